@@ -1,0 +1,280 @@
+"""The corridor in one process: a film or a folder in; masks, rows and a report out.
+
+The doors stand in a row here, and in the scoring worker, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg import table
+from covseg.config import ScoringConfig, code_version, project_key
+from covseg.errors import RadiographRefused, Reason, Status
+from covseg.gate import gate
+from covseg.models.folder import ModelFolder
+from covseg.postprocess import postprocess, restore
+from covseg.preprocess import Geometry, prepare
+from covseg.read import read
+from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
+from covseg.report import Gallery, render
+from covseg.segment import Backend, segment
+from covseg.severity import GRADE_TABLE, ZONE_METHOD, measure, qc_flags
+from covseg.storage import Store
+
+
+@dataclass(frozen=True)
+class Film:
+    """A radiograph that is ready for the model.
+
+    Parameters
+    ----------
+    entry : Entry
+        Where it came from.
+    radiograph : Radiograph
+        Source pixels.
+    model_pixels : ndarray of float32, shape (S, S)
+    geometry : Geometry
+    """
+
+    entry: Entry
+    radiograph: Radiograph
+    model_pixels: NDArray[np.float32]
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A film's row, and its masks and prediction when it was scored."""
+
+    row: Row
+    film: Film | None = None
+    masks: Masks | None = None
+    prediction: Prediction | None = None
+
+
+class Corridor:
+    """The doors with one model behind them.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+        The model.
+    backend : Backend
+        What runs it.
+    batch : int
+        Films a forward pass.
+    bucket : str
+        Name of the archive, part of every input's identity.
+    """
+
+    def __init__(self, folder: ModelFolder, backend: Backend, batch: int = 4, bucket: str = "local") -> None:
+        self.card = folder.card
+        self.backend = backend
+        self.bucket = bucket
+        self.key = project_key()
+        self.config = ScoringConfig(
+            model_id=self.card.id,
+            weights_sha256=self.card.weights_sha256,
+            card=self.card.model_dump(mode="json", include={"size", "normalisation", "thresholds", "flags", "gate"}),
+            backend=backend.name,
+            batch=batch,
+            code_version=code_version(),
+        )
+
+    def open_film(self, store: Store, entry: Entry) -> Film | Scored:
+        """Fetch, read and prepare one film; a refusal comes back as a row."""
+        try:
+            radiograph = read(store.read(entry.key))
+            return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size))
+        except FileNotFoundError:
+            return self.refuse(entry, RadiographRefused(Reason.MISSING, "fetch", "listed, but gone when it was read"))
+        except RadiographRefused as refusal:
+            return self.refuse(entry, refusal)
+
+    def score(self, films: list[Film]) -> list[Scored]:
+        """Run one batch through the model and on to its rows."""
+        pixels = np.stack([film.model_pixels for film in films]) if films else np.empty((0, 0, 0), np.float32)
+        return [self.finish(film, answer) for film, answer in zip(films, segment(self.backend, pixels), strict=True)]
+
+    def finish(self, film: Film, prediction: Prediction) -> Scored:
+        """Gate, clean, restore, measure."""
+        try:
+            if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
+                raise RadiographRefused(Reason.NONFINITE_LOGITS, "segment", "the model returned NaN or infinity")
+            score, flags = gate(film.radiograph, prediction, self.card.gate)
+        except RadiographRefused as refusal:
+            return self.refuse(film.entry, refusal, film.radiograph)
+        masks = restore(postprocess(prediction, self.card.thresholds), film.geometry.height, film.geometry.width)
+        return Scored(self._row(film, prediction, masks, score, flags), film, masks, prediction)
+
+    def refuse(self, entry: Entry, refusal: RadiographRefused, radiograph: Radiograph | None = None) -> Scored:
+        """Turn a refusal into a row without numbers."""
+        cause = refusal.__cause__ or refusal
+        row = Row(
+            **self._identity(entry),
+            sha256=radiograph.sha256 if radiograph else None,
+            status=refusal.reason.status,
+            reason=refusal.reason,
+            stage=refusal.stage,
+            exception_class=type(cause).__name__,
+            detail=refusal.detail,
+        )
+        return Scored(row)
+
+    def _identity(self, entry: Entry) -> dict:
+        return {
+            "input_id": input_id(self.key, self.bucket, entry.key, entry.etag),
+            "key": entry.key,
+            "etag": entry.etag,
+            "size": entry.size,
+            "model_id": self.config.model_id,
+            "weights_sha256": self.config.weights_sha256,
+            "config_sha256": self.config.digest,
+            "backend": self.config.backend,
+            "code_version": self.config.code_version,
+        }
+
+    def _row(
+        self, film: Film, prediction: Prediction, masks: Masks, score: float | None, gate_flags: tuple[str, ...]
+    ) -> Row:
+        extent = measure(masks)
+        spacing = film.radiograph.pixel_spacing_mm
+        right, left = extent.right_area_px, extent.left_area_px
+        return Row(
+            **self._identity(film.entry),
+            sha256=film.radiograph.sha256,
+            status=Status.SCORED,
+            view_position=film.radiograph.view_position,
+            height=film.geometry.height,
+            width=film.geometry.width,
+            pixel_spacing_mm=spacing,
+            **extent.fractions,
+            infected_fraction_of_image=extent.infected_fraction_of_image,
+            lung_area_px=extent.lung_area_px,
+            lung_area_fraction=extent.lung_area_px / extent.image_area_px,
+            infected_area_px=extent.infected_area_px,
+            infected_area_mm2=None if spacing is None else extent.infected_area_px * spacing**2,
+            extent_0_8=extent.extent_0_8,
+            zones_extent_0_24=extent.zones_extent_0_24,
+            zones_affected_0_6=extent.zones_affected_0_6,
+            grade=extent.grade,
+            grade_table=GRADE_TABLE,
+            zone_method=ZONE_METHOD,
+            infection_probability=prediction.presence,
+            threshold=self.card.thresholds.infection,
+            component_count=extent.component_count,
+            largest_component_share=extent.largest_component_share,
+            lung_ratio_right_left=right / left if left else None,
+            infection_outside_lung_fraction=extent.outside_share,
+            gate_score=score,
+            qc_flags=qc_flags(extent, film.radiograph, self.card.flags, gate_flags),
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What `predict` writes besides table and report.
+
+    Parameters
+    ----------
+    overlay, probability : bool
+        An overlay PNG; the infection probability as an 8-bit PNG (255 = 1.0), at source size.
+    pictures : bool
+        Draw thumbnails for the report.
+    """
+
+    overlay: bool = True
+    probability: bool = False
+    pictures: bool = True
+
+
+def predict(
+    corridor: Corridor,
+    source: Store,
+    chosen: Iterable[Entry],
+    destination: Store,
+    outputs: Outputs = Outputs(),
+    progress: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Score the chosen films and write masks, rows, table and report.
+
+    Parameters
+    ----------
+    corridor : Corridor
+        The doors and the model.
+    source, destination : Store
+        Where films come from and where everything goes.
+    chosen : iterable of Entry
+        In key order.
+    progress : callable
+        Called with every finished row.
+
+    Returns
+    -------
+    list of Row
+        One per entry, in key order, duplicates marked.
+    """
+    rows, gallery = [], Gallery()
+    for scored in stream(corridor, source, chosen):
+        rows.append(write_film(scored, destination, outputs, gallery))
+        progress(rows[-1])
+    rows = table.mark_duplicates(rows)
+    severity = table.to_arrow(rows)
+    destination.write("severity.parquet", table.to_parquet(severity))
+    destination.write("severity.csv", table.to_csv(severity))
+    destination.write("report.html", render(severity, gallery.pictures()))
+    return rows
+
+
+def stream(corridor: Corridor, source: Store, chosen: Iterable[Entry]) -> Iterator[Scored]:
+    """Yield one result per entry; refusals do not take a place in a batch."""
+    waiting: list[Film] = []
+    for entry in chosen:
+        film = corridor.open_film(source, entry)
+        if isinstance(film, Scored):
+            yield film
+            continue
+        waiting.append(film)
+        if len(waiting) == corridor.config.batch:
+            yield from corridor.score(waiting)
+            waiting = []
+    yield from corridor.score(waiting)
+
+
+def write_film(scored: Scored, destination: Store, outputs: Outputs, gallery: Gallery) -> Row:
+    """Write one film's mask, overlay, probability and row; return the row with its mask URI."""
+    row = scored.row
+    if scored.film and scored.masks and scored.prediction:
+        row = replace(row, mask_uri=f"masks/{row.input_id}.png")
+        destination.write(row.mask_uri, _png(scored.masks.label_map))
+        pixels = scored.film.radiograph.pixels
+        if outputs.overlay:
+            destination.write(f"overlays/{row.input_id}.png", _png(overlay(pixels, scored.masks)))
+        if outputs.probability:
+            size = (scored.film.geometry.width, scored.film.geometry.height)
+            probability = cv2.resize(scored.prediction.infection, size, interpolation=cv2.INTER_LINEAR)
+            destination.write(f"probability/{row.input_id}.png", _png(np.rint(probability * 255).astype(np.uint8)))
+        if outputs.pictures:
+            gallery.offer(row.input_id, row.infected_fraction, pixels, scored.masks, scored.prediction.infection)
+    destination.write(f"rows/{row.input_id}.json", json.dumps(table.cells(row)).encode())
+    return row
+
+
+def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:
+    """Draw lung (cyan) and infection (orange) contours on the film; BGR uint8 ``(H, W, 3)``."""
+    canvas = cv2.cvtColor((pixels * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    thickness = max(1, round(max(pixels.shape) / 512))
+    for mask, colour in ((masks.lung, (255, 255, 0)), (masks.infection, (0, 140, 255))):
+        contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(canvas, contours, -1, colour, thickness, cv2.LINE_AA)
+    return canvas
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()

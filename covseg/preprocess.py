@@ -1,0 +1,71 @@
+"""Bring a radiograph to the model's grid, and bring the model's answer back.
+
+In: pixels float32 [0, 1] ``(H, W)``. Out: standardised pixels ``(S, S)`` and the geometry that
+`restore` needs to give back exactly ``(H, W)``. Training and scoring both call `prepare`, so they
+cannot disagree on pixels. It knows nothing of files, models or thresholds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FloatImage = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a source film was laid on the model's grid.
+
+    Parameters
+    ----------
+    height, width : int
+        Source size in pixels.
+    size : int
+        Side of the square model grid in pixels.
+    """
+
+    height: int
+    width: int
+    size: int
+
+
+def prepare(pixels: FloatImage, size: int) -> tuple[FloatImage, Geometry]:
+    """Stretch a film to the square model grid and standardise its grey values.
+
+    The film is stretched, not letterboxed: the training films (COVID-QU-Ex) were stretched to a
+    square by their publisher, so a stretched film is what the model has learnt to read.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        Grey values in [0, 1], bone bright.
+    size : int
+        Side of the model grid in pixels.
+
+    Returns
+    -------
+    model_pixels : ndarray of float32, shape (size, size)
+        Zero mean, unit standard deviation (a constant film becomes all zeros).
+    geometry : Geometry
+        What `restore` needs.
+    """
+    height, width = pixels.shape
+    return standardise(resize(pixels, size, size)), Geometry(height, width, size)
+
+
+def standardise(pixels: FloatImage) -> FloatImage:
+    """Shift and scale grey values to zero mean and unit deviation; exposure then drops out."""
+    mean, deviation = float(pixels.mean()), float(pixels.std())
+    return ((pixels - mean) / max(deviation, 1e-3)).astype(np.float32)
+
+
+def resize(pixels: NDArray, height: int, width: int) -> NDArray:
+    """Resize a grey image, averaging areas when it shrinks (no aliasing), linear when it grows."""
+    if pixels.shape == (height, width):
+        return pixels
+    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

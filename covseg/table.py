@@ -1,0 +1,84 @@
+"""The severity table: rows to Parquet and CSV, byte for byte the same for the same rows.
+
+In: `Row` records. Out: bytes. Rows are sorted by key; floats carry six decimals; a CSV cell that a
+spreadsheet would run as a formula is disarmed by a leading quote.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from covseg.records import Row
+
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _arrow_type(annotation: str) -> pa.DataType:
+    return _TYPES.get(annotation.removesuffix(" | None"), pa.string())
+
+
+SCHEMA = pa.schema([(column.name, _arrow_type(str(column.type))) for column in fields(Row)])
+
+
+def cells(row: Row) -> dict[str, Any]:
+    """Return a row as plain values: floats rounded to six decimals, enums as text."""
+    return {column.name: _plain(getattr(row, column.name)) for column in fields(Row)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, str) else value
+
+
+def mark_duplicates(rows: Iterable[Row]) -> list[Row]:
+    """Point every repeated content at the first key that has it, and flag it."""
+    first: dict[str, str] = {}
+    marked = []
+    for row in sorted(rows, key=lambda row: row.key):
+        original = first.setdefault(row.sha256, row.input_id) if row.sha256 else row.input_id
+        repeated = original != row.input_id
+        flags = (*row.qc_flags, "duplicate_content")
+        marked.append(replace(row, duplicate_of=original, qc_flags=flags) if repeated else row)
+    return marked
+
+
+def to_arrow(rows: Iterable[Row]) -> pa.Table:
+    """Return the table in `SCHEMA`, sorted by key."""
+    ordered = sorted(rows, key=lambda row: row.key)
+    return pa.Table.from_pylist([cells(row) for row in ordered], schema=SCHEMA)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return Parquet bytes (zstd), the same for the same table."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def to_csv(table: pa.Table) -> bytes:
+    """Return UTF-8 CSV with a header; lists joined by ``;``, null as an empty cell."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for batch in table.to_batches(max_chunksize=10_000):
+        writer.writerows([_cell(value) for value in record.values()] for record in batch.to_pylist())
+    return sink.getvalue().encode("utf-8", "replace")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        value = ";".join(value)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value

@@ -1,0 +1,102 @@
+"""The ``covseg`` command: names, exit codes and errors; every command's body is imported when it runs.
+
+Exit codes: 0 done, 1 internal, 2 usage, 3 published but not accepted, 4 environment, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+from cyclopts import App, CycloptsError
+from cyclopts.config import Toml
+
+# Said before anything heavy is imported: no library of ours calls home.
+QUIET = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+COMMANDS = {
+    "predict": "Score a film or a folder in this process: masks, rows and a report.",
+}
+
+app = App(
+    name="covseg",
+    help="Mark the infected part of the lung on chest radiographs. Research use only, not for diagnosis.\n\n"
+    "Every command also takes --config FILE.toml (a table named after the command; flags win) and --debug "
+    "(tracebacks).",
+    version_flags=["--version"],
+)
+for name, line in COMMANDS.items():
+    app.command(f"flows.commands.{name.replace('-', '_')}:{name.replace('-', '_')}", name=name, help=line)
+
+
+@app.command(name="version", help="Print the version.")
+def version() -> None:
+    """Print the version."""
+    from covseg.config import code_version
+
+    print(code_version())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and leave with its exit code."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    sys.exit(_run(_take_config(tokens), debug))
+
+
+def _take_config(tokens: list[str]) -> list[str]:
+    """Point the app at ``--config FILE`` and take the two words out."""
+    if "--config" not in tokens:
+        return tokens
+    place = tokens.index("--config")
+    if place + 1 == len(tokens):
+        _fail("--config wants a file: covseg predict --config covseg.toml", 2)
+    path = tokens[place + 1]
+    if not os.path.isfile(path):
+        _fail(f"--config {path}: no such file", 2)
+    app.config = Toml(path, must_exist=True, use_commands_as_keys=True)
+    return tokens[:place] + tokens[place + 2 :]
+
+
+def _run(tokens: list[str], debug: bool) -> int:
+    from covseg.errors import CovsegError
+
+    try:
+        result = app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except CovsegError as error:
+        if debug:
+            raise
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted; finished films are kept, run the same command again", 130)
+    except Exception as error:
+        if debug:
+            raise
+        return _say(f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "exit_code": code}))
+    print(f"covseg: {message}", file=sys.stderr)
+    return code
+
+
+def _fail(message: str, code: int) -> None:
+    sys.exit(_say(message, code))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""``covseg predict``: the corridor in this process, with a progress line."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field
+
+from covseg.errors import UsageError
+from covseg.records import Entry, Row
+
+
+class PredictConfig(BaseModel):
+    """What `covseg predict` can be told, by flags or by a TOML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Path = Field(description="A film, or a folder of films (PNG, JPEG, DICOM; told apart by content).")
+    output: Annotated[Path, Parameter(alias="-o")] = Field(description="Folder for masks, rows, table and report.")
+    model: str = Field("default", description="'default' or the path of a model folder.")
+    include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
+    exclude: str = Field("", description="Not the keys that match this glob.")
+    backend: str = Field("torch", description="What runs the model: torch.")
+    batch: int = Field(4, ge=1, le=64, description="Films a forward pass.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: all.")
+    overlay: bool = Field(True, description="Write an overlay PNG per film.")
+    probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per film.")
+    dry_run: bool = Field(False, description="Say what would be scored, and stop.")
+    json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the summary as JSON.")
+
+
+def predict(config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
+    """Score a film or a folder in this process: masks, rows and a report."""
+    from covseg.storage import LocalStore, entries
+
+    root, only = _source(config.source)
+    source = LocalStore(root)
+    chosen = [entry for entry in entries(source) if _wanted(entry.key, config, only)]
+    if not chosen:
+        raise UsageError(f"nothing to score under {config.source}: no key matches --include {config.include!r}")
+    if config.dry_run:
+        return _tell(config, {"films": len(chosen), "bytes": sum(entry.size for entry in chosen), "dry_run": True})
+    rows = _score(config, source, chosen)
+    statuses = Counter(str(row.status) for row in rows)
+    reasons = Counter(str(row.reason) for row in rows if row.reason)
+    return _tell(
+        config,
+        {
+            "films": len(rows), **statuses, "reasons": dict(reasons),
+            "report": str(config.output / "report.html"), "table": str(config.output / "severity.csv"),
+        },
+    )  # fmt: skip
+
+
+def _source(path: Path) -> tuple[Path, str | None]:
+    """Return the folder to list and, for a single film, its key."""
+    if path.is_file():
+        return path.parent, path.name
+    if path.is_dir():
+        return path, None
+    raise UsageError(f"{path} is neither a file nor a folder; wanted a film or a folder of films")
+
+
+def _wanted(key: str, config: PredictConfig, only: str | None) -> bool:
+    if only is not None:
+        return key == only
+    return fnmatch.fnmatchcase(key, config.include) and not fnmatch.fnmatchcase(key, config.exclude)
+
+
+def _score(config: PredictConfig, source, chosen: list[Entry]) -> list[Row]:
+    from covseg.models.folder import open_folder
+    from covseg.predict import Corridor, Outputs, predict
+    from covseg.segment import open_backend
+    from covseg.storage import LocalStore
+
+    folder = open_folder(config.model)
+    corridor = Corridor(folder, open_backend(folder, config.backend, config.threads), config.batch)
+    outputs = Outputs(overlay=config.overlay, probability=config.probability)
+    return predict(corridor, source, chosen, LocalStore(config.output), outputs, _progress(len(chosen)))
+
+
+def _progress(total: int) -> Callable[[Row], None]:
+    """Return what is called with every finished row: a bar on a terminal, a line per 30 s elsewhere."""
+    state = {"done": 0, "refused": 0, "start": time.monotonic(), "said": time.monotonic()}
+    terminal = sys.stderr.isatty()
+
+    def finished(row: Row) -> None:
+        state["done"] += 1
+        state["refused"] += row.status != "scored"
+        now = time.monotonic()
+        last = state["done"] == total
+        if now - state["said"] < (0.2 if terminal else 30) and not (terminal and last):
+            return
+        state["said"] = now
+        rate = state["done"] / max(now - state["start"], 1e-9)
+        line = f"{state['done']}/{total} films, {rate:.1f}/s, {(total - state['done']) / rate:.0f} s left, {state['refused']} refused"
+        print(f"\r{line}   " if terminal else line, end="\n" if last or not terminal else "", file=sys.stderr, flush=True)
+
+    return finished
+
+
+def _tell(config: PredictConfig, summary: dict) -> int:
+    if config.json_:
+        print(json.dumps(summary))
+        return 0
+    for name, value in summary.items():
+        print(f"{name:>14}  {value}")
+    print("Research use only, not for diagnosis.")
+    return 0
