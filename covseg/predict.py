@@ -17,7 +17,7 @@ from covseg import table
 from covseg.config import ScoringConfig, code_version, project_key
 from covseg.errors import RadiographRefused, Reason, Status
 from covseg.gate import gate
-from covseg.models.folder import ModelFolder
+from covseg.models.folder import ModelCard, ModelFolder
 from covseg.postprocess import postprocess, restore
 from covseg.preprocess import Geometry, prepare
 from covseg.read import read
@@ -59,33 +59,25 @@ class Scored:
 
 
 class Corridor:
-    """The doors with one model behind them.
+    """The doors around one model; small, picklable, and without the network itself.
 
     Parameters
     ----------
-    folder : ModelFolder
-        The model.
-    backend : Backend
-        What runs it.
-    batch : int
-        Films a forward pass.
+    card : ModelCard
+        Thresholds and limits.
+    config : ScoringConfig
+        What stands in every row; from `resolve`.
     bucket : str
         Name of the archive, part of every input's identity.
+    key : bytes or None
+        The secret that names inputs; None takes the project's.
     """
 
-    def __init__(self, folder: ModelFolder, backend: Backend, batch: int = 4, bucket: str = "local") -> None:
-        self.card = folder.card
-        self.backend = backend
+    def __init__(self, card: ModelCard, config: ScoringConfig, bucket: str = "local", key: bytes | None = None) -> None:
+        self.card = card
+        self.config = config
         self.bucket = bucket
-        self.key = project_key()
-        self.config = ScoringConfig(
-            model_id=self.card.id,
-            weights_sha256=self.card.weights_sha256,
-            card=self.card.model_dump(mode="json", include={"size", "normalisation", "thresholds", "flags", "gate"}),
-            backend=backend.name,
-            batch=batch,
-            code_version=code_version(),
-        )
+        self.key = project_key() if key is None else key
 
     def open_film(self, store: Store, entry: Entry) -> Film | Scored:
         """Fetch, read and prepare one film; a refusal comes back as a row."""
@@ -97,10 +89,10 @@ class Corridor:
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal)
 
-    def score(self, films: list[Film]) -> list[Scored]:
+    def score(self, backend: Backend, films: list[Film]) -> list[Scored]:
         """Run one batch through the model and on to its rows."""
         pixels = np.stack([film.model_pixels for film in films]) if films else np.empty((0, 0, 0), np.float32)
-        return [self.finish(film, answer) for film, answer in zip(films, segment(self.backend, pixels), strict=True)]
+        return [self.finish(film, answer) for film, answer in zip(films, segment(backend, pixels), strict=True)]
 
     def finish(self, film: Film, prediction: Prediction) -> Scored:
         """Gate, clean, restore, measure."""
@@ -177,6 +169,19 @@ class Corridor:
         )
 
 
+def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
+    """Fix everything that changes a number, before the first film."""
+    card = folder.card
+    return ScoringConfig(
+        model_id=card.id,
+        weights_sha256=card.weights_sha256,
+        card=card.model_dump(mode="json", include={"size", "normalisation", "thresholds", "flags", "gate"}),
+        backend=backend.name,
+        batch=batch,
+        code_version=code_version(),
+    )
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What `predict` writes besides table and report.
@@ -196,6 +201,7 @@ class Outputs:
 
 def predict(
     corridor: Corridor,
+    backend: Backend,
     source: Store,
     chosen: Iterable[Entry],
     destination: Store,
@@ -207,7 +213,9 @@ def predict(
     Parameters
     ----------
     corridor : Corridor
-        The doors and the model.
+        The doors.
+    backend : Backend
+        What runs the model.
     source, destination : Store
         Where films come from and where everything goes.
     chosen : iterable of Entry
@@ -221,7 +229,7 @@ def predict(
         One per entry, in key order, duplicates marked.
     """
     rows, gallery = [], Gallery()
-    for scored in stream(corridor, source, chosen):
+    for scored in stream(corridor, backend, source, chosen):
         rows.append(write_film(scored, destination, outputs, gallery))
         progress(rows[-1])
     rows = table.mark_duplicates(rows)
@@ -232,7 +240,7 @@ def predict(
     return rows
 
 
-def stream(corridor: Corridor, source: Store, chosen: Iterable[Entry]) -> Iterator[Scored]:
+def stream(corridor: Corridor, backend: Backend, source: Store, chosen: Iterable[Entry]) -> Iterator[Scored]:
     """Yield one result per entry; refusals do not take a place in a batch."""
     waiting: list[Film] = []
     for entry in chosen:
@@ -242,9 +250,9 @@ def stream(corridor: Corridor, source: Store, chosen: Iterable[Entry]) -> Iterat
             continue
         waiting.append(film)
         if len(waiting) == corridor.config.batch:
-            yield from corridor.score(waiting)
+            yield from corridor.score(backend, waiting)
             waiting = []
-    yield from corridor.score(waiting)
+    yield from corridor.score(backend, waiting)
 
 
 def write_film(scored: Scored, destination: Store, outputs: Outputs, gallery: Gallery) -> Row:

@@ -77,14 +77,15 @@ def _wanted(key: str, config: PredictConfig, only: str | None) -> bool:
 
 def _score(config: PredictConfig, source, chosen: list[Entry]) -> list[Row]:
     from covseg.models.folder import open_folder
-    from covseg.predict import Corridor, Outputs, predict
+    from covseg.predict import Corridor, Outputs, predict, resolve
     from covseg.segment import open_backend
     from covseg.storage import LocalStore
 
     folder = open_folder(config.model)
-    corridor = Corridor(folder, open_backend(folder, config.backend, config.threads), config.batch)
+    backend = open_backend(folder, config.backend, config.threads)
+    corridor = Corridor(folder.card, resolve(folder, backend, config.batch))
     outputs = Outputs(overlay=config.overlay, probability=config.probability)
-    return predict(corridor, source, chosen, LocalStore(config.output), outputs, _progress(len(chosen)))
+    return predict(corridor, backend, source, chosen, LocalStore(config.output), outputs, _progress(len(chosen)))
 
 
 def _progress(total: int) -> Callable[[Row], None]:
