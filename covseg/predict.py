@@ -6,8 +6,13 @@ The doors stand in a row here, and in the scoring worker, and nowhere else.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
+from threading import Lock
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -24,8 +29,10 @@ from covseg.read import read
 from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.report import Gallery, render
 from covseg.segment import Backend, segment
-from covseg.severity import GRADE_TABLE, ZONE_METHOD, measure, qc_flags
+from covseg.severity import GRADE_TABLE, ZONE_METHOD, Extent, measure, qc_flags
 from covseg.storage import Store
+
+Finished = TypeVar("Finished")
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ class Corridor:
         )
         return Scored(row)
 
-    def _identity(self, entry: Entry) -> dict:
+    def _identity(self, entry: Entry) -> dict[str, Any]:
         return {
             "input_id": input_id(self.key, self.bucket, entry.key, entry.etag),
             "key": entry.key,
@@ -146,7 +153,7 @@ class Corridor:
             height=film.geometry.height,
             width=film.geometry.width,
             pixel_spacing_mm=spacing,
-            **extent.fractions,
+            **_fractions(extent),
             infected_fraction_of_image=extent.infected_fraction_of_image,
             lung_area_px=extent.lung_area_px,
             lung_area_fraction=extent.lung_area_px / extent.image_area_px,
@@ -167,6 +174,10 @@ class Corridor:
             gate_score=score,
             qc_flags=qc_flags(extent, film.radiograph, self.card.flags, gate_flags),
         )
+
+
+def _fractions(extent: Extent) -> dict[str, Any]:
+    return dict(extent.fractions)
 
 
 def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
@@ -206,7 +217,8 @@ def predict(
     chosen: Iterable[Entry],
     destination: Store,
     outputs: Outputs = Outputs(),
-    progress: Callable[[Row], None] = lambda row: None,
+    progress: Callable[[Row], None] = lambda _: None,
+    streams: int = 1,
 ) -> list[Row]:
     """Score the chosen films and write masks, rows, table and report.
 
@@ -222,16 +234,30 @@ def predict(
         In key order.
     progress : callable
         Called with every finished row.
+    streams : int
+        Threads that walk batches side by side.
 
     Returns
     -------
     list of Row
         One per entry, in key order, duplicates marked.
     """
-    rows, gallery = [], Gallery()
-    for scored in stream(corridor, backend, source, chosen):
-        rows.append(write_film(scored, destination, outputs, gallery))
-        progress(rows[-1])
+    gallery, gallery_lock = Gallery(), Lock()
+
+    def finish(scored: Scored) -> Row:
+        row = write_film(scored, destination, outputs)
+        if outputs.pictures and scored.film and scored.masks and scored.prediction:
+            with gallery_lock:
+                gallery.offer(
+                    row.input_id, row.infected_fraction, scored.film.radiograph.pixels, scored.masks,
+                    scored.prediction.infection,
+                )  # fmt: skip
+        return row
+
+    rows = []
+    for row in stream(corridor, backend, source, chosen, streams, finish):
+        rows.append(row)
+        progress(row)
     rows = table.mark_duplicates(rows)
     severity = table.to_arrow(rows)
     destination.write("severity.parquet", table.to_parquet(severity))
@@ -240,27 +266,54 @@ def predict(
     return rows
 
 
-def stream(corridor: Corridor, backend: Backend, source: Store, chosen: Iterable[Entry]) -> Iterator[Scored]:
-    """Yield one result per entry; refusals do not take a place in a batch."""
-    waiting: list[Film] = []
-    for entry in chosen:
-        film = corridor.open_film(source, entry)
-        if isinstance(film, Scored):
-            yield film
-            continue
-        waiting.append(film)
-        if len(waiting) == corridor.config.batch:
-            yield from corridor.score(backend, waiting)
-            waiting = []
-    yield from corridor.score(backend, waiting)
+def stream(
+    corridor: Corridor,
+    backend: Backend,
+    source: Store,
+    chosen: Iterable[Entry],
+    streams: int,
+    finish: Callable[[Scored], Finished],
+) -> Iterator[Finished]:
+    """Yield `finish(result)` per entry, in order, from `streams` threads that each walk whole batches.
+
+    A batch is `config.batch` neighbours of the plan; which films meet in a forward pass does not
+    depend on speed or on the number of streams. At most three batches a stream are in memory.
+    """
+
+    def walk(batch: list[Entry]) -> list[Finished]:
+        return [finish(scored) for scored in score_batch(corridor, backend, source, batch)]
+
+    with ThreadPoolExecutor(streams, thread_name_prefix="stream") as pool:
+        waiting: deque[Future[list[Finished]]] = deque()
+        for batch in iter_batches(chosen, corridor.config.batch):
+            waiting.append(pool.submit(walk, batch))
+            if len(waiting) == 3 * streams:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
 
 
-def write_film(scored: Scored, destination: Store, outputs: Outputs, gallery: Gallery) -> Row:
+def iter_batches(chosen: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """Cut the plan into neighbours of at most `size`."""
+    remaining = iter(chosen)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def score_batch(corridor: Corridor, backend: Backend, source: Store, batch: list[Entry]) -> list[Scored]:
+    """Take one batch through all doors; refusals keep their place in the order."""
+    opened = [corridor.open_film(source, entry) for entry in batch]
+    scored = iter(corridor.score(backend, [film for film in opened if isinstance(film, Film)]))
+    return [next(scored) if isinstance(film, Film) else film for film in opened]
+
+
+def write_film(scored: Scored, destination: Store, outputs: Outputs) -> Row:
     """Write one film's mask, overlay, probability and row; return the row with its mask URI."""
     row = scored.row
     if scored.film and scored.masks and scored.prediction:
-        row = replace(row, mask_uri=f"masks/{row.input_id}.png")
-        destination.write(row.mask_uri, _png(scored.masks.label_map))
+        mask_uri = f"masks/{row.input_id}.png"
+        row = replace(row, mask_uri=mask_uri)
+        destination.write(mask_uri, _png(scored.masks.label_map))
         pixels = scored.film.radiograph.pixels
         if outputs.overlay:
             destination.write(f"overlays/{row.input_id}.png", _png(overlay(pixels, scored.masks)))
@@ -268,8 +321,6 @@ def write_film(scored: Scored, destination: Store, outputs: Outputs, gallery: Ga
             size = (scored.film.geometry.width, scored.film.geometry.height)
             probability = cv2.resize(scored.prediction.infection, size, interpolation=cv2.INTER_LINEAR)
             destination.write(f"probability/{row.input_id}.png", _png(np.rint(probability * 255).astype(np.uint8)))
-        if outputs.pictures:
-            gallery.offer(row.input_id, row.infected_fraction, pixels, scored.masks, scored.prediction.infection)
     destination.write(f"rows/{row.input_id}.json", json.dumps(table.cells(row)).encode())
     return row
 

@@ -8,6 +8,7 @@ cannot disagree on pixels. It knows nothing of files, models or thresholds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,7 +64,7 @@ def standardise(pixels: FloatImage) -> FloatImage:
     return ((pixels - mean) / max(deviation, 1e-3)).astype(np.float32)
 
 
-def resize(pixels: NDArray, height: int, width: int) -> NDArray:
+def resize(pixels: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Resize a grey image, averaging areas when it shrinks (no aliasing), linear when it grows."""
     if pixels.shape == (height, width):
         return pixels

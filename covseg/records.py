@@ -32,11 +32,14 @@ class Entry:
         Bytes.
     etag : str
         The store's ETag, or ``size-mtime`` on a local disk.
+    modified : float
+        Seconds since 1970, 0 where unknown; no part of the identity.
     """
 
     key: str
     size: int
     etag: str
+    modified: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

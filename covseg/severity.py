@@ -157,7 +157,9 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def qc_flags(extent: Extent, radiograph: Radiograph, limits: FlagLimits, gate_flags: tuple[str, ...] = ()) -> tuple[str, ...]:
+def qc_flags(
+    extent: Extent, radiograph: Radiograph, limits: FlagLimits, gate_flags: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Raise the flags of the closed set that this film deserves, in the set's order.
 
     Parameters
@@ -196,7 +198,11 @@ def _lung_flags(extent: Extent, limits: FlagLimits) -> set[str]:
     smaller = min(extent.right_area_px, extent.left_area_px)
     if smaller < limits.one_lung_share * extent.lung_area_px:
         found.add("one_lung_only")
-    elif not limits.lung_ratio_right_left[0] <= extent.right_area_px / extent.left_area_px <= limits.lung_ratio_right_left[1]:
+    elif (
+        not limits.lung_ratio_right_left[0]
+        <= extent.right_area_px / extent.left_area_px
+        <= limits.lung_ratio_right_left[1]
+    ):
         found.add("lung_ratio_out_of_range")
     if extent.merged:
         found.add("merged_lungs")

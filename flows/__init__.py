@@ -1,0 +1,1 @@
+"""When and with what: the command line and the Prefect flows."""

@@ -5,11 +5,9 @@ Exit codes: 0 done, 1 internal, 2 usage, 3 published but not accepted, 4 environ
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 
 from cyclopts import App, CycloptsError
 from cyclopts.config import Toml

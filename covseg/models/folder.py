@@ -101,7 +101,9 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
     path = DEFAULT if str(ref) == "default" else Path(ref)
     for name in (CARD, WEIGHTS):
         if not (path / name).is_file():
-            raise ModelRefused(f"no {name} in model folder {path}: wanted 'default' or a folder with {CARD} and {WEIGHTS}")
+            raise ModelRefused(
+                f"no {name} in model folder {path}: wanted 'default' or a folder with {CARD} and {WEIGHTS}"
+            )
     try:
         card = ModelCard.model_validate_json((path / CARD).read_bytes())
     except ValidationError as error:

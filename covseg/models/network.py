@@ -12,10 +12,10 @@ from covseg.errors import ModelRefused
 from covseg.models.compact import CompactUNet
 from covseg.models.folder import ModelFolder
 
-NETWORKS: dict[str, type[nn.Module]] = {"compact": CompactUNet}
+NETWORKS: dict[str, type[CompactUNet]] = {"compact": CompactUNet}
 
 
-def build(name: str, arguments: dict[str, Any]) -> nn.Module:
+def build(name: str, arguments: dict[str, Any]) -> CompactUNet:
     """Build a network by name, weights random.
 
     Raises
@@ -28,7 +28,7 @@ def build(name: str, arguments: dict[str, Any]) -> nn.Module:
     return NETWORKS[name](**arguments)
 
 
-def load(folder: ModelFolder) -> nn.Module:
+def load(folder: ModelFolder) -> CompactUNet:
     """Build the folder's network and fill in its weights (float32), in evaluation mode.
 
     Raises
@@ -39,16 +39,20 @@ def load(folder: ModelFolder) -> nn.Module:
     network = build(folder.card.network, folder.card.network_args)
     try:
         state = load_file(folder.weights)
-        network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+        network.load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+        )
     except (SafetensorError, RuntimeError) as error:
-        raise ModelRefused(f"{folder.weights} does not fit network {folder.card.network!r}: {str(error)[:200]}") from error
+        raise ModelRefused(
+            f"{folder.weights} does not fit network {folder.card.network!r}: {str(error)[:200]}"
+        ) from error
     return network.eval()
 
 
 class Answer(nn.Module):
     """A network with its outputs as the segment door wants them: probabilities and features."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: CompactUNet) -> None:
         super().__init__()
         self.network = network
 

@@ -1,0 +1,1 @@
+"""Training: films to weights, on one device, with no cluster."""

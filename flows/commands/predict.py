@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,9 +29,9 @@ class PredictConfig(BaseModel):
     model: str = Field("default", description="'default' or the path of a model folder.")
     include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
-    backend: str = Field("torch", description="What runs the model: torch.")
+    backend: Literal["onnx", "torch"] = Field("onnx", description="What runs the model; torch is the reference.")
     batch: int = Field(4, ge=1, le=64, description="Films a forward pass.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: all.")
+    streams: int | None = Field(None, ge=1, description="Batches side by side, one CPU thread each; default: all.")
     overlay: bool = Field(True, description="Write an overlay PNG per film.")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per film.")
     dry_run: bool = Field(False, description="Say what would be scored, and stop.")
@@ -82,10 +83,13 @@ def _score(config: PredictConfig, source, chosen: list[Entry]) -> list[Row]:
     from covseg.storage import LocalStore
 
     folder = open_folder(config.model)
-    backend = open_backend(folder, config.backend, config.threads)
+    backend = open_backend(folder, config.backend)
     corridor = Corridor(folder.card, resolve(folder, backend, config.batch))
+    streams = config.streams or len(os.sched_getaffinity(0))
     outputs = Outputs(overlay=config.overlay, probability=config.probability)
-    return predict(corridor, backend, source, chosen, LocalStore(config.output), outputs, _progress(len(chosen)))
+    return predict(
+        corridor, backend, source, chosen, LocalStore(config.output), outputs, _progress(len(chosen)), streams
+    )
 
 
 def _progress(total: int) -> Callable[[Row], None]:
@@ -102,8 +106,11 @@ def _progress(total: int) -> Callable[[Row], None]:
             return
         state["said"] = now
         rate = state["done"] / max(now - state["start"], 1e-9)
-        line = f"{state['done']}/{total} films, {rate:.1f}/s, {(total - state['done']) / rate:.0f} s left, {state['refused']} refused"
-        print(f"\r{line}   " if terminal else line, end="\n" if last or not terminal else "", file=sys.stderr, flush=True)
+        left = (total - state["done"]) / rate
+        line = f"{state['done']}/{total} films, {rate:.1f}/s, {left:.0f} s left, {state['refused']} refused"
+        print(
+            f"\r{line}   " if terminal else line, end="\n" if last or not terminal else "", file=sys.stderr, flush=True
+        )
 
     return finished
 

@@ -1,0 +1,91 @@
+"""One film in memory to masks and numbers: the corridor without files.
+
+Examples
+--------
+>>> import covseg
+>>> from covseg.phantom import make_phantom
+>>> model = covseg.load_model("default")
+>>> scored = model.predict(make_phantom(seed=1).pixels)
+>>> scored.row.status.value, scored.masks.label_map.shape == (scored.row.height, scored.row.width)
+('scored', True)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.errors import RadiographRefused
+from covseg.models.folder import open_folder
+from covseg.predict import Corridor, Film, Scored, resolve
+from covseg.preprocess import prepare
+from covseg.records import Entry, Radiograph
+from covseg.segment import open_backend
+
+
+class Model:
+    """A model with the doors around it.
+
+    Parameters
+    ----------
+    ref : str or Path
+        ``default`` or the path of a model folder.
+    backend : str
+        ``onnx`` or ``torch``.
+
+    Raises
+    ------
+    ModelRefused
+        When the folder cannot be trusted.
+    """
+
+    def __init__(self, ref: str | Path = "default", backend: str = "onnx") -> None:
+        folder = open_folder(ref)
+        self._backend = open_backend(folder, backend)
+        self._corridor = Corridor(folder.card, resolve(folder, self._backend, batch=1), bucket="memory", key=b"")
+
+    def predict(self, pixels: NDArray[Any], pixel_spacing_mm: float | None = None) -> Scored:
+        """Score one film.
+
+        Parameters
+        ----------
+        pixels : ndarray, shape (H, W)
+            Grey, bone bright: float in [0, 1], or uint8 / uint16 over their whole range.
+        pixel_spacing_mm : float or None
+            Detector spacing; gives areas in mm2.
+
+        Returns
+        -------
+        Scored
+            ``row`` holds the numbers, ``masks.label_map`` uint8 ``(H, W)`` (0 background, 1 lung,
+            2 infection), ``prediction`` the probabilities at model geometry. A film without a lung
+            has None for every fraction, which is not a healthy lung.
+
+        Raises
+        ------
+        ValueError
+            When the array is not one grey film.
+        RadiographRefused
+            When the film is not a frontal chest radiograph.
+        """
+        grey = _grey(pixels)
+        radiograph = Radiograph(grey, hashlib.sha256(grey.tobytes()).hexdigest(), None, pixel_spacing_mm, "array")
+        film = Film(Entry("array", grey.nbytes, ""), radiograph, *prepare(grey, self._corridor.card.size))
+        scored = self._corridor.score(self._backend, [film])[0]
+        if scored.row.reason is not None:
+            raise RadiographRefused(scored.row.reason, str(scored.row.stage), str(scored.row.detail))
+        return scored
+
+
+def _grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    if pixels.ndim != 2 or min(pixels.shape) < 2:
+        raise ValueError(f"found an array of shape {pixels.shape}; wanted one grey film (H, W)")
+    if pixels.dtype in (np.uint8, np.uint16):
+        return (pixels / np.iinfo(pixels.dtype).max).astype(np.float32)
+    if not np.issubdtype(pixels.dtype, np.floating) or not 0 <= pixels.min() <= pixels.max() <= 1:
+        raise ValueError(f"found {pixels.dtype} pixels; wanted floats in [0, 1], uint8 or uint16")
+    return pixels.astype(np.float32)
