@@ -4,6 +4,7 @@
     |-- RadiographRefused         -    one film; becomes a refusal row, never ends a run
     |-- UsageError                2    the command: a flag, a path, a config value
     |   `-- ModelRefused          2    a model folder that cannot be trusted or understood
+    |-- NotPublished              1    the snapshot: its sum does not close, or nothing in it can be trusted
     `-- EnvironmentFailed         4    the run: the ground gave way
         |-- StorageUnreachable    4
         |-- StorageDenied         4
@@ -96,6 +97,10 @@ class UsageError(CovsegError):
 
 class ModelRefused(UsageError):
     """A model folder is incomplete, damaged or of another architecture."""
+
+
+class NotPublished(CovsegError):
+    """A snapshot stays unpublished: shards are missing, the sum does not close, or the model answered nonsense."""
 
 
 class EnvironmentFailed(CovsegError):

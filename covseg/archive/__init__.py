@@ -1,0 +1,57 @@
+"""The bookkeeping of an archive: plan, commits, published snapshots; it knows nothing of pixels, models or Ray.
+
+A destination holds one model's and one config's rows for one source, in snapshots (``scoring-contract``)::
+
+    run.json                      whose folder this is                                       create-only
+    plans/<n>/part-<sha>.parquet  the listing, content-named; plans/<n>/plan.json commits it create-only
+    commits/<shard>.json          names a shard's objects by sha256, and who made them       create-only
+    masks/ packed/ probability/   objects named by content; they count once a commit names them
+    tables/<shard>-<sha>.parquet  the shard's rows
+    pictures/<n>-<sha>.json       thumbnails of the report
+    manifests/<n>.json            last: snapshot n exists                                    create-only
+    severity.parquet .csv report.html      the newest snapshot's
+
+How a run goes, in the caller's words::
+
+    source, dest = open_store(SOURCE), open_store(DEST)          # covseg.storage
+    commits = open_store(COMMITS) if COMMITS else dest           # create-only records live here
+    probe(commits)                                               # refuses a store without create-only writes
+    run = open_run(dest, commits, config, key_id(project_key), masks="png")
+    plan = make_plan(run, source, include, exclude, limit)       # resumes, or lists again and carries over
+    for shard in pending(run, plan):                             # only shards without a commit
+        rows, masks = ...                                        # Corridor.open_film / score / refuse
+        commit_shard(run, shard, rows, masks, attempt_id)        # mask_uri is set here
+    manifest = publish(run, plan, PublishOptions(max_failed, hide_keys), source, attempt_id)
+
+`Run`, `Shard` and every store are picklable; `commit_shard` runs in any process. Rows are handed over
+as the corridor makes them, one per entry of the shard, in the shard's order, without `mask_uri` and
+without duplicates marked; both are added here.
+"""
+
+from covseg.archive.commits import Outcome, commit_shard
+from covseg.archive.manifests import Manifest, PublishOptions, publish
+from covseg.archive.plans import Part, Plan, Shard, make_plan, newest_plan, pending
+from covseg.archive.runs import MaskMode, Run, key_id, load_run, open_run, probe
+from covseg.archive.sweep import Swept, gc
+
+__all__ = [
+    "Manifest",
+    "MaskMode",
+    "Outcome",
+    "Part",
+    "Plan",
+    "PublishOptions",
+    "Run",
+    "Shard",
+    "Swept",
+    "commit_shard",
+    "gc",
+    "key_id",
+    "load_run",
+    "make_plan",
+    "newest_plan",
+    "open_run",
+    "pending",
+    "probe",
+    "publish",
+]

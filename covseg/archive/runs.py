@@ -1,0 +1,134 @@
+"""Whose destination this is: ``run.json``, and the check that its store can keep a promise.
+
+In: stores, the scoring config and the id of the project key. Out: a `Run`, small and picklable,
+which every later step takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from covseg.config import ScoringConfig
+from covseg.errors import StorageDenied, UsageError
+from covseg.storage import Store
+
+MaskMode = Literal["none", "png", "packed"]
+RECORD = "run.json"
+SENTINEL = "probe/"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A destination that was found to be ours.
+
+    Parameters
+    ----------
+    dest : Store
+        Where masks, tables and snapshots go.
+    commits : Store
+        Where create-only records go; the same as `dest` unless ``--commits`` says otherwise.
+    model_id, config_sha256, key_id : str
+        What every row of this destination was made with.
+    masks : MaskMode
+        How label maps are kept: not at all, a PNG each, or packed per shard.
+    """
+
+    dest: Store
+    commits: Store
+    model_id: str
+    config_sha256: str
+    key_id: str
+    masks: MaskMode
+
+
+def key_id(project_key: bytes) -> str:
+    """Name a project key without telling it: 16 hexadecimal digits.
+
+    Examples
+    --------
+    >>> key_id(b"k") == key_id(b"k"), key_id(b"k") == key_id(b"l")
+    (True, False)
+    """
+    return hmac.new(project_key, b"covseg project key id", hashlib.sha256).hexdigest()[:16]
+
+
+def probe(commits: Store) -> None:
+    """Write a sentinel twice, create-only, and refuse a store where the second write succeeds.
+
+    Raises
+    ------
+    UsageError
+        When the store overwrites; the message names ``--commits URL``, the way out.
+    StorageDenied
+        When the store cannot be written.
+    """
+    sentinel = f"{SENTINEL}{uuid.uuid4().hex}"
+    first, second = commits.create(sentinel, b"1"), commits.create(sentinel, b"2")
+    commits.delete(sentinel)
+    if not first:
+        raise StorageDenied(f"{commits.url} says that a new object exists already; it cannot keep commits")
+    if second:
+        raise UsageError(
+            f"{commits.url} ignores create-only writes (If-None-Match: *): two runs could both count. "
+            "Give a store that honours them with --commits URL; masks and tables stay here"
+        )
+
+
+def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, masks: MaskMode = "png") -> Run:
+    """Take the destination for this model, config, project key and mask mode, or find it taken so already.
+
+    Raises
+    ------
+    UsageError
+        When it belongs to another model, config, key or mask mode; the message names both.
+    """
+    wanted = {
+        "format": 1,
+        "model_id": config.model_id,
+        "weights_sha256": config.weights_sha256,
+        "config_sha256": config.digest,
+        "key_id": key_id,
+        "masks": masks,
+        "config": config.model_dump(mode="json"),
+    }
+    record = (json.dumps(wanted, sort_keys=True, indent=1) + "\n").encode()
+    if not commits.create(RECORD, record):
+        _same(json.loads(commits.read(RECORD)), wanted, dest.url)
+    return Run(dest, commits, config.model_id, config.digest, key_id, masks)
+
+
+def _same(found: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
+    for name in ("format", "model_id", "weights_sha256", "key_id", "masks", "config_sha256"):
+        if found.get(name) != wanted[name]:
+            raise UsageError(
+                f"{url} belongs to {name} {found.get(name)!r}, this run has {wanted[name]!r}"
+                f"{_difference(found, wanted) if name == 'config_sha256' else ''}: "
+                "take the same model, options and project key, or another destination"
+            )
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Name the fields of the config that differ, with both values."""
+    ours, theirs = wanted["config"], found.get("config", {})
+    fields = [name for name in ours if theirs.get(name) != ours[name]]
+    return " (" + "; ".join(f"{name}: {theirs.get(name)!r} there, {ours[name]!r} here" for name in fields) + ")"
+
+
+def load_run(dest: Store, commits: Store) -> Run:
+    """Return the run that a destination belongs to, for commands that have no model.
+
+    Raises
+    ------
+    UsageError
+        When nothing was ever scored into it.
+    """
+    try:
+        found = json.loads(commits.read(RECORD))
+    except FileNotFoundError:
+        raise UsageError(f"no {RECORD} in {commits.url}: wanted the DEST (and --commits) of a covseg score") from None
+    return Run(dest, commits, found["model_id"], found["config_sha256"], found["key_id"], found["masks"])

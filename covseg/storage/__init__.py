@@ -1,0 +1,12 @@
+"""Bytes in, bytes out: one small protocol; a folder, memory and S3 behind it.
+
+A store lists in pages, reads, writes, and commits create-only. Nothing else in covseg touches a disk
+or a bucket. It knows nothing of films, but that a planned object may have changed or gone.
+"""
+
+from covseg.storage.local import LocalStore
+from covseg.storage.memory import MemoryStore
+from covseg.storage.protocol import Page, Store, entries, overlap
+from covseg.storage.urls import open_store
+
+__all__ = ["LocalStore", "MemoryStore", "Page", "Store", "entries", "open_store", "overlap"]

@@ -1,0 +1,204 @@
+"""A folder as a store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from covseg.errors import StorageDenied, StorageFull, StorageUnreachable, UsageError
+from covseg.records import Entry
+from covseg.storage.protocol import Page, missing, order, refuse_changed
+
+_STAGED = ".covseg-"
+
+
+class LocalStore:
+    """A folder. Keys are paths below it, with forward slashes.
+
+    Regular files are listed, those behind a link too; links to folders are not walked (they may turn
+    in circles), and sockets, pipes and devices are not films.
+
+    Parameters
+    ----------
+    root : Path
+        The folder; made at the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root.resolve())
+        self._walking: tuple[str, str | None, Iterator[tuple[Path, str]]] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave a listing under way behind."""
+        return {**self.__dict__, "_walking": None}
+
+    def check(self) -> None:
+        """Raise when the folder exists and cannot be listed."""
+        with _storage_errors(self.url), contextlib.suppress(FileNotFoundError):
+            os.scandir(self.root).close()
+
+    def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Page:
+        """List by walking the folder in key order; a folder that is not there is empty."""
+        found: list[Entry] = []
+        walk = self._walk_from(prefix, after)
+        with _storage_errors(self.url):
+            for path, key in walk:
+                with contextlib.suppress(FileNotFoundError):  # gone since the folder was scanned
+                    state = path.stat()
+                    found.append(Entry(key, state.st_size, _etag(state), state.st_mtime))
+                if len(found) == limit:
+                    self._walking = (prefix, key, walk)
+                    return Page(found, key)
+        return Page(found, None)
+
+    def _walk_from(self, prefix: str, after: str | None) -> Iterator[tuple[Path, str]]:
+        """Go on with the walk that the last page broke off: scanning anew costs the square of the folder."""
+        walking, self._walking = self._walking, None
+        if walking and walking[:2] == (prefix, after):
+            return walking[2]
+        return self._walk(self.root, "", prefix, b"" if after is None else order(after))
+
+    def _walk(self, folder: Path, above: str, prefix: str, behind: bytes) -> Iterator[tuple[Path, str]]:
+        """Yield files in key order, skipping whole folders that sort before `behind` or miss the prefix."""
+        for name in sorted(_children(folder), key=order):
+            key = above + name
+            if not key.startswith(prefix[: len(key)]):
+                continue
+            if name.endswith("/"):
+                if order(key) > behind or behind.startswith(order(key)):
+                    yield from self._walk(folder / name[:-1], key, prefix, behind)
+            elif order(key) > behind and key.startswith(prefix):
+                yield folder / name, key
+
+    def path(self, key: str) -> Path:
+        """Return where `key` lies; UsageError when it would leave the folder."""
+        if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+            raise UsageError(f"key {key!r} cannot be a path below a folder: wanted names joined by single slashes")
+        return self.root / key
+
+    def read(self, key: str) -> bytes:
+        """Return the file's bytes."""
+        with _storage_errors(self.url):
+            return self.path(key).read_bytes()
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return the file's bytes, if size and time are the planned ones before and after."""
+        with _storage_errors(self.url):
+            try:
+                with self.path(entry.key).open("rb") as file:
+                    refuse_changed(entry, _etag(os.fstat(file.fileno())))
+                    data = file.read()
+                    refuse_changed(entry, _etag(os.fstat(file.fileno())))
+            except FileNotFoundError:
+                raise missing() from None
+        return data
+
+    def write(self, key: str, data: bytes) -> None:
+        """Replace atomically: a temporary file beside it, then a rename."""
+        with self._staged(key) as (file, staged):
+            file.write(data)
+            file.close()
+            staged.replace(self.path(key))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Create by a hard link to a finished, synced file: never a half-written one."""
+        with self._staged(key) as (file, staged):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            try:
+                os.link(staged, self.path(key))
+            except FileExistsError:
+                return False
+            _sync_folder(staged.parent)
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove the file."""
+        with _storage_errors(self.url):
+            self.path(key).unlink(missing_ok=True)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy the file beside its place, then rename."""
+        with self._staged(key) as (file, staged):
+            with path.open("rb") as content:
+                shutil.copyfileobj(content, file)
+            file.close()
+            staged.replace(self.path(key))
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy the file."""
+        with _storage_errors(self.url):
+            shutil.copyfile(self.path(key), path)
+
+    def stale_uploads(self, older_than_s: float) -> list[str]:
+        """Name temporary files that a killed write left."""
+        before = time.time() - older_than_s
+        with _storage_errors(self.url):
+            left = sorted(self.root.rglob(f"{_STAGED}*"))
+            return [path.relative_to(self.root).as_posix() for path in left if path.lstat().st_mtime <= before]
+
+    def abort_upload(self, name: str) -> None:
+        """Remove the temporary file."""
+        self.delete(name)
+
+    @contextlib.contextmanager
+    def _staged(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
+        path = self.path(key)
+        with _storage_errors(self.url):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=_STAGED, dir=path.parent)
+            staged = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    os.fchmod(file.fileno(), 0o644)
+                    yield file, staged
+            finally:
+                staged.unlink(missing_ok=True)
+
+
+def _children(folder: Path) -> Iterator[str]:
+    """Yield the names of folders, with a slash, and of regular files."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as scan:
+        for child in scan:
+            if child.is_dir(follow_symlinks=False):
+                yield child.name + "/"
+            elif child.is_file() and not child.name.startswith(_STAGED):
+                yield child.name
+
+
+def _etag(state: os.stat_result) -> str:
+    return f"{state.st_size}-{state.st_mtime_ns}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name durable, not only its content."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _storage_errors(url: str) -> Iterator[None]:
+    """Turn an operating system error into the error tree; a missing key stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left under {url}: free some, then run the same command again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageDenied(f"not allowed to use {url} ({error.strerror}): check owner and mode") from error
+        raise StorageUnreachable(f"cannot use {url}: {error.strerror}") from error

@@ -1,0 +1,132 @@
+"""What every store offers; ``tests/test_storage.py`` is the behaviour suite that all of them pass."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from covseg.errors import RadiographRefused, Reason
+from covseg.records import Entry
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a listing, in key order; `after` resumes behind it, None at the end."""
+
+    entries: list[Entry]
+    after: str | None
+
+
+class Store(Protocol):
+    """Objects under string keys.
+
+    Keys are relative to the store's root and listed in the order of `order`. Stores are picklable and
+    may be used by several threads. Every call ends by a deadline with an error of the tree.
+    """
+
+    url: str
+
+    def check(self) -> None:
+        """Raise within seconds when the store cannot be reached or does not let us in."""
+        ...
+
+    def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Page:
+        """List up to `limit` entries whose key begins with `prefix` and sorts behind `after`."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes of `key`; FileNotFoundError when it is gone."""
+        ...
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return the bytes that were listed as `entry`, checked.
+
+        Raises
+        ------
+        RadiographRefused
+            ``missing`` when the object is gone, ``changed`` when its ETag is another, ``checksum_mismatch``
+            when the ETag is a plain MD5 and the bytes, read three times, do not have it.
+        """
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write or replace `key` as a whole; a reader never sees half of it."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write `key` only if it does not exist; tell whether this call made it.
+
+        False may also answer our own call whose reply was lost: read back what lies there.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; no error when it is gone already."""
+        ...
+
+    def upload(self, path: Path, key: str) -> None:
+        """Write or replace `key` with a file's content, without holding it in memory."""
+        ...
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy `key` into a file, without holding it in memory; FileNotFoundError when it is gone."""
+        ...
+
+    def stale_uploads(self, older_than_s: float) -> list[str]:
+        """Name what unfinished writes left behind, when it is older."""
+        ...
+
+    def abort_upload(self, name: str) -> None:
+        """Remove one of `stale_uploads`."""
+        ...
+
+
+def order(key: str) -> bytes:
+    """Return what keys are sorted by: UTF-8, an undecodable byte of a file name as its escape.
+
+    S3 sorts by UTF-8 bytes; for valid text this is code point order too.
+    """
+    return key.encode("utf-8", "backslashreplace")
+
+
+def entries(store: Store, prefix: str = "") -> Iterator[Entry]:
+    """Walk a whole listing, page by page."""
+    after: str | None = None
+    while True:
+        page = store.list_page(after, prefix=prefix)
+        yield from page.entries
+        if page.after is None:
+            return
+        after = page.after
+
+
+def overlap(one: Store, other: Store) -> bool:
+    """Tell whether a store lies inside the other, or is the same."""
+    first, second = (store.url.rstrip("/") + "/" for store in (one, other))
+    return first.startswith(second) or second.startswith(first)
+
+
+def refuse_changed(entry: Entry, etag: str) -> None:
+    """Raise `RadiographRefused` when an object no longer has the ETag of its plan."""
+    if etag != entry.etag:
+        raise RadiographRefused(
+            Reason.CHANGED,
+            "fetch",
+            f"planned with ETag {entry.etag}, read with {etag}: plan again to score the new one",
+        )
+
+
+def missing() -> RadiographRefused:
+    """Return the refusal of an object that is gone."""
+    return RadiographRefused(Reason.MISSING, "fetch", "listed, but gone when it was read")
+
+
+def intact(etag: str, data: bytes) -> bool:
+    """Tell whether the bytes have the ETag's MD5; True where the ETag is not a plain MD5."""
+    return not _MD5.fullmatch(etag) or hashlib.md5(data, usedforsecurity=False).hexdigest() == etag

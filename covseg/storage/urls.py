@@ -1,0 +1,71 @@
+"""A URL, or a path, to a store: allow-listed schemes and buckets, and nothing chained."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from covseg.errors import UsageError
+from covseg.storage.local import LocalStore
+from covseg.storage.memory import MemoryStore
+from covseg.storage.protocol import Store
+
+SCHEMES = ("file", "s3")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_MEMORY: dict[str, MemoryStore] = {}
+
+
+def open_store(url: str | Path, schemes: Collection[str] = SCHEMES, buckets: Collection[str] | None = None) -> Store:
+    """Open a store; nothing is read or written, and no connection made.
+
+    Parameters
+    ----------
+    url : str or Path
+        A path, ``file:///path``, ``s3://bucket/prefix``, or in tests ``memory://name``.
+    schemes : collection of str
+        Those allowed; ``memory`` has to be asked for.
+    buckets : collection of str or None
+        Those allowed; None takes ``COVSEG_BUCKETS`` (names joined by commas), and without it any bucket.
+
+    Raises
+    ------
+    UsageError
+        For another scheme, another bucket, a chained URL, or credentials in the URL.
+    """
+    scheme, found, rest = str(url).partition("://")
+    if isinstance(url, Path) or not found:
+        return LocalStore(Path(url))
+    if "::" in scheme:
+        raise UsageError("a chained URL (with ::) is not opened: give the bucket or the folder itself")
+    if scheme not in schemes:
+        raise UsageError(f"{scheme}:// is not an allowed scheme: wanted {', '.join(schemes)} or a path")
+    if scheme == "file":
+        return LocalStore(_local_path(rest))
+    if scheme == "memory":
+        return _MEMORY.setdefault(rest, MemoryStore(name=rest))
+    return _open_bucket(rest, buckets)
+
+
+def _local_path(rest: str) -> Path:
+    if not rest.startswith("/"):
+        raise UsageError(f"file://{rest} names another machine: wanted file:///absolute/path")
+    return Path(rest)
+
+
+def _open_bucket(rest: str, buckets: Collection[str] | None) -> Store:
+    bucket, _, prefix = rest.partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise UsageError(
+            "credentials or a port in the URL: wanted s3://bucket/prefix; the rest is in the AWS settings"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(f"{bucket!r} is not a bucket name: wanted s3://bucket/prefix")
+    if buckets is None and (listed := os.environ.get("COVSEG_BUCKETS")):
+        buckets = [name.strip() for name in listed.split(",")]
+    if buckets is not None and bucket not in buckets:
+        raise UsageError(f"bucket {bucket!r} is not among the allowed ones ({', '.join(buckets)}): see COVSEG_BUCKETS")
+    from covseg.storage.s3 import S3Store
+
+    return S3Store(bucket, prefix)
