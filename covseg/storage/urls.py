@@ -57,9 +57,7 @@ def _local_path(rest: str) -> Path:
 def _open_bucket(rest: str, buckets: Collection[str] | None) -> Store:
     bucket, _, prefix = rest.partition("/")
     if "@" in bucket or ":" in bucket:
-        raise UsageError(
-            "credentials or a port in the URL: wanted s3://bucket/prefix; the rest is in the AWS settings"
-        )
+        raise UsageError("credentials or a port in the URL: wanted s3://bucket/prefix; the rest is in the AWS settings")
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{bucket!r} is not a bucket name: wanted s3://bucket/prefix")
     if buckets is None and (listed := os.environ.get("COVSEG_BUCKETS")):
