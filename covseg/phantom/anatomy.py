@@ -21,7 +21,7 @@ RIGHT_SIGN, LEFT_SIGN = -1.0, 1.0
 # lung masks of adult frontal films.
 LUNG_WALL = ((0.14, 0.10), (0.19, 0.03), (0.30, 0.0), (0.46, 0.035), (0.60, 0.13), (0.73, 0.28), (0.83, 0.46), (0.91, 0.66))
 COSTOPHRENIC = ((0.97, 0.86), (0.995, 0.985), (0.985, 1.0))
-DOME = ((0.90, 0.935), (0.74, 0.875), (0.54, 0.85), (0.34, 0.87), (0.18, 0.92), (0.04, 0.96))
+DOME = ((0.90, 0.935), (0.74, 0.875), (0.54, 0.85), (0.34, 0.86), (0.16, 0.88), (0.0, 0.90))
 HEART = ((-0.20, 0.50), (-0.24, 0.64), (-0.24, 0.78), (-0.17, 0.92), (0.10, 0.98), (0.42, 0.97), (0.60, 0.92), (0.62, 0.83),
          (0.53, 0.70), (0.41, 0.58), (0.29, 0.47), (0.16, 0.41), (-0.08, 0.41))  # fmt: skip
 VESSEL_PEDICLE = ((-0.13, -0.12), (-0.14, 0.1), (-0.15, 0.28), (-0.14, 0.42), (-0.17, 0.6), (0.18, 0.6), (0.22, 0.42),
@@ -34,7 +34,7 @@ SCAPULA = ((0.72, 0.10), (0.98, 0.04), (1.18, 0.08), (1.22, 0.16), (1.10, 0.26),
 
 @dataclass(frozen=True)
 class Stroke:
-    """A drawn line: points ``(N, 2)`` and thickness, both as fractions of the film, and how dense it is in (0, 1]."""
+    """Lines drawn with one pen: points ``(K, N, 2)`` and thickness as fractions of the film, density in (0, 1]."""
 
     points: Points
     thickness: float
@@ -52,11 +52,11 @@ class Anatomy:
     heart, pedicle, torso, abdomen : ndarray
         Outlines; `pedicle` is the upper mediastinum with the aortic knob.
     shapes : dict of str to list of ndarray
-        Outlines by tissue: ``scapula``, ``arm``, ``breast``, ``gas``, ``hilum``, ``vertebra``.
+        Outlines by tissue: ``scapula``, ``humerus``, ``arm``, ``breast``, ``gas``, ``hilum``, ``vertebra``.
     strokes : dict of str to list of Stroke
         Lines by tissue: ``posterior_rib``, ``anterior_rib``, ``clavicle``, ``trachea``, ``spine``, ``vessel``, ``wire``.
-    half_width : float
-        Of the thorax, as a fraction of the film's width: the unit of lengths.
+    center, half_width : float
+        Midline and half width of the thorax, as fractions of the film's width; the half width is the unit of lengths.
     """
 
     lungs: dict[str, Points]
@@ -66,6 +66,7 @@ class Anatomy:
     abdomen: Points
     shapes: dict[str, list[Points]]
     strokes: dict[str, list[Stroke]]
+    center: float
     half_width: float
 
 
@@ -122,12 +123,13 @@ def make_anatomy(rng: np.random.Generator) -> Anatomy:
         abdomen=_abdomen(frame),
         shapes=shapes,
         strokes=strokes,
+        center=frame.center,
         half_width=float(np.mean(list(frame.half.values()))),
     )
 
 
 def _frame(rng: np.random.Generator) -> _Frame:
-    half = rng.uniform(0.345, 0.42)
+    half = rng.uniform(0.345, 0.445)
     uneven = rng.normal(0, 0.012)
     angle = np.radians(rng.normal(0, 2.2))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -144,17 +146,22 @@ def _frame(rng: np.random.Generator) -> _Frame:
 
 def _lung(rng: np.random.Generator, frame: _Frame, sign: float) -> Points:
     """Outline one pleural space, down to its dome."""
-    base = np.array(COSTOPHRENIC + DOME) - (0, frame.base_lift[sign])
+    base = _lifted(np.array(COSTOPHRENIC + DOME), frame.base_lift[sign])
     outline = np.vstack([np.array(LUNG_WALL), base, [(0.04, 0.6), (0.06, 0.25)]])
     outline[3:9] += rng.normal(0, 0.008, (6, 2))
     return smooth(frame.place(outline, sign))
+
+
+def _lifted(dome: NDArray, lift: float) -> NDArray:
+    """Raise one dome; at the midline, where both meet, they stay level."""
+    return dome - np.column_stack([np.zeros(len(dome)), lift * np.clip(dome[:, 0] / 0.3, 0, 1)])
 
 
 def _abdomen(frame: _Frame) -> Points:
     """Outline what lies below the two domes."""
     sides = []
     for sign in (RIGHT_SIGN, LEFT_SIGN):
-        dome = np.array([(1.12, 1.12), (1.06, 1.03), (0.985, 1.0), *DOME]) - (0, frame.base_lift[sign])
+        dome = _lifted(np.array([(1.12, 1.12), (1.06, 1.03), (0.985, 1.0), *DOME]), frame.base_lift[sign])
         sides.append(smooth(frame.place(dome, sign), closed=False))
     floor = [frame.place(np.array([(1.12, 1.9)]), sign) for sign in (LEFT_SIGN, RIGHT_SIGN)]
     return np.vstack([sides[0], sides[1][::-1], *floor])
@@ -168,14 +175,15 @@ def _torso(rng: np.random.Generator, frame: _Frame) -> Points:
 
 
 def _soft_shapes(rng: np.random.Generator, frame: _Frame) -> dict[str, list[Points]]:
-    """Outline arms, scapulae, breasts, hila, gas and vertebrae."""
+    """Outline arms, shoulders, breasts, hila, gas and vertebrae."""
     reach, drop = rng.uniform(0.0, 0.16), rng.uniform(-0.03, 0.05)
     arm = np.array([(1.12, -0.03), (1.36, 0.0), (1.55, 0.2), (1.72, 0.7), (1.9, 1.3), (1.62, 1.3), (1.42, 0.7), (1.24, 0.3)])
     arm[3:7, 0] += rng.uniform(-0.22, 0.1)
-    shapes: dict[str, list[Points]] = {name: [] for name in ("scapula", "arm", "breast", "gas", "hilum", "vertebra")}
+    shapes: dict[str, list[Points]] = {name: [] for name in ("scapula", "humerus", "arm", "breast", "gas", "hilum", "vertebra")}
     for sign in (RIGHT_SIGN, LEFT_SIGN):
         shapes["scapula"].append(smooth(frame.place(np.array(SCAPULA) + (reach, drop), sign)))
         shapes["arm"].append(smooth(frame.place(arm, sign)))
+        shapes["humerus"].append(_ellipse(frame, sign, (1.3 + 0.3 * reach, 0.06 + drop), (0.13, 0.065), 0.1))
         height = 0.45 if sign == RIGHT_SIGN else 0.42
         shapes["hilum"].append(_ellipse(frame, sign, (0.20, height), (0.075, 0.075), 0))
     if rng.random() < 0.4:
@@ -211,7 +219,7 @@ def wall_at(v: float) -> float:
 def _bones(rng: np.random.Generator, frame: _Frame) -> dict[str, list[Stroke]]:
     """Draw ribs, clavicles and the spine's processes."""
     unit = frame.half[RIGHT_SIGN]
-    slope, spacing, first = rng.uniform(0.06, 0.16), rng.uniform(0.088, 0.1), rng.uniform(-0.05, -0.02)
+    slope, spacing, first = rng.uniform(0.13, 0.23), rng.uniform(0.086, 0.098), rng.uniform(-0.09, -0.05)
     strokes: dict[str, list[Stroke]] = {name: [] for name in ("posterior_rib", "anterior_rib", "clavicle", "spine")}
     lift = rng.normal(0, 0.02)
     for sign in (RIGHT_SIGN, LEFT_SIGN):
@@ -220,29 +228,31 @@ def _bones(rng: np.random.Generator, frame: _Frame) -> dict[str, list[Stroke]]:
             strokes["posterior_rib"].append(_stroke(frame, sign, posterior, 0.075 * unit, 1 - 0.03 * number))
             if number < 8:
                 strokes["anterior_rib"].append(_stroke(frame, sign, anterior, 0.085 * unit, 1 - 0.05 * number))
-        clavicle = np.array([(0.12, 0.13), (0.3, 0.10), (0.55, 0.03), (0.8, -0.03), (1.02, -0.035), (1.16, -0.015)])
+        clavicle = np.array([(0.11, 0.16), (0.26, 0.14), (0.52, 0.085), (0.78, 0.02), (1.0, 0.0), (1.14, 0.01)])
         clavicle[:, 1] += lift * (1 if sign == LEFT_SIGN else -1)
         strokes["clavicle"].append(_stroke(frame, sign, clavicle, 0.075 * unit, 1.0))
-        strokes["spine"] += [
-            _stroke(frame, sign, np.array([(0.05, v), (0.2, v - 0.012)]), 0.045 * unit, 0.8) for v in np.arange(-0.26, 1.5, 0.088)
-        ]
+        levels = np.arange(-0.26, 1.5, 0.088)
+        processes = np.stack([np.column_stack([np.full(len(levels), u), levels - rise]) for u, rise in ((0.05, 0), (0.2, 0.012))], axis=1)
+        placed = frame.place(processes.reshape(-1, 2), sign).reshape(processes.shape)
+        strokes["spine"].append(Stroke(placed, 0.045 * unit, 0.8))
     return strokes
 
 
 def _rib(start: float, number: int, slope: float) -> tuple[NDArray, NDArray]:
     """Return the back arc from the spine to the lateral wall, and the front arc from there towards the sternum."""
     turn = start + slope + 0.02 * number + 0.03
-    u = max(wall_at(max(turn, 0.02)), 0.34) + 0.015
-    posterior = np.array([(0.1, start), (0.3 * u + 0.06, start - 0.018), (0.62 * u, start + 0.1 * slope), (0.88 * u, start + 0.5 * slope),
-                          (u, turn)])  # fmt: skip
-    fall = 0.07 + 0.02 * number
-    anterior = np.array([(u, turn), (0.985 * u, turn + 0.4 * fall), (0.85 * u, turn + 0.75 * fall), (0.62 * u + 0.04, turn + fall),
-                         (0.4 * u + 0.08, turn + 1.05 * fall)])  # fmt: skip
+    u = max(wall_at(max(turn, 0.02)), 0.34) + 0.005
+    drop = turn - start
+    posterior = np.array([(0.06, start), (0.3 * u, start - 0.015), (0.55 * u, start + 0.1 * drop), (0.82 * u, start + 0.42 * drop),
+                          (0.96 * u, start + 0.75 * drop), (u, turn)])  # fmt: skip
+    fall = 0.10 + 0.018 * number
+    anterior = np.array([(u, turn - 0.01), (0.985 * u, turn + 0.25 * fall), (0.87 * u, turn + 0.62 * fall), (0.66 * u, turn + 0.9 * fall),
+                         (0.42 * u, turn + 1.02 * fall)])  # fmt: skip
     return posterior, anterior
 
 
 def _stroke(frame: _Frame, sign: float, points: NDArray, thickness: float, density: float) -> Stroke:
-    return Stroke(smooth(frame.place(points, sign), closed=False), thickness, density)
+    return Stroke(smooth(frame.place(points, sign), closed=False)[None], thickness, density)
 
 
 def _trachea(frame: _Frame) -> Stroke:
@@ -251,20 +261,21 @@ def _trachea(frame: _Frame) -> Stroke:
 
 
 def _vessels(rng: np.random.Generator, frame: _Frame, sign: float) -> list[Stroke]:
-    """Grow vessels from the hilum outwards, thinner with every fork."""
-    strokes: list[Stroke] = []
-    tips = [(np.array([0.2, 0.43]), angle, 0.034) for angle in np.linspace(-1.35, 1.45, 9) + rng.normal(0, 0.12, 9)]
-    for generation in range(4):
-        grown = []
-        for start, angle, thickness in tips:
-            length = rng.uniform(0.12, 0.2) * 0.85**generation
-            bend = rng.normal(0, 0.25)
-            middle = start + 0.5 * length * np.array([np.cos(angle), np.sin(angle)])
-            end = middle + 0.5 * length * np.array([np.cos(angle + bend), np.sin(angle + bend)])
-            strokes.append(_stroke(frame, sign, np.array([start, middle, end]), thickness * frame.half[sign], 1 - 0.18 * generation))
-            spread = rng.uniform(0.2, 0.5)
-            grown += [(end, angle + bend + spread, thickness * 0.68), (end, angle + bend - spread, thickness * 0.68)]
-        tips = grown
+    """Grow vessels from the hilum outwards, thinner and fainter with every fork."""
+    angles = np.linspace(-1.4, 1.5, 8) + rng.normal(0, 0.15, 8)
+    starts = np.tile([0.19, 0.43], (8, 1)) + rng.normal(0, 0.025, (8, 2))
+    strokes = []
+    for generation in range(5):
+        count = len(angles)
+        length = rng.uniform(0.07, 0.15, count) * 0.9**generation
+        curve = angles[:, None] + rng.normal(0, 0.3, (count, 1)) * np.linspace(0, 1, 5)
+        steps = np.stack([np.cos(curve), np.sin(curve)], axis=2) * (length / 5)[:, None, None]
+        lines = starts[:, None] + np.concatenate([np.zeros((count, 1, 2)), steps.cumsum(axis=1)], axis=1)
+        placed = frame.place(lines.reshape(-1, 2), sign).reshape(lines.shape)
+        strokes.append(Stroke(placed, 0.021 * 0.68**generation * frame.half[sign], 0.85**generation))
+        spread = rng.uniform(0.15, 0.45, count)
+        angles = np.concatenate([curve[:, -1] + spread, curve[:, -1] - spread])
+        starts = np.concatenate([lines[:, -1], lines[:, -1]])
     return strokes
 
 

@@ -27,8 +27,8 @@ class Exposure:
 
     Parameters
     ----------
-    gamma, veil, noise, blur : float
-        Curve, share of scatter, deviation of the noise in grey, blur as a fraction of the width.
+    shoulder, gamma, veil, noise, blur, crispness : float
+        How early the curve flattens towards white, its exponent, share of scatter, deviation of the noise in grey, blur as a fraction of the width, edge enhancement.
     black, white : float
         Percentiles of attenuation that become black and white.
     aeration : float
@@ -41,10 +41,12 @@ class Exposure:
         Black margins: left, top, right, bottom, as fractions of the film.
     """
 
+    shoulder: float
     gamma: float
     veil: float
     noise: float
     blur: float
+    crispness: float
     black: float
     white: float
     aeration: float
@@ -57,10 +59,12 @@ def make_exposure(rng: np.random.Generator) -> Exposure:
     """Draw how a film was taken."""
     margins = rng.uniform(0, 0.03, 4) * (rng.random(4) < 0.25)
     return Exposure(
-        gamma=rng.uniform(0.8, 1.25),
+        shoulder=rng.uniform(0.6, 2.0),
+        gamma=rng.uniform(1.2, 1.9),
         veil=rng.uniform(0.1, 0.3),
         noise=rng.uniform(0.004, 0.012),
-        blur=rng.uniform(0.001, 0.003),
+        blur=rng.uniform(0.0005, 0.002),
+        crispness=rng.uniform(0.1, 0.6),
         black=rng.uniform(0.5, 2.5),
         white=rng.uniform(98.0, 99.8),
         aeration=rng.uniform(0.36, 0.46),
@@ -134,21 +138,22 @@ def _attenuation(
     grain = 1 + 0.07 * smooth_noise(rng, height, width, 24) + 0.05 * smooth_noise(rng, height, width, 60)
     bone = exposure.bone * (1 + 0.06 * smooth_noise(rng, height, width, 90))
     shapes, strokes = anatomy.shapes, anatomy.strokes
-    total = 0.62 * _thickness(torso, 0.5 * unit)
+    total = 0.62 * _thickness(torso, 0.5 * unit) * (1 + 0.03 * smooth_noise(rng, height, width, 7))
     total += 0.42 * np.maximum(area(shapes["arm"], 0.05) - torso / 255, 0) * (torso < 128)
-    total += 0.30 * area([anatomy.abdomen], 0.012) * (torso / 255)
-    total += 0.20 * area([anatomy.pedicle], 0.03) + 0.22 * area([anatomy.heart], 0.02)
+    below = area([anatomy.abdomen], 0.012) * (torso / 255)
+    total += 0.30 * below + np.maximum(0.19 * area([anatomy.pedicle], 0.03), 0.22 * area([anatomy.heart], 0.02)) * (1 - 0.8 * below)
     total += 0.06 * area(shapes["breast"], 0.02) + 0.07 * area(shapes["hilum"], 0.06)
     total -= 0.22 * area(shapes["gas"], 0.02)
     total -= exposure.aeration * air * np.maximum(grain, 0.5)
     filled = cv2.resize(opacity, (width, height), interpolation=cv2.INTER_LINEAR)
-    mottle = np.clip(1 + 0.22 * smooth_noise(rng, height, width, 40) + 0.15 * smooth_noise(rng, height, width, 90), 0.4, 1.6)
+    mottle = np.clip(1 + 0.15 * smooth_noise(rng, height, width, 30) + 0.10 * smooth_noise(rng, height, width, 70), 0.5, 1.5)
     total += 0.6 * exposure.aeration * air * filled * mottle
-    total += (0.09 + 0.07 * filled) * lines(strokes["vessel"], 0.008) * (0.25 + air)
-    total += 0.13 * bone * _rib_profile(strokes["posterior_rib"], height, width, unit)
-    total += 0.07 * bone * _rib_profile(strokes["anterior_rib"], height, width, unit)
-    total += 0.13 * bone * _rib_profile(strokes["clavicle"], height, width, unit)
-    total += 0.10 * bone * area(shapes["scapula"], 0.012)
+    total += (0.09 + 0.03 * filled) * lines(strokes["vessel"], 0.006) * (0.25 + air)
+    aside = np.abs(np.arange(width, dtype=np.float32) / width - anatomy.center) / anatomy.half_width
+    total += 0.12 * bone * _rib_profile(strokes["posterior_rib"], height, width, unit) * np.clip(4 * aside - 0.3, 0, 1)
+    total += 0.08 * bone * _rib_profile(strokes["anterior_rib"], height, width, unit) * np.clip(2.5 * aside - 1, 0, 1)
+    total += 0.17 * bone * _rib_profile(strokes["clavicle"], height, width, unit)
+    total += bone * (0.11 * area(shapes["scapula"], 0.012) + 0.16 * area(shapes["humerus"], 0.02))
     total += bone * (0.10 * area(shapes["vertebra"], 0.012) + 0.05 * lines(strokes["spine"], 0.015))
     total -= 0.12 * lines(strokes["trachea"], 0.02)
     total += 0.25 * lines(strokes["wire"], 0.002)
@@ -174,7 +179,7 @@ def _rib_profile(strokes: list[Stroke], height: int, width: int, unit: float) ->
     """Draw bones with a denser cortex along both edges."""
     whole = _draw(strokes, height, width).astype(np.float32)
     marrow = _draw([Stroke(stroke.points, stroke.thickness * 0.6, stroke.density) for stroke in strokes], height, width)
-    return _blurred((whole - 0.35 * marrow) / 255, 0.012 * unit)
+    return _blurred((whole - 0.3 * marrow) / 255, 0.007 * unit)
 
 
 def _develop(attenuation: Field, exposure: Exposure) -> Field:
@@ -183,9 +188,11 @@ def _develop(attenuation: Field, exposure: Exposure) -> Field:
     small = cv2.resize(attenuation, (64, 64), interpolation=cv2.INTER_AREA)
     scatter = cv2.resize(cv2.GaussianBlur(small, (0, 0), 7), (width, height), interpolation=cv2.INTER_LINEAR)
     veiled = _blurred((1 - exposure.veil) * attenuation + exposure.veil * scatter, exposure.blur * width)
+    veiled += exposure.crispness * (veiled - _blurred(veiled, 0.012 * width))
     low, high = np.percentile(veiled[::4, ::4], [exposure.black, exposure.white])
-    grey = np.clip((veiled - low) / (high - low), 0, 1.1)
-    return (grey / (1 + 0.06 * grey**4)) ** exposure.gamma
+    linear = np.clip((veiled - low) / (high - low), 0, 1.1)
+    flattened = (1 - np.exp(-exposure.shoulder * linear)) / (1 - np.exp(-exposure.shoulder))
+    return flattened**exposure.gamma
 
 
 def _mark(grey: Field, exposure: Exposure) -> None:
@@ -223,6 +230,6 @@ def _draw(strokes: list[Stroke], height: int, width: int) -> NDArray[np.uint8]:
     canvas = np.zeros((height, width), np.uint8)
     for stroke in sorted(strokes, key=lambda stroke: stroke.density):
         thickness = max(1, round(stroke.thickness * width))
-        points = [_fixed(stroke.points, height, width)]
+        points = list(_fixed(stroke.points, height, width))
         cv2.polylines(canvas, points, False, 255 * stroke.density, thickness, cv2.LINE_AA, SUBPIXEL)
     return canvas
