@@ -21,6 +21,7 @@ QUIET = {
 }
 COMMANDS = {
     "predict": "Score a film or a folder in this process: masks, rows and a report.",
+    "phantom": "Make chest films with known lungs and infection, for the demo and the tests.",
 }
 
 app = App(

@@ -31,38 +31,42 @@ class Phantom:
     seed : int
     pixels : ndarray of uint16, shape (H, W)
         Grey values 0-4095 (12 bits), bone bright; both ends occur.
-    right, left : ndarray of uint8, shape (H, W)
-        0 or 1; the patient's lungs, right on the image's left.
-    infection : ndarray of uint8, shape (H, W)
+    right_lung_mask, left_lung_mask : ndarray of uint8, shape (H, W)
+        0 or 1; the patient's sides, right on the image's left.
+    infection_mask : ndarray of uint8, shape (H, W)
         0 or 1; inside the lungs.
     """
 
     seed: int
     pixels: NDArray[np.uint16]
-    right: Mask
-    left: Mask
-    infection: Mask
+    right_lung_mask: Mask
+    left_lung_mask: Mask
+    infection_mask: Mask
 
     @property
-    def lung(self) -> Mask:
+    def lung_mask(self) -> Mask:
         """Both lungs, 0 or 1."""
-        return self.right | self.left
+        return self.right_lung_mask | self.left_lung_mask
 
     @property
-    def fractions(self) -> dict[str, float]:
+    def unit_pixels(self) -> NDArray[np.float32]:
+        """Grey values in [0, 1], as the reader returns them."""
+        return (self.pixels / np.float32(WHITE)).astype(np.float32)
+
+    @property
+    def infected_fractions(self) -> dict[str, float]:
         """True infected fraction of the ``total`` lung, of the ``right`` and of the ``left``, each in [0, 1]."""
-        parts = {"total": self.lung, "right": self.right, "left": self.left}
-        return {name: int((part & self.infection).sum()) / int(part.sum()) for name, part in parts.items()}
+        parts = {"total": self.lung_mask, "right": self.right_lung_mask, "left": self.left_lung_mask}
+        return {name: int((part & self.infection_mask).sum()) / int(part.sum()) for name, part in parts.items()}
 
     def mirror(self) -> Phantom:
         """Return the film flipped left to right, with the truth as it reads: what was right is now left."""
-        flip = np.ascontiguousarray
         return replace(
             self,
-            pixels=flip(self.pixels[:, ::-1]),
-            right=flip(self.left[:, ::-1]),
-            left=flip(self.right[:, ::-1]),
-            infection=flip(self.infection[:, ::-1]),
+            pixels=np.ascontiguousarray(self.pixels[:, ::-1]),
+            right_lung_mask=np.ascontiguousarray(self.left_lung_mask[:, ::-1]),
+            left_lung_mask=np.ascontiguousarray(self.right_lung_mask[:, ::-1]),
+            infection_mask=np.ascontiguousarray(self.infection_mask[:, ::-1]),
         )
 
 
@@ -96,9 +100,9 @@ def make_phantom(seed: int, height: int = 512, width: int = 512, infected: bool 
     return Phantom(
         seed=seed,
         pixels=_twelve_bits(grey),
-        right=masks["right"],
-        left=masks["left"],
-        infection=infection & (masks["right"] | masks["left"]),
+        right_lung_mask=masks["right"],
+        left_lung_mask=masks["left"],
+        infection_mask=infection & (masks["right"] | masks["left"]),
     )
 
 
