@@ -313,14 +313,13 @@ def write_film(scored: Scored, destination: Store, outputs: Outputs) -> Row:
     if scored.film and scored.masks and scored.prediction:
         mask_uri = f"masks/{row.input_id}.png"
         row = replace(row, mask_uri=mask_uri)
-        destination.write(mask_uri, _png(scored.masks.label_map))
+        destination.write(mask_uri, mask_png(scored.masks))
         pixels = scored.film.radiograph.pixels
         if outputs.overlay:
             destination.write(f"overlays/{row.input_id}.png", _png(overlay(pixels, scored.masks)))
         if outputs.probability:
-            size = (scored.film.geometry.width, scored.film.geometry.height)
-            probability = cv2.resize(scored.prediction.infection, size, interpolation=cv2.INTER_LINEAR)
-            destination.write(f"probability/{row.input_id}.png", _png(np.rint(probability * 255).astype(np.uint8)))
+            probability = probability_png(scored.prediction, scored.film.geometry)
+            destination.write(f"probability/{row.input_id}.png", probability)
     destination.write(f"rows/{row.input_id}.json", json.dumps(table.cells(row)).encode())
     return row
 
@@ -333,6 +332,18 @@ def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(canvas, contours, -1, colour, thickness, cv2.LINE_AA)
     return canvas
+
+
+def mask_png(masks: Masks) -> bytes:
+    """Return the label map as a PNG at source size."""
+    return _png(masks.label_map)
+
+
+def probability_png(prediction: Prediction, geometry: Geometry) -> bytes:
+    """Return the infection probability as an 8-bit PNG at source size, 255 = 1.0."""
+    size = (geometry.width, geometry.height)
+    probability = cv2.resize(prediction.infection, size, interpolation=cv2.INTER_LINEAR)
+    return _png(np.rint(probability * 255).astype(np.uint8))
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
