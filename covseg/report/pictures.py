@@ -1,23 +1,28 @@
 """Small pictures for the report: film, contours, probability; the worst and a random sample.
 
-A `Gallery` sees every scored film once and keeps a bounded number of them, so memory does not grow
-with the archive; which it keeps depends on the films alone, not on their order.
+In: source pixels, masks and the model's probability, one film at a time. Out: at most 500
+`Picture` records. A `Gallery` keeps a bounded number of them, so memory does not grow with the
+archive; which it keeps depends on the films alone, not on their order. It knows nothing of the page.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import heapq
+import io
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from covseg.records import Masks
+from covseg.records import Mask, Masks
 
-THUMBNAIL = 224  # longer side, pixels
+THUMBNAIL = 256  # longer side, pixels: the model's own grid, nothing finer was measured
+HEAT = 128  # longer side of the probability layer; the browser smooths it
+JPEG_QUALITY = 72
+LEVELS = 16  # of probability, so that the layer is a four-bit indexed PNG
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,12 @@ class Picture:
     input_id : str
     width, height : int
         Of the thumbnail, pixels.
-    film, probability : str
-        ``data:`` URIs; probability may be empty.
+    film : str
+        ``data:`` URI of a grey JPEG.
+    probability : str
+        ``data:`` URI of a PNG whose colour and opacity grow with the probability; may be empty.
     lung, infection : str
-        SVG path data in thumbnail pixels.
+        SVG path data in thumbnail pixels; empty without lung or infection.
     """
 
     input_id: str
@@ -47,37 +54,92 @@ class Picture:
 def picture(
     input_id: str, pixels: NDArray[np.float32], masks: Masks, probability: NDArray[np.float32] | None
 ) -> Picture:
-    """Shrink a film, its masks and its infection probability to one `Picture`."""
-    scale = THUMBNAIL / max(pixels.shape)
-    height, width = (max(1, round(side * scale)) for side in pixels.shape)
-    film = cv2.resize((pixels * 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA)
-    heat = "" if probability is None else _heat(probability, height, width)
-    lung, infection = (_path(mask, height, width) for mask in (masks.lung, masks.infection))
-    return Picture(input_id, width, height, _uri(".jpg", film, "image/jpeg"), heat, lung, infection)
+    """Shrink a film, its masks and its infection probability to one `Picture`.
+
+    Parameters
+    ----------
+    input_id : str
+    pixels : ndarray of float32, shape (H, W)
+        Grey values in [0, 1].
+    masks : Masks
+        At source size ``(H, W)``.
+    probability : ndarray of float32, shape (S, S), or None
+        On the model's grid, which is the film stretched to a square.
+    """
+    height, width = _fit(pixels.shape, THUMBNAIL)
+    film = np.rint(_shrink(pixels, height, width) * 255).astype(np.uint8)
+    lung, infection = (_path(_sample(mask, height, width)) for mask in (masks.lung, masks.infection))
+    heat = "" if probability is None else _heat(_shrink(probability, *_fit(pixels.shape, HEAT)))
+    return Picture(input_id, width, height, _jpeg(film), heat, lung, infection)
 
 
-def _heat(probability: NDArray[np.float32], height: int, width: int) -> str:
-    small = cv2.resize((probability * 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
-    return _uri(".png", small // 8 * 8, "image/png")
+def _fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
+    """Return height and width with the longer side at `longest`."""
+    scale = longest / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _uri(suffix: str, image: NDArray[np.uint8], mime: str) -> str:
-    _, data = cv2.imencode(suffix, image)
-    return f"data:{mime};base64,{base64.b64encode(data.tobytes()).decode()}"
+def _shrink(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Average areas, so that ribs do not alias."""
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _path(mask: NDArray[np.uint8], height: int, width: int) -> str:
-    small = cv2.resize(mask * 255, (width, height), interpolation=cv2.INTER_AREA)
-    contours, _ = cv2.findContours((small > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    return " ".join("M" + "L".join(f"{x} {y}" for x, y in contour[:, 0]) + "Z" for contour in contours if len(contour) > 2)
+def _sample(mask: Mask, height: int, width: int) -> Mask:
+    """Shrink a 0/1 mask to 0/1; a mask was made on a grid no finer than the thumbnail, so nothing slips through."""
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _palette() -> tuple[bytes, bytes]:
+    """Colours (RGB) and opacities of the probability levels: clear, yellow, orange, magenta."""
+    stops = [0.0, 0.35, 0.65, 1.0]
+    level = np.linspace(0, 1, LEVELS)
+    colour = [np.interp(level, stops, channel) for channel in ([255, 255, 250, 190], [240, 220, 130, 24], [170, 90, 50, 93])]
+    opacity = np.interp(level, [0.0, 0.1, 1.0], [0, 0, 205])
+    return np.stack(colour, axis=1).round().astype(np.uint8).tobytes(), opacity.round().astype(np.uint8).tobytes()
+
+
+_COLOURS, _OPACITIES = _palette()
+
+
+def _heat(probability: NDArray[np.float32]) -> str:
+    """Encode as an indexed PNG; Pillow, because OpenCV writes no palette."""
+    indices = np.rint(np.clip(probability, 0, 1) * (LEVELS - 1)).astype(np.uint8)
+    image = Image.fromarray(indices)
+    image.putpalette(_COLOURS)
+    sink = io.BytesIO()
+    image.save(sink, "PNG", bits=4, transparency=_OPACITIES, compress_level=6)
+    return _uri("image/png", sink.getvalue())
+
+
+def _jpeg(film: NDArray[np.uint8]) -> str:
+    return _uri("image/jpeg", cv2.imencode(".jpg", film, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+
+
+def _uri(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _path(mask: Mask) -> str:
+    """Trace a mask as closed SVG paths: one absolute start, then relative steps, which are short."""
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return "".join(_trace(cv2.approxPolyDP(contour, 0.8, closed=True)[:, 0]) for contour in contours)
+
+
+def _trace(points: NDArray[np.int32]) -> str:
+    """Draw one contour; a single pixel has a length of zero and is drawn as a dot by its round cap."""
+    steps = np.diff(points, axis=0).ravel().tolist() or [0, 0]
+    return f"M{points[0][0]} {points[0][1]}l{' '.join(map(str, steps))}z"
 
 
 class Gallery:
-    """Keeps the `worst` films by infected fraction and a random `sample` by hash of the id."""
+    """Keeps the `worst` films by infected fraction and a random `sample` by hash of the id.
+
+    An input id is a keyed hash (HMAC-SHA256), so the lowest ids are a random draw.
+    """
 
     def __init__(self, worst: int = 400, sample: int = 100) -> None:
         self._limits = {"worst": worst, "sample": sample}
-        self._kept: dict[str, list[tuple[float, str]]] = {"worst": [], "sample": []}
+        self._kept: dict[str, list[tuple[float, int, str]]] = {"worst": [], "sample": []}
         self._pictures: dict[str, Picture] = {}
 
     def offer(
@@ -89,13 +151,14 @@ class Gallery:
         probability: NDArray[np.float32] | None,
     ) -> None:
         """Show one film to the gallery; it is drawn only when it is kept."""
-        chance = int(hashlib.sha256(input_id.encode()).hexdigest()[:8], 16)
-        ranks = {"worst": -1.0 if infected_fraction is None else infected_fraction, "sample": -float(chance)}
-        if any([self._push(shelf, (rank, input_id)) for shelf, rank in ranks.items()]):
+        draw = -int.from_bytes(input_id.encode())
+        ranks = {"worst": -1.0 if infected_fraction is None else infected_fraction, "sample": 0.0}
+        if any([self._push(shelf, (rank, draw, input_id)) for shelf, rank in ranks.items()]):
             self._pictures[input_id] = picture(input_id, pixels, masks, probability)
             self._forget()
 
-    def _push(self, shelf: str, item: tuple[float, str]) -> bool:
+    def _push(self, shelf: str, item: tuple[float, int, str]) -> bool:
+        """Keep an item when it ranks high enough; among equals the lower id stays."""
         heap = self._kept[shelf]
         if len(heap) < self._limits[shelf]:
             heapq.heappush(heap, item)
@@ -107,7 +170,6 @@ class Gallery:
             self._pictures = {one.input_id: one for one in self.pictures()}
 
     def pictures(self) -> list[Picture]:
-        """Return the kept pictures, worst first, then the sample."""
-        worst = [name for _, name in sorted(self._kept["worst"], key=lambda item: (-item[0], item[1]))]
-        sample = sorted(name for _, name in self._kept["sample"])
-        return [self._pictures[name] for name in dict.fromkeys(worst + sample)]
+        """Return the kept pictures, worst first, then the sample; ties by id."""
+        shelves = [sorted(self._kept[shelf], reverse=True) for shelf in ("worst", "sample")]
+        return [self._pictures[name] for name in dict.fromkeys(name for shelf in shelves for *_, name in shelf)]

@@ -1,0 +1,87 @@
+"""Table to the rows that the report embeds: all of a small cohort, a stated choice of a large one.
+
+In: the severity table and the ids that have a picture. Out: at most `ROWS` plain rows, the most
+infected first. The columns are named one by one, so that the source key, and any free text that
+could hold a name, cannot reach the page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+ROWS = 2_000
+BY_ID = [("input_id", "ascending")]
+WORST_FIRST = [("infected_fraction", "descending"), *BY_ID]  # a film without a fraction comes last
+WORST, REFUSED = 1_500, 100  # of a larger cohort; the rest is a random sample of the other scored films
+COLUMNS = (
+    "input_id", "status", "reason", "stage", "exception_class", "view_position", "height", "width", "pixel_spacing_mm",
+    "infected_fraction", "fraction_low", "fraction_high", "infected_fraction_right", "infected_fraction_left",
+    "infected_fraction_right_upper", "infected_fraction_right_middle", "infected_fraction_right_lower",
+    "infected_fraction_left_upper", "infected_fraction_left_middle", "infected_fraction_left_lower",
+    "infected_fraction_of_image", "infected_area_mm2", "lung_area_px", "lung_area_fraction", "lung_ratio_right_left",
+    "infection_outside_lung_fraction", "grade", "extent_0_8", "zones_extent_0_24", "zones_affected_0_6",
+    "infection_probability", "threshold", "component_count", "largest_component_share", "gate_score", "qc_flags",
+    "duplicate_of", "mask_uri",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The embedded rows, most infected first, then films without a fraction, then refusals.
+
+    Parameters
+    ----------
+    rows : list of dict
+        `COLUMNS` of each.
+    worst, sampled, refused : int
+        How many were taken as the most infected, at random, and from the refused.
+    total : int
+        Rows of the table.
+    """
+
+    rows: list[dict[str, Any]]
+    worst: int
+    sampled: int
+    refused: int
+    total: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row of the table is embedded."""
+        return len(self.rows) == self.total
+
+
+def select(table: pa.Table, limit: int = ROWS, worst: int = WORST, refused: int = REFUSED) -> Selection:
+    """Choose the embedded rows.
+
+    A table of at most `limit` rows is taken whole. Of a larger one: the `worst` most infected films,
+    `refused` refusals, and other scored films up to `limit`, the last two at random. An input id is
+    a keyed hash, so the lowest ids are a random draw, and the same one that `Gallery` makes.
+    """
+    keys = table.select(["input_id", "status", "infected_fraction"])
+    keys = keys.append_column("place", pa.array(np.arange(len(table))))
+    is_scored = pc.equal(keys["status"], "scored")
+    scored, others = keys.filter(is_scored), keys.filter(pc.invert(is_scored))
+    top = scored
+    if len(table) > limit:
+        others = _first(others, max(refused, limit - len(scored)), BY_ID)
+        top = _first(scored, worst, WORST_FIRST)
+        scored = pa.concat_tables([top, _draw(scored, top, limit - len(others) - len(top))])
+    places = [*scored.sort_by(WORST_FIRST)["place"].to_pylist(), *others.sort_by(BY_ID)["place"].to_pylist()]
+    rows = table.select(COLUMNS).take(pa.array(places, pa.int64())).to_pylist()
+    return Selection(rows, len(top), len(scored) - len(top), len(others), len(table))
+
+
+def _first(table: pa.Table, count: int, order: list[tuple[str, str]]) -> pa.Table:
+    return table.take(pc.select_k_unstable(table, min(count, len(table)), order))
+
+
+def _draw(scored: pa.Table, taken: pa.Table, count: int) -> pa.Table:
+    """Draw `count` scored films that are not among those taken."""
+    rest = scored.filter(pc.invert(pc.is_in(scored["input_id"], taken["input_id"].combine_chunks())))
+    return _first(rest, count, BY_ID)

@@ -1,0 +1,166 @@
+"use strict";
+(() => {
+  const byId = (name) => document.getElementById(name);
+  const data = JSON.parse(byId("data").textContent);
+  const at = Object.fromEntries(data.columns.map((name, place) => [name, place]));
+  const value = (place, name) => data.rows[place][at[name]];
+  const lines = [...document.querySelectorAll("#films tbody tr")];
+  const tiles = [...document.querySelectorAll("#gallery li")];
+  const place = (element) => Number(element.dataset.place);
+  let shown = lines.map(place); // places of the rows that pass the filter, in the order of the table
+  document.documentElement.classList.add("scripted");
+  if (!lines.length) return;
+
+  // One stop for the Tab key in each list; arrow keys move inside it.
+  const buttons = (items) => items.filter((item) => !item.hidden).map((item) => item.querySelector("button"));
+  const makeStop = (items) => items.forEach((button, index) => { button.tabIndex = index ? -1 : 0; });
+  const move = (items, event, step) => {
+    const here = items.indexOf(document.activeElement);
+    const to = { Home: 0, End: items.length - 1 }[event.key] ?? (event.key in step ? here + step[event.key] : -1);
+    if (here < 0 || !items[to]) return;
+    event.preventDefault();
+    items[here].tabIndex = -1;
+    items[to].tabIndex = 0;
+    items[to].focus();
+  };
+  const perLine = () => {
+    const tops = buttons(tiles).map((button) => button.offsetTop);
+    return Math.max(1, tops.filter((top) => top === tops[0]).length);
+  };
+
+  // Filter and sort.
+  const words = data.rows.map((row) =>
+    ["input_id", "status", "reason", "grade", "qc_flags"].map((name) => row[at[name]] ?? "").join(" ").replaceAll("_", " ").toLowerCase());
+  const filters = ["text", "grade", "flag", "status"].map((name) => byId("filter-" + name));
+  const passes = (row, text, grade, flag, status) =>
+    words[row].includes(text) &&
+    (!grade || (value(row, "grade") ?? "") === grade) &&
+    (!flag || value(row, "qc_flags").includes(flag)) &&
+    (!status || (status === "refused" ? value(row, "status") !== "scored" : value(row, "status") === status));
+  const update = () => {
+    const [text, ...rest] = filters.map((filter) => filter.value);
+    const wanted = new Set(data.rows.map((_, row) => row).filter((row) => passes(row, text.trim().toLowerCase().replaceAll("_", " "), ...rest)));
+    for (const [items, printed] of [[lines, data.printed[0]], [tiles, data.printed[1]]]) {
+      let seen = 0;
+      for (const item of items) {
+        item.hidden = !wanted.has(place(item));
+        item.classList.toggle("beyond", !item.hidden && ++seen > printed);
+      }
+      makeStop(buttons(items));
+    }
+    shown = lines.filter((line) => !line.hidden).map(place);
+    byId("films-shown").textContent =
+      `${shown.length} of ${lines.length} rows and ${tiles.filter((tile) => !tile.hidden).length} of ${tiles.length} pictures shown`;
+  };
+  const sortBy = (header) => {
+    const name = header.dataset.column;
+    const first = header.dataset.kind === "text" ? "ascending" : "descending";
+    const order = header.ariaSort === first ? (first === "ascending" ? "descending" : "ascending") : first;
+    document.querySelectorAll("#films th").forEach((other) => other.removeAttribute("aria-sort"));
+    header.setAttribute("aria-sort", order);
+    const sign = order === "ascending" ? 1 : -1;
+    const rank = (line) => {
+      const found = value(place(line), name);
+      return Array.isArray(found) ? found.length || null : found;
+    };
+    const compare = (a, b) => (typeof a === "string" ? (a < b ? -1 : Number(a > b)) : a - b);
+    lines.sort((one, other) => {
+      const [a, b] = [rank(one), rank(other)];
+      if (a === null || b === null) return Number(a === null) - Number(b === null); // no value comes last, either way
+      return sign * compare(a, b) || place(one) - place(other);
+    });
+    lines[0].parentNode.append(...lines);
+    update();
+  };
+
+  // One film, large.
+  const dialog = byId("film");
+  let opened = 0;
+  const make = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: name ?? "" });
+  const write = (kind, found) => {
+    if (found === null) return "–";
+    if (kind === "percent") return found > 0 && found < 0.0005 ? "<0.1\u202f%" : `${Number((100 * found).toFixed(1))}\u202f%`;
+    return typeof found === "number" ? String(Number(found.toFixed(2))) : String(found);
+  };
+  const zones = (row) => {
+    const table = make("table", "", "zones");
+    const heading = table.createTHead().insertRow();
+    ["Zone", "Right", "Left"].forEach((text) => { heading.append(Object.assign(make("th", text), { scope: "col" })); });
+    const body = table.createTBody();
+    for (const level of ["upper", "middle", "lower"]) {
+      const line = body.insertRow();
+      line.append(Object.assign(make("th", level), { scope: "row" }));
+      for (const side of ["right", "left"]) line.append(make("td", write("percent", value(row, `infected_fraction_${side}_${level}`))));
+    }
+    return table;
+  };
+  const facts = (row) => {
+    const list = make("dl", "", "facts");
+    for (const [name, label, kind] of data.details) {
+      if (value(row, name) !== null) list.append(make("dt", label), make("dd", write(kind, value(row, name))));
+    }
+    return list;
+  };
+  const headline = (row) => {
+    if (value(row, "status") !== "scored") {
+      const reason = value(row, "reason") ?? value(row, "status");
+      return [make("p", "Refused: " + reason.replaceAll("_", " "), "total"), make("p", data.reasons[reason])];
+    }
+    const fraction = value(row, "infected_fraction");
+    const parts = [make("p", fraction === null ? "No lung found" : `${write("percent", fraction)} infected`, "total")];
+    if (fraction !== null) parts.push(make("p", `of the lung area; grade ${value(row, "grade")}, a share of area, not clinical severity`, "soft"));
+    if (value(row, "fraction_low") !== null)
+      parts.push(make("p", `interval ${write("percent", value(row, "fraction_low"))} to ${write("percent", value(row, "fraction_high"))}`, "soft"));
+    if (fraction === 0) parts.push(make("p", "0 % does not mean clear lungs: see Severity.", "callout"));
+    return [...parts, zones(row)];
+  };
+  const flags = (row) => {
+    const list = make("ul");
+    for (const flag of value(row, "qc_flags")) {
+      const item = make("li");
+      item.append(make("strong", flag.replaceAll("_", " ") + ". "), data.flags[flag] ?? "");
+      list.append(item);
+    }
+    return list.children.length ? [make("h3", "Flags"), list] : [];
+  };
+  const show = (row) => {
+    opened = row;
+    const tile = tiles.find((one) => place(one) === row);
+    const picture = byId("film-picture");
+    picture.replaceChildren(tile ? tile.querySelector(".layers").cloneNode(true) : make("p", "No picture of this film is in the report.", "soft"));
+    picture.querySelector("img")?.classList.add("frame");
+    byId("film-title").textContent = "Film " + value(row, "input_id");
+    byId("film-row").replaceChildren(...headline(row), ...flags(row), facts(row));
+    const here = shown.indexOf(row);
+    byId("film-previous").disabled = here <= 0;
+    byId("film-next").disabled = here < 0 || here === shown.length - 1;
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
+  };
+  const step = (by) => {
+    const next = shown[shown.indexOf(opened) + by];
+    if (next !== undefined) show(next);
+  };
+
+  // Wire the page.
+  filters.forEach((filter) => filter.addEventListener("input", update));
+  byId("filter-reset").addEventListener("click", () => { filters.forEach((filter) => { filter.value = ""; }); update(); });
+  document.querySelectorAll("#films th").forEach((header) => header.querySelector("button").addEventListener("click", () => sortBy(header)));
+  lines.forEach((line) => line.addEventListener("click", () => show(place(line))));
+  tiles.forEach((tile) => tile.addEventListener("click", () => show(place(tile))));
+  byId("films")?.addEventListener("keydown", (event) => move(buttons(lines), event, { ArrowDown: 1, ArrowUp: -1 }));
+  byId("gallery")?.addEventListener("keydown", (event) =>
+    move(buttons(tiles), event, { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perLine(), ArrowUp: -perLine() }));
+  for (const [name, css] of [["contours", "hide-contours"], ["heat", "show-heat"]]) {
+    document.querySelectorAll(`[data-toggle="${name}"]`).forEach((button, index, all) => button.addEventListener("click", () => {
+      document.body.classList.toggle(css);
+      all.forEach((one) => one.setAttribute("aria-pressed", String(one.getAttribute("aria-pressed") !== "true")));
+    }));
+  }
+  byId("film-previous").addEventListener("click", () => step(-1));
+  byId("film-next").addEventListener("click", () => step(1));
+  byId("film-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("keydown", (event) => { if (event.key === "ArrowLeft") step(-1); else if (event.key === "ArrowRight") step(1); });
+  update();
+})();

@@ -1,0 +1,119 @@
+"""Plain words for every status, reason, flag, grade and scale that the report shows.
+
+Text only: what a clinician or an engineer must know to read a number, said where it stands. A word
+that this version does not know (a table from a newer covseg) is shown with `UNKNOWN`, never dropped.
+"""
+
+from __future__ import annotations
+
+UNKNOWN = "Not described in this version of the report; see the documentation of the version that wrote the table."
+
+STATUSES = {
+    "scored": "Has a mask and a row of numbers.",
+    "out_of_scope": "Nothing is wrong with the file, but it is not a frontal chest radiograph.",
+    "quarantined": "Something is wrong with the file, or with the model's answer to it.",
+    "changed": "The file changed between planning and reading.",
+    "missing": "The file was planned, but gone when it was read.",
+    "failed_transient": "Storage did not answer in time; scoring again may succeed.",
+}
+
+REASONS = {
+    "not_an_image": "The content is not an image: text, a directory file, a DICOM object without a picture. Judged by content, not by name.",
+    "not_radiograph": "An image, but not a radiograph: a mask, a CT slice, a photograph.",
+    "not_frontal_chest": "A radiograph, but not a frontal view of the chest: a lateral view, another part of the body.",
+    "multi_frame": "Several frames in one file; a chest radiograph has one.",
+    "empty": "The file has no content.",
+    "unreadable_format": "A format that covseg does not read.",
+    "truncated": "The file ends too early; part of the image is missing.",
+    "corrupt": "The file is damaged and cannot be decoded faithfully.",
+    "missing_decoder": "The compression needs a decoder that is not installed.",
+    "unsupported_mode": "A colour or pixel layout that cannot be read as grey values without guessing.",
+    "too_large": "More pixels than the limit; refused from the header, before decoding.",
+    "too_small": "Too few pixels to show a chest.",
+    "no_contrast": "All pixels are nearly the same grey.",
+    "burned_in_annotation": "The header says that text is burned into the image; it could name a patient.",
+    "checksum_mismatch": "The bytes that arrived are not the bytes that were listed.",
+    "nonfinite_logits": "The model answered with numbers that are not finite.",
+    "worker_killed": "Scoring this file ended its process twice.",
+    "changed": "The file changed between planning and reading; it was not scored under its old identity.",
+    "missing": "Listed, but gone when it was read.",
+    "failed_transient": "Storage did not answer in time; scoring again may succeed.",
+}
+
+# Flags that the kind of file alone explains: they say what is not known, not that something looks wrong.
+NOTES = ("laterality_unverified", "missing_spacing")
+
+FLAGS = {
+    "inverted": "The grey values look inverted (bone dark).",
+    "rotated": "The film looks rotated or mirrored.",
+    "lungs_not_found": "No lung was found. The fractions are empty, which is not the same as 0 %.",
+    "one_lung_only": "Only one lung was found, or nearly so.",
+    "merged_lungs": "The two lung masks touched and were split at the midline; right and left are approximate.",
+    "lung_area_out_of_range": "The lung area is unusually small or large for the film.",
+    "lung_ratio_out_of_range": "The right and left lung differ unusually in area. Dense disease can fall out of the lung mask: the fraction may be too low.",
+    "infection_outside_lung": "Much of what the model marked lay outside the lung mask and was cut off: the fraction may be too low.",
+    "low_contrast": "The film has little contrast.",
+    "out_of_distribution": "The film is unlike those that the model was tuned on.",
+    "ensemble_disagreement": "The models of the ensemble disagree on this film.",
+    "laterality_unverified": "The file does not say which side is right; the patient's right is taken to be on the left of the image.",
+    "duplicate_content": "The same bytes appear under another input of this cohort.",
+    "missing_spacing": "The file gives no usable pixel spacing, so no area in mm² is reported.",
+}
+
+# By id of the grade table that stands in the rows: the edges of each grade, as share of the lung area.
+GRADE_TABLES = {
+    "area-share-1": {
+        "none": "0 %",
+        "mild": "above 0, under 25 %",
+        "moderate": "25 to under 50 %",
+        "severe": "50 to 75 %",
+        "critical": "above 75 %",
+    },
+}
+GRADE = (
+    "A grade is a name for a share of lung area, and no more: it is not clinical severity. "
+    "Of 1,864 COVID-19 films in the training data, the reference masks themselves make 651 (35 %) critical."
+)
+
+# One sentence per scale: what it is, its range, what it is not.
+SCALES = {
+    "infected_fraction": (
+        "Infected fraction",
+        "Share of the lung area on the film that the model marked as infected, 0 to 100 %. Projected area, never volume.",
+    ),
+    "extent_0_8": (
+        "Extent, 0 to 8",
+        "Each lung scores 0 (none), 1 (under 25 %), 2 (25 to under 50 %), 3 (50 to 75 %) or 4 (above 75 % of its area); "
+        "the two are added. Extent only, not density (Wong et al. 2020).",
+    ),
+    "zones_extent_0_24": (
+        "Zone extent, 0 to 24",
+        "The same steps, 0 to 4, for each of six zones, added. Extent only: not a Brixia or RALE score.",
+    ),
+    "zones_affected_0_6": (
+        "Zones affected, 0 to 6",
+        "How many of the six zones hold any marked pixel.",
+    ),
+    "infection_probability": (
+        "Infection probability",
+        "The model's estimate, 0 to 1, that the film shows any infection at all. It is about the film as a whole, not about a pixel.",
+    ),
+}
+
+ZERO = (
+    "An infected fraction of 0 % means that the model marked no pixel on the film. It does not mean clear lungs. "
+    "In the training data (COVID-QU-Ex), films with non-COVID pneumonia are labelled EMPTY, exactly like normal films, "
+    "and a film's class follows the source of its image. So the model was taught to leave other pneumonias unmarked, "
+    "and it may in part recognise where an image came from."
+)
+
+LIMITS = (
+    ("Resolution", "The training films are 256 × 256 pixels and the model has seen nothing finer. Small or faint findings can be lost, however large the source film is."),
+    ("One data set", "Trained and tuned on COVID-QU-Ex alone. How well the model does on another hospital's films is not known until it is measured there."),
+    ("Class follows source", "In that data set, COVID-19, other pneumonia and normal films come from different collections. A model can use traces of the collection instead of the disease."),
+    ("No patient identifiers", "The data set does not say which films belong to one patient, so films of one patient may be in both training and validation, and measured quality may be too good."),
+    ("A second reader", "Radiologists who outlined 49 of these films again agreed with the reference masks at a mean Dice of .64. The reference is one opinion; an agreement far above that is agreement with that opinion."),
+    ("Area, not volume", "A radiograph is a projection. The fraction is projected area inside the visible lung; disease behind the heart or below the diaphragm is not counted, and it is never a volume."),
+    ("Dense disease", "Dense consolidation can fall out of the lung mask, so that the fraction can be too low in the sickest. The flags on lung area, ratio and infection outside the lung point to such films."),
+    ("Extent only", "A binary mask supports extent. It says nothing of density, opacity type or cause."),
+)  # fmt: skip
