@@ -1,0 +1,123 @@
+"""Ray: started on this machine, or joined where ``RAY_ADDRESS`` says; nothing else in the project starts it.
+
+A local cluster lives and dies with the calling process. Some of Ray's ports listen on every
+interface, so a local cluster asks for a token that only this process and its children know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from covseg.errors import EnvironmentFailed
+
+OBJECT_STORE_BYTES = 512 * 1024**2  # batches in flight take some MB; Ray would take 30 % of the memory
+
+
+@dataclass(frozen=True)
+class Node:
+    """A live machine of the cluster.
+
+    Parameters
+    ----------
+    id : str
+        Ray's.
+    cpus, gpus : int
+        What Ray may use there.
+    """
+
+    id: str
+    cpus: int
+    gpus: int
+
+
+@contextlib.contextmanager
+def connect(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+    """Join the cluster at `address`, else at ``RAY_ADDRESS``, else start one here; leave it at the end.
+
+    Inside another `connect` this does nothing. Signal handlers stay the caller's: Ray would put its
+    own in the place of Prefect's, and a cancelled flow run would not know that it was cancelled.
+
+    Parameters
+    ----------
+    cpus : int or None
+        Cores of a cluster that is started here; None takes all that this process may use.
+
+    Raises
+    ------
+    EnvironmentFailed
+        When the cluster does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    with _own_signals():
+        _start(address or os.environ.get("RAY_ADDRESS") or "local", cpus or len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str, cpus: int) -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == "local":
+            if "RAY_AUTH_MODE" not in os.environ:
+                os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+        else:
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        raise EnvironmentFailed(
+            f"no Ray cluster at {address!r} ({error}): check RAY_ADDRESS and RAY_AUTH_MODE, "
+            "or unset both to start one here"
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def nodes() -> list[Node]:
+    """Return the live machines that have cores, in a stable order.
+
+    Raises
+    ------
+    EnvironmentFailed
+        When there are none.
+    """
+    found = [
+        Node(node["NodeID"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+    if working := sorted((node for node in found if node.cpus), key=lambda node: node.id):
+        return working
+    raise EnvironmentFailed("the Ray cluster has no machine with a CPU: start one with ray start --num-cpus")

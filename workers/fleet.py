@@ -1,0 +1,237 @@
+"""Decode workers and model workers on Ray, apart, so that either scales alone.
+
+A decode worker takes one shard: it fetches and decodes films, sends their model pixels to a model
+worker, cleans and measures what comes back, and commits the shard. Source pixels never leave it; only
+``(N, S, S)`` batches and probabilities travel. A model worker holds the network, loaded once. A worker
+that dies is replaced; what it was doing is for the caller to deal again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from covseg.archive import Outcome, Run, Shard, commit_shard
+from covseg.errors import EnvironmentFailed
+from covseg.models.folder import open_folder
+from covseg.predict import Corridor, Scored, mask_png, probability_png, stream
+from covseg.records import Row
+from covseg.segment import Arrays, open_backend
+from covseg.storage import Store
+from workers.cluster import Node, nodes
+
+STREAMS = 2  # batches that a decode worker walks side by side: one decodes while one waits for the model
+START_S = 600
+Handle = Any  # of a Ray actor; its type does not survive options()
+
+
+class ModelLost(Exception):
+    """The model worker died under a batch."""
+
+
+class ModelWorker:
+    """Holds one network and answers batches.
+
+    Parameters
+    ----------
+    model, backend : str
+        As in `ScoreRun`.
+    """
+
+    def __init__(self, model: str, backend: str) -> None:
+        self._backend = open_backend(open_folder(model), backend)
+
+    def name(self) -> str:
+        """Return backend, version, device kind and precision."""
+        return self._backend.name
+
+    def run(self, films: NDArray[np.float32]) -> Arrays:
+        """Return what `covseg.segment.Backend.run` returns."""
+        return self._backend.run(films)
+
+
+class RemoteBackend:
+    """A backend that asks a model worker.
+
+    Parameters
+    ----------
+    name : str
+        The worker's backend.
+    worker : Handle
+        Of a `ModelWorker`.
+    """
+
+    def __init__(self, name: str, worker: Handle) -> None:
+        self.name = name
+        self._worker = worker
+
+    def run(self, films: NDArray[np.float32]) -> Arrays:
+        """Run one batch.
+
+        Raises
+        ------
+        ModelLost
+            When the worker died.
+        """
+        try:
+            answer = ray.get(self._worker.run.remote(films))
+        except RayActorError as error:
+            raise ModelLost(str(error)) from error
+        return cast(Arrays, answer)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every decode worker is told; small and picklable.
+
+    Parameters
+    ----------
+    run : Run
+        The destination.
+    source : Store
+        The films.
+    corridor : Corridor
+        The doors.
+    probability : bool
+        Keep probabilities.
+    """
+
+    run: Run
+    source: Store
+    corridor: Corridor
+    probability: bool
+
+
+class DecodeWorker:
+    """Takes shards through the corridor, one at a time."""
+
+    def __init__(self, job: Job) -> None:
+        cv2.setNumThreads(1)
+        self._job = job
+
+    def score(self, shard: Shard, model: Handle, attempt: str) -> Outcome:
+        """Score one shard and commit it."""
+        job = self._job
+        masks: dict[str, bytes] = {}
+        probability: dict[str, bytes] = {}
+
+        def finish(scored: Scored) -> Row:
+            if scored.masks and job.run.masks != "none":
+                masks[scored.row.input_id] = mask_png(scored.masks)
+            if scored.film and scored.prediction and job.probability:
+                probability[scored.row.input_id] = probability_png(scored.prediction, scored.film.geometry)
+            return scored.row
+
+        backend = RemoteBackend(job.corridor.config.backend, model)
+        rows = list(stream(job.corridor, backend, job.source, shard.entries, STREAMS, finish))
+        return commit_shard(job.run, shard, rows, masks, attempt, probability)
+
+
+@dataclass
+class Seat:
+    """A place for one worker; the worker in it may be replaced."""
+
+    node: Node
+    open: Callable[[Node], Handle]
+    worker: Handle
+
+    def replace(self, lost: Handle) -> None:
+        """Put a new worker in the place of `lost`, unless that was done already."""
+        if self.worker is lost:
+            ray.kill(lost)
+            self.worker = self.open(self.node)
+
+
+@dataclass
+class Fleet:
+    """The workers of one run.
+
+    Parameters
+    ----------
+    models, decoders : list of Seat
+        On a GPU machine one model worker a GPU and one decode worker a core; else one of each a core.
+    backend : str
+        The name that all model workers gave.
+    """
+
+    models: list[Seat]
+    backend: str
+    decoders: list[Seat] = field(default_factory=list)
+    _turn: itertools.count[int] = field(default_factory=itertools.count)
+
+    def start_decoders(self, job: Job, workers: int | None) -> None:
+        """Start the decode workers, spread over the machines; they all get `job`."""
+        told = ray.put(job)
+
+        def open_decoder(node: Node) -> Handle:
+            return ray.remote(DecodeWorker).options(num_cpus=0, scheduling_strategy=_beside(node)).remote(told)
+
+        self.decoders = [Seat(node, open_decoder, open_decoder(node)) for node in _places(workers)]
+
+    def model_for(self, decoder: Seat) -> Seat:
+        """Return the model worker whose turn it is, on the decoder's machine if there is one."""
+        near = [seat for seat in self.models if seat.node == decoder.node] or self.models
+        return near[next(self._turn) % len(near)]
+
+    def close(self) -> None:
+        """Stop every worker; what they were doing is abandoned."""
+        for seat in self.models + self.decoders:
+            ray.kill(seat.worker)
+
+
+def open_fleet(model: str, backend: str, workers: int | None) -> Fleet:
+    """Start the model workers and learn what they run; decode workers come later.
+
+    Raises
+    ------
+    EnvironmentFailed
+        When the machines would not compute the same numbers, or a model worker dies on start.
+    """
+    gpus = backend == "torch" and any(node.gpus for node in nodes())
+
+    def open_model(node: Node) -> Handle:
+        # Two calls at once on a GPU: one copies while the other computes. On a CPU one thread is one core.
+        options = {"num_cpus": 0, "num_gpus": int(gpus), "max_concurrency": 2 if gpus else 1}
+        return ray.remote(ModelWorker).options(**options, scheduling_strategy=_beside(node)).remote(model, backend)
+
+    places = [node for node in nodes() for _ in range(node.gpus)] if gpus else _places(workers)
+    seats = [Seat(node, open_model, open_model(node)) for node in places]
+    return Fleet(seats, _one_name(seats))
+
+
+def _one_name(models: list[Seat]) -> str:
+    try:
+        names: set[str] = set(ray.get([seat.worker.name.remote() for seat in models], timeout=START_S))
+    except GetTimeoutError:
+        raise EnvironmentFailed(
+            f"no model worker started within {START_S} s: are all GPUs of the cluster taken?"
+        ) from None
+    except RayActorError as error:
+        raise EnvironmentFailed(f"a model worker died on start: {error}") from error
+    if len(names) > 1:
+        raise EnvironmentFailed(
+            f"the cluster's machines run different backends ({', '.join(sorted(names))}), and one table holds one: "
+            "make them alike"
+        )
+    return names.pop()
+
+
+def _places(workers: int | None) -> list[Node]:
+    """Return one machine per core, or `workers` of them, dealt in turns."""
+    rounds = itertools.zip_longest(*([node] * node.cpus for node in nodes()))
+    places = [node for turn in rounds for node in turn if node]
+    return list(itertools.islice(itertools.cycle(places), workers or len(places)))
+
+
+def _beside(node: Node) -> NodeAffinitySchedulingStrategy:
+    """Ask for a machine, and take another when it is gone."""
+    return NodeAffinitySchedulingStrategy(node.id, soft=True)

@@ -1,0 +1,157 @@
+"""Score an archive: resolve, plan, deal shards to the fleet, publish; the one way in for command and flow.
+
+`score_archive` does it all; a caller that wants the steps apart walks `open_work`, `Work.plan`,
+`Work.score`, `Work.publish`. Shards without a commit are dealt one to a decode worker, so memory does not grow
+with the archive. What is finished is told by commits alone: kill it anywhere and run it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from covseg.archive import (
+    Plan,
+    PublishOptions,
+    key_id,
+    make_plan,
+    open_run,
+    pending,
+    probe,
+    publish,
+)
+from covseg.config import project_key
+from covseg.models.folder import ModelFolder, open_folder
+from covseg.predict import Corridor, resolve
+from covseg.storage import Store, open_store
+from workers.cluster import connect
+from workers.dealer import Dealer, Tell
+from workers.fleet import Fleet, Job, RemoteBackend, open_fleet
+from workers.score_run import Progress, ScoreRun, Summary
+
+
+def score_archive(settings: ScoreRun, tell: Tell = lambda _: None) -> Summary:
+    """Score what is pending under ``settings.source`` and publish the snapshot.
+
+    Parameters
+    ----------
+    settings : ScoreRun
+        What to do.
+    tell : callable
+        Called in this process after every shard; must not block.
+
+    Raises
+    ------
+    UsageError, EnvironmentFailed
+        See the error tree; finished shards are kept, and the same call resumes.
+    """
+    with open_work(settings) as work:
+        plan = work.plan()
+        progress = work.score(plan, tell)
+        return work.publish(plan, progress)
+
+
+@contextlib.contextmanager
+def open_work(settings: ScoreRun) -> Iterator[Work]:
+    """Check the stores and the model, start the fleet, fix the config, and take the destination.
+
+    Raises
+    ------
+    UsageError, EnvironmentFailed
+        Before the first film is read.
+    """
+    settings = settings.absolute()
+    start = time.monotonic()
+    folder = open_folder(settings.model)
+    source, dest, commits = _stores(settings)
+    with connect(cpus=settings.workers):
+        fleet = open_fleet(settings.model, settings.backend, settings.workers)
+        try:
+            job = _job(settings, folder, fleet, source, dest, commits)
+            yield Work(settings, job, fleet, time.monotonic() - start)
+        finally:
+            fleet.close()
+
+
+def _stores(settings: ScoreRun) -> tuple[Store, Store, Store]:
+    """Open source, destination and commits, and learn within seconds whether they let us in."""
+    source, dest = open_store(settings.source), open_store(settings.dest)
+    commits = open_store(settings.commits) if settings.commits else dest
+    for store in (source, dest):
+        store.check()
+    probe(commits)
+    return source, dest, commits
+
+
+def _job(settings: ScoreRun, folder: ModelFolder, fleet: Fleet, source: Store, dest: Store, commits: Store) -> Job:
+    config = resolve(folder, RemoteBackend(fleet.backend, fleet.models[0].worker), settings.batch)
+    key = project_key()
+    run = open_run(dest, commits, config, key_id(key), settings.masks)
+    bucket = source.url if source.url.startswith("s3://") else "local"
+    return Job(run, source, Corridor(folder.card, config, bucket, key), settings.probability)
+
+
+@dataclass
+class Work:
+    """An opened run: its three steps, to be walked in order.
+
+    Parameters
+    ----------
+    settings : ScoreRun
+        With absolute paths.
+    job : Job
+        What decode workers are told.
+    fleet : Fleet
+        Its model workers run; its decode workers start with the first pending shard.
+    start_s : float
+        What it took to get here.
+    """
+
+    settings: ScoreRun
+    job: Job
+    fleet: Fleet
+    start_s: float
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
+    score_s: float = 0.0
+
+    def plan(self) -> Plan:
+        """Resume the newest plan, or list the source and add what is new."""
+        wanted = self.settings
+        return make_plan(self.job.run, self.job.source, wanted.include, wanted.exclude, wanted.limit, wanted.shard_size)
+
+    def score(self, plan: Plan, tell: Tell = lambda _: None) -> Progress:
+        """Score every shard without a commit."""
+        start = time.monotonic()
+        progress = Progress(plan.films)
+        shards = pending(self.job.run, plan)
+        if first := next(shards, None):
+            self.fleet.start_decoders(self.job, self.settings.workers)
+            Dealer(self.fleet, progress, tell, self.settings.patience_s).deal(itertools.chain([first], shards))
+        self.score_s = time.monotonic() - start
+        return progress
+
+    def publish(self, plan: Plan, progress: Progress) -> Summary:
+        """Check the sum, write table and report, and make the snapshot exist."""
+        start = time.monotonic()
+        options = PublishOptions(self.settings.max_failed, self.settings.hide_keys)
+        manifest = publish(self.job.run, plan, options, self.job.source, self.attempt)
+        return Summary(
+            snapshot=manifest.number,
+            films=plan.films,
+            finished=progress.finished,
+            redone=progress.redone,
+            accepted=manifest.accepted,
+            published_by=manifest.published_by,
+            mine=manifest.mine,
+            statuses=dict(manifest.statuses),
+            reasons=dict(manifest.reasons),
+            report=f"{self.job.run.dest.url}/report.html",
+            table=f"{self.job.run.dest.url}/severity.parquet",
+            start_s=self.start_s,
+            score_s=self.score_s,
+            publish_s=time.monotonic() - start,
+        )
