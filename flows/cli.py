@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _take_config(tokens: list[str]) -> list[str]:
     """Point the app at ``--config FILE`` and take the two words out."""
+    app.config = ()
     if "--config" not in tokens:
         return tokens
     place = tokens.index("--config")

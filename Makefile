@@ -1,0 +1,38 @@
+# Each target does all of its own set-up: a .venv, the locked install, the run.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test check bench lock clean
+
+$(STAMP): infra/locks/all.txt infra/locks/uv.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/locks/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes infra/locks/all.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m flows.demo
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml --all-extras --group dev -o infra/locks/all.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" pyproject.toml -c infra/locks/all.txt -o infra/locks/core.txt
+	grep -A 40 '^uv==' infra/locks/all.txt | awk 'NR==1 || /^    --hash/ {print; next} {exit}' > infra/locks/uv.txt
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,135 @@
+"""The command as a person meets it: exit codes, messages, help."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from covseg.phantom import make_phantom
+from flows import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*words: str) -> tuple[int, str, str]:
+    """Run the command in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def here(*words: str) -> int:
+    """Run the command in this process."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(words))
+    return left.value.code
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "films" / "one.png"
+    path.parent.mkdir()
+    cv2.imwrite(str(path), (make_phantom(3, 256, 256).pixels // 16).astype(np.uint8))
+    return path
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from flows import cli; cli.app(['--help'], result_action='return_value'); print(sorted(sys.modules))"
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for module in ("torch", "numpy", "cv2", "onnxruntime", "prefect", "ray", "optuna", "pyarrow"):
+        assert f"'{module}'" not in listed
+
+
+def test_a_typo_is_answered_with_the_right_word():
+    code, _, said = run("predcit")
+    assert code == 2
+    assert 'Did you mean "predict"?' in said
+    code, _, said = run("predict", "a", "-o", "b", "--bacth", "3")
+    assert code == 2
+    assert "--batch" in said
+    assert "Traceback" not in said
+
+
+def test_a_missing_source_is_a_usage_error(tmp_path, capsys):
+    assert here("predict", str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert "nowhere" in said
+    assert "wanted" in said
+
+
+def test_an_unknown_model_is_a_usage_error(film, tmp_path, capsys):
+    assert here("predict", str(film), "-o", str(tmp_path / "out"), "--model", str(tmp_path)) == 2
+    assert "covseg.json" in capsys.readouterr().err
+
+
+def test_a_destination_that_cannot_be_written_is_an_environment_error(film, tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert here("predict", str(film), "-o", str(blocked / "out")) == 4
+    assert str(blocked) in capsys.readouterr().err
+
+
+def test_one_film_gives_mask_row_table_and_report(film, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert here("predict", str(film), "-o", str(out), "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["scored"] == 1
+    assert {path.name for path in out.iterdir()} == {"masks", "overlays", "rows", "severity.csv", "severity.parquet", "report.html"}
+
+
+def test_a_dry_run_writes_nothing(film, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert here("predict", str(film.parent), "-o", str(out), "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["films"] == 1
+    assert not out.exists()
+
+
+def test_a_toml_file_speaks_like_flags_and_flags_win(film, tmp_path, capsys):
+    config = tmp_path / "covseg.toml"
+    config.write_text(f'[predict]\nsource = "{film.parent}"\noutput = "{tmp_path / "out"}"\ninclude = "none*"\ndry_run = true\n')
+    assert here("predict", "--config", str(config)) == 2
+    assert "nothing to score" in capsys.readouterr().err
+    assert here("predict", "--config", str(config), "--include", "*", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["films"] == 1
+
+
+def test_an_unknown_key_in_the_toml_file_is_named(film, tmp_path):
+    config = tmp_path / "covseg.toml"
+    config.write_text(f'[predict]\nsource = "{film.parent}"\noutput = "out"\nbacth = 2\n')
+    code, _, said = run("predict", "--config", str(config))
+    assert code == 2
+    assert "bacth" in said
+
+
+def test_includes_and_excludes_choose_keys(film, tmp_path, capsys):
+    (film.parent / "two.png").write_bytes(film.read_bytes())
+    for words, count in ((("--include", "t*"), 1), (("--exclude", "t*"), 1), ((), 2)):
+        assert here("predict", str(film.parent), "-o", str(tmp_path / "out"), "--dry-run", "--json", *words) == 0
+        assert json.loads(capsys.readouterr().out)["films"] == count
+
+
+def test_the_core_scores_a_film_with_nothing_but_its_own_packages(film, tmp_path):
+    """Every distribution outside the core lock is made unimportable, then a film is scored."""
+    code = f"""
+import importlib.metadata as metadata, re, sys
+core = set(re.findall(r"^([a-z0-9._-]+)==", open({str(ROOT / "infra/locks/core.txt")!r}).read(), re.M)) | {{"covseg"}}
+plain = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+homes = metadata.packages_distributions()
+foreign = {{module for module, owners in homes.items() if not any(plain(owner) in core for owner in owners)}}
+assert {{"ray", "prefect", "optuna", "albumentations", "s3fs"}} <= foreign, foreign
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in foreign:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+from flows import cli
+cli.main(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
+"""
+    environment = {**os.environ, "COVSEG_PROJECT_KEY": "k"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scored"] == 1

@@ -1,0 +1,61 @@
+"""Model folders are trusted only when every part agrees."""
+
+import json
+import shutil
+
+import pytest
+
+from covseg.errors import ModelRefused
+from covseg.models.folder import CARD, DEFAULT, WEIGHTS, open_folder
+from covseg.models.network import load
+from covseg.segment import open_backend
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(DEFAULT, tmp_path / "model")
+
+
+def rewrite(folder, **changes):
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | changes))
+
+
+def test_the_default_model_is_small_and_says_where_it_comes_from():
+    card = open_folder().card
+    assert (DEFAULT / WEIGHTS).stat().st_size < 13_000_000
+    assert "10.1016/j.compbiomed.2021.105002" in card.citation
+    assert "not for diagnosis" in card.intended_use
+    assert card.licence != "mit"
+
+
+def test_weights_that_were_cut_short_are_refused(copy):
+    path = copy / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ModelRefused, match="sha256"):
+        open_folder(copy)
+
+
+def test_an_unknown_field_in_the_card_is_named(copy):
+    rewrite(copy, treshold=0.4)
+    with pytest.raises(ModelRefused, match="treshold"):
+        open_folder(copy)
+
+
+def test_weights_of_another_architecture_are_refused(copy):
+    rewrite(copy, network_args={"stem": 8})
+    with pytest.raises(ModelRefused, match="does not fit"):
+        load(open_folder(copy))
+
+
+def test_an_unknown_network_and_an_unknown_backend_are_named(copy):
+    rewrite(copy, network="resnet-9000")
+    with pytest.raises(ModelRefused, match="resnet-9000"):
+        load(open_folder(copy))
+    with pytest.raises(ModelRefused, match="onnx, torch"):
+        open_backend(open_folder(), "tensorrt")
+
+
+def test_an_empty_folder_says_what_was_wanted(tmp_path):
+    with pytest.raises(ModelRefused, match=r"covseg\.json"):
+        open_folder(tmp_path)

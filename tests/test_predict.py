@@ -1,0 +1,188 @@
+"""The corridor in one process, on real and made films."""
+
+import csv
+import io
+import json
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import covseg
+from covseg import predict as corridor_module
+from covseg.bad_inputs import bad_inputs
+from covseg.errors import RadiographRefused
+from covseg.models.folder import open_folder
+from covseg.phantom import make_phantom
+from covseg.predict import Corridor, Outputs, predict, resolve
+from covseg.records import Entry
+from covseg.segment import open_backend
+from covseg.storage import LocalStore, MemoryStore, entries
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def films() -> dict[str, bytes]:
+    return {f"film-{seed}.png": png((make_phantom(seed, 300, 340).pixels // 16).astype(np.uint8)) for seed in range(6)}
+
+
+@pytest.fixture(scope="module")
+def scored(films, corridor, backend):
+    destination = MemoryStore()
+    source = MemoryStore({**films, "again/film-2.png": films["film-2.png"], "note.txt": b"not a film"})
+    rows = predict(corridor, backend, source, entries(source), destination, Outputs(probability=True), streams=2)
+    return rows, destination.objects
+
+
+def test_a_real_film_goes_from_file_to_mask_row_and_report(val_images, corridor, backend, tmp_path):
+    source = LocalStore(val_images / "COVID-19" / "images")
+    film = next(iter(entries(source)))
+    (row,) = predict(corridor, backend, source, [film], LocalStore(tmp_path))
+    truth = cv2.imread(str(val_images / "COVID-19" / "lung masks" / film.key), cv2.IMREAD_GRAYSCALE) > 127
+    label_map = cv2.imread(str(tmp_path / row.mask_uri), cv2.IMREAD_UNCHANGED)
+    assert label_map.shape == truth.shape
+    lung = label_map > 0
+    assert 2 * (lung & truth).sum() / (lung.sum() + truth.sum()) > 0.9
+    assert row.infected_fraction == pytest.approx((label_map == 2).sum() / lung.sum())
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_inputs_are_rows_plus_refusals_in_key_order(scored):
+    rows, _ = scored
+    assert [row.key for row in rows] == sorted(["again/film-2.png", "note.txt", *(f"film-{n}.png" for n in range(6))])
+    assert [row.key for row in rows if row.status != "scored"] == ["note.txt"]
+
+
+def test_the_label_map_recomputes_the_row(scored):
+    rows, objects = scored
+    for row in rows:
+        if row.mask_uri:
+            label_map = cv2.imdecode(np.frombuffer(objects[row.mask_uri], np.uint8), cv2.IMREAD_UNCHANGED)
+            assert label_map.shape == (row.height, row.width) == (300, 340)
+            assert int((label_map == 2).sum()) == row.infected_area_px
+            assert int((label_map > 0).sum()) == row.lung_area_px
+
+
+def test_equal_content_under_two_keys_is_reported_twice_and_marked_once(scored):
+    by_key = {row.key: row for row in scored[0]}
+    assert by_key["film-2.png"].duplicate_of == by_key["again/film-2.png"].input_id
+    assert "duplicate_content" in by_key["film-2.png"].qc_flags
+    assert by_key["again/film-2.png"].duplicate_of is None
+    assert by_key["film-2.png"].infected_fraction == by_key["again/film-2.png"].infected_fraction
+
+
+def test_parquet_csv_and_row_json_say_the_same(scored):
+    rows, objects = scored
+    parquet = pq.read_table(io.BytesIO(objects["severity.parquet"])).to_pylist()
+    text = list(csv.DictReader(io.StringIO(objects["severity.csv"].decode())))
+    for record, line, row in zip(parquet, text, rows, strict=True):
+        assert record["input_id"] == line["input_id"] == row.input_id
+        assert line["infected_fraction"] == ("" if record["infected_fraction"] is None else str(record["infected_fraction"]))
+        assert line["qc_flags"] == ";".join(record["qc_flags"])
+    one = json.loads(objects[f"rows/{rows[0].input_id}.json"])
+    assert one["infected_fraction"] == parquet[0]["infected_fraction"]
+
+
+def test_the_same_run_gives_the_same_bytes_on_any_number_of_streams(films, corridor, backend):
+    results = []
+    for streams in (1, 3):
+        source, destination = MemoryStore(films), MemoryStore()
+        predict(corridor, backend, source, entries(source), destination, streams=streams)
+        results.append(destination.objects)
+    assert results[0] == results[1]
+
+
+def test_every_bad_input_gets_one_reasoned_row_and_nothing_is_lost(corridor, backend, films):
+    bad = bad_inputs()
+    source = MemoryStore({name: data for name, (data, _) in bad.items()} | {"good.png": films["film-0.png"]})
+    rows = {row.key: row for row in predict(corridor, backend, source, entries(source), MemoryStore())}
+    assert len(rows) == len(bad) + 1
+    for name, (_, reason) in bad.items():
+        assert (rows[name].reason, rows[name].status) == (reason, reason.status), name
+        assert rows[name].infected_fraction is None
+        assert rows[name].stage
+    assert rows["good.png"].status == "scored"
+
+
+def test_a_film_that_vanishes_is_missing_and_the_others_are_scored(films, corridor, backend):
+    source = MemoryStore(films)
+    chosen = list(entries(source))
+    del source.objects["film-1.png"]
+    rows = {row.key: row for row in predict(corridor, backend, source, chosen, MemoryStore())}
+    assert rows["film-1.png"].status == "missing"
+    assert sum(row.status == "scored" for row in rows.values()) == 5
+
+
+def test_nan_from_the_model_refuses_the_film(corridor, films):
+    class Broken:
+        name = "broken"
+
+        def run(self, pixels):
+            shape = (len(pixels), 2, *pixels.shape[1:])
+            return np.full(shape, np.nan, np.float32), np.zeros(len(pixels)), np.zeros((len(pixels), 3))
+
+    source = MemoryStore(films)
+    rows = predict(corridor, Broken(), source, entries(source), MemoryStore())
+    assert {row.reason for row in rows} == {"nonfinite_logits"}
+
+
+def test_a_formula_in_a_key_is_disarmed_in_the_csv(films, corridor, backend):
+    source, destination = MemoryStore({"=HYPERLINK(x).png": films["film-0.png"]}), MemoryStore()
+    predict(corridor, backend, source, entries(source), destination)
+    assert next(csv.DictReader(io.StringIO(destination.objects["severity.csv"].decode())))["key"].startswith("'=")
+    assert b"HYPERLINK" not in destination.objects["report.html"]
+
+
+def test_the_exported_graph_draws_the_masks_of_the_reference(model_folder, films):
+    masks = {}
+    for name in ("torch", "onnx"):
+        backend = open_backend(model_folder, name)
+        corridor = Corridor(model_folder.card, resolve(model_folder, backend, 2), key=b"k")
+        source = MemoryStore(films)
+        destination = MemoryStore()
+        rows = predict(corridor, backend, source, entries(source), destination)
+        masks[name] = np.stack(
+            [cv2.imdecode(np.frombuffer(destination.objects[row.mask_uri], np.uint8), 0) for row in rows if row.mask_uri]
+        )
+    for label in (1, 2):
+        one, other = masks["torch"] >= label, masks["onnx"] >= label
+        union = (one | other).sum()
+        assert union == 0 or (one & other).sum() / union >= 0.9999
+
+
+def test_one_film_in_memory_scores_like_a_file(films):
+    pixels = cv2.imdecode(np.frombuffer(films["film-3.png"], np.uint8), cv2.IMREAD_GRAYSCALE)
+    scored = covseg.load_model().predict(pixels)
+    assert scored.row.infected_fraction == covseg.load_model().predict(pixels / 255).row.infected_fraction
+    assert scored.masks.label_map.shape == pixels.shape
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((3, 4, 5)), np.full((64, 64), 7.0), np.zeros((64, 64), np.int32)])
+def test_an_array_that_is_no_grey_film_is_a_clear_error(pixels):
+    with pytest.raises(ValueError, match="wanted"):
+        covseg.load_model().predict(pixels)
+
+
+def test_noise_in_memory_is_refused_with_its_reason():
+    noise = np.random.default_rng(0).random((256, 256))
+    with pytest.raises(RadiographRefused) as refused:
+        covseg.load_model().predict(noise)
+    assert refused.value.reason.status == "out_of_scope"
+
+
+def test_an_input_id_does_not_give_the_key_away():
+    folder = open_folder()
+    backend = open_backend(folder)
+    config = resolve(folder, backend, 1)
+    ids = {
+        Corridor(folder.card, config, bucket, key).refuse(
+            Entry("name.png", 1, etag), RadiographRefused(corridor_module.Reason.EMPTY, "read", "0 bytes")
+        ).row.input_id
+        for bucket, key, etag in (("a", b"k", "1"), ("b", b"k", "1"), ("a", b"l", "1"), ("a", b"k", "2"))
+    }  # fmt: skip
+    assert len(ids) == 4
+    assert all(len(one) == 32 for one in ids)

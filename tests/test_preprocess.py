@@ -1,0 +1,69 @@
+"""Geometry, and the equality of training and scoring pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from covseg.postprocess import restore
+from covseg.preprocess import prepare, standardise
+from covseg.records import Masks
+
+
+def masks_of(size: int) -> Masks:
+    lung = np.zeros((size, size), np.uint8)
+    lung[size // 4 : 3 * size // 4, size // 8 : 7 * size // 8] = 1
+    side = lung.copy()
+    side[:, size // 2 :] *= 2
+    infection = lung.copy()
+    infection[: size // 2] = 0
+    return Masks(lung, infection, side, False, 0.0, 1, 1.0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(64, 700), st.integers(64, 700))
+def test_preprocess_then_restore_gives_back_the_source_size(height, width):
+    pixels, geometry = prepare(np.random.default_rng(0).random((height, width), np.float32), 96)
+    assert pixels.shape == (96, 96)
+    back = restore(masks_of(96), geometry.height, geometry.width)
+    for mask in (back.lung, back.infection, back.side, back.label_map):
+        assert mask.shape == (height, width)
+    assert back.lung.mean() == pytest.approx(masks_of(96).lung.mean(), abs=0.02)
+    assert not (back.infection & (1 - back.lung)).any()
+    assert ((back.side > 0) == (back.lung > 0)).all()
+
+
+def test_restoring_to_the_model_size_changes_nothing():
+    masks = masks_of(96)
+    assert restore(masks, 96, 96) is masks
+
+
+def test_exposure_drops_out():
+    film = np.random.default_rng(1).random((80, 90), np.float32) * 0.5
+    assert np.allclose(standardise(film), standardise(film * 1.7 + 0.1), atol=1e-4)
+
+
+def test_a_constant_film_becomes_zeros():
+    assert np.abs(prepare(np.full((70, 70), 0.4, np.float32), 64)[0]).max() < 1e-3
+
+
+def test_shrinking_averages_instead_of_aliasing():
+    stripes = np.tile(np.array([0, 1], np.float32), (512, 256))
+    assert np.abs(prepare(stripes, 64)[0]).max() < 1e-3
+
+
+def test_a_12_bit_film_keeps_its_shades():
+    ramp = (np.tile(np.arange(512, dtype=np.float32) * 8, (300, 1)) / 4095).astype(np.float32)
+    assert len(np.unique(prepare(ramp, 256)[0][0])) == 256
+
+
+def test_training_and_scoring_give_equal_pixels():
+    pytest.importorskip("albumentations", reason="the train extra is not installed")
+    from covseg.training.compact import batch_tensors
+    from covseg.training.dataset import Films
+
+    films = np.random.default_rng(2).integers(0, 255, (1, 256, 256), np.uint8)
+    empty = np.zeros_like(films)
+    split = Films(["a.png"], np.array([0]), films, empty, empty, "")
+    trained = batch_tensors(split, np.array([0]), 128, None, 0)[0][0, 0].numpy()
+    assert np.array_equal(trained, prepare(films[0].astype(np.float32) / 255, 128)[0])
