@@ -7,11 +7,23 @@ val_images     the three Val image folders' root; skips with a message where it 
 model_folder   the committed default model, checked
 backend        the reference backend on the default model, opened once
 corridor       the doors around the default model, with a fixed project key
+s3_server      endpoint of a moto S3 server process, with the AWS settings that lead to it
+s3_bucket      name of a fresh bucket on it
+ceph_server    settings that lead to a Ceph gateway with authentication; skips where Ceph is not installed
+ceph_bucket    name of a fresh bucket on it, with those settings in force
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -54,3 +66,80 @@ def backend(model_folder: ModelFolder) -> Backend:
 @pytest.fixture(scope="session")
 def corridor(model_folder: ModelFolder, backend: Backend) -> Corridor:
     return Corridor(model_folder.card, resolve(model_folder, backend, 4), key=b"a key for tests")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    """Wait until a server of ours answers; fail when it died."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"no server on port {port} after {seconds} s")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        settings = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "AKTESTS",
+            "AWS_SECRET_ACCESS_KEY": "a-secret-for-tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            await_port(port, process)
+            yield settings["AWS_ENDPOINT_URL"]
+        process.terminate()
+
+
+def make_bucket() -> str:
+    from covseg.storage.s3 import S3Store
+
+    store = S3Store(f"tests-{uuid.uuid4().hex[:12]}")
+    store._run(lambda s3: s3.create_bucket(Bucket=store.bucket))
+    return store.bucket
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str) -> str:
+    return make_bucket()
+
+
+@pytest.fixture(scope="session")
+def ceph_server() -> Iterator[dict[str, str]]:
+    tools = DATA.parent / "tools"
+    if shutil.which("radosgw") is None or not (tools / "ceph_start.sh").is_file():
+        pytest.skip("no Ceph: wanted the Debian package radosgw and ../shared/tools/ceph_start.sh")
+    folder = Path(tempfile.mkdtemp(prefix="ceph-")) / "c"  # its sockets want a short path
+    port, monitor = free_port(), free_port()
+    command = ["bash", str(tools / "ceph_start.sh"), str(folder), str(port), str(monitor)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
+    yield {
+        "CEPH_CONF": str(folder / "ceph.conf"),
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "AKCOVSEG",
+        "AWS_SECRET_ACCESS_KEY": "sk-covseg-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    subprocess.run(["bash", str(tools / "ceph_stop.sh"), str(folder)], check=True, timeout=60)
+    shutil.rmtree(folder.parent)
+
+
+@pytest.fixture
+def ceph_bucket(ceph_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in ceph_server.items():
+        monkeypatch.setenv(name, value)
+    return make_bucket()
