@@ -1,0 +1,162 @@
+"""Find the films of a split in the layouts we know.
+
+COVID-QU-Ex (Kaggle): ``{Train,Val,Test}/{COVID-19,Non-COVID,Normal}/{images,infection masks,lung masks}``.
+Generic: ``images/ + masks/ (+ lung masks/) + labels.csv`` with columns ``film``, ``stratum`` and,
+if the set is split, ``split``. Folder names are read without regard to case; what they say about
+pairing is checked. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from covseg.data.films import FILM_SUFFIXES, STRATA, Excluded, FilmSet, LabelledFilm
+from covseg.errors import UsageError
+
+SPLITS = ("Train", "Val", "Test")
+LABELS = "labels.csv"
+IMAGES, INFECTION, LUNG = "images", "infection masks", "lung masks"
+_SPELLINGS = {LUNG: (LUNG, "lung_masks", "lungs"), "masks": ("masks", "infection masks", "infection_masks")}
+
+
+def open_set(root: Path, split: str = "Val", *, want_infection: bool = True) -> FilmSet:
+    """List one split of a labelled set, whichever layout it has.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``Train`` / ``Val`` / ``Test``, or ``labels.csv``.
+    split : str
+        Name of a split, in any case; ``all`` for a set without splits.
+    want_infection : bool
+        False lists films that have a lung mask only (the lung part of COVID-QU-Ex).
+
+    Raises
+    ------
+    UsageError
+        When the layout is unknown, the split does not exist, or a folder is there twice.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UsageError(f"--data {root}: no such folder; wanted one with Train, Val, Test or {LABELS}")
+    if (root / LABELS).is_file():
+        return _open_generic(root, split)
+    return _open_kaggle(root, split, want_infection)
+
+
+def _open_kaggle(root: Path, split: str, want_infection: bool) -> FilmSet:
+    folder = _child(root, split)
+    if folder is None:
+        raise UsageError(_no_split(root, split))
+    films: list[LabelledFilm] = []
+    excluded: list[Excluded] = []
+    for stratum in STRATA:
+        place = _child(folder, stratum)
+        if place is not None:
+            _list_stratum(root, place, stratum, want_infection, films, excluded)
+    if not films and not excluded:
+        raise UsageError(f"no film under {folder}: wanted {STRATA[0]}/{IMAGES}/*.png and so on")
+    return FilmSet(root, "covid-qu-ex", folder.name, tuple(films), tuple(excluded))
+
+
+def _no_split(root: Path, split: str) -> str:
+    """Say which splits are there, and where the set lies if the archive was unpacked one level deeper."""
+    here = [name for name in SPLITS if _child(root, name)]
+    if here:
+        return f"no split {split!r} under {root}: it has {', '.join(here)}"
+    for deeper in sorted(path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_dir()):
+        if any(_child(deeper, name) for name in SPLITS):
+            return f"no split under {root}, but there is one under {deeper}: pass --data {str(deeper)!r}"
+    return f"no labelled set under {root}: wanted the folders Train, Val or Test, or a {LABELS}"
+
+
+def _child(folder: Path, *names: str) -> Path | None:
+    """Find a sub-folder by name, in any case; UsageError when two differ only in case."""
+    wanted = {name.casefold() for name in names}
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.casefold() in wanted)
+    if len(found) > 1:
+        raise UsageError(f"{folder} holds {' and '.join(path.name for path in found)}: one folder twice; remove one")
+    return found[0] if found else None
+
+
+def _list_stratum(
+    root: Path, place: Path, stratum: str, want_infection: bool, films: list[LabelledFilm], excluded: list[Excluded]
+) -> None:
+    """List one class folder, pairing by stem."""
+    folders = {name: _child(place, name) for name in (IMAGES, INFECTION, LUNG)}
+    wanted = [IMAGES, LUNG] + [INFECTION] * want_infection
+    if absent := [name for name in wanted if folders[name] is None]:
+        raise UsageError(f"{place} has no folder {', '.join(absent)}: wanted {', '.join(wanted)}")
+    stems = {name: _stems(folder) if folder else {} for name, folder in folders.items()}
+    for stem, image in sorted(stems[IMAGES].items()):
+        key = image.relative_to(root).as_posix()
+        keys = {
+            name: stems[name][stem].relative_to(root).as_posix() for name in (INFECTION, LUNG) if stem in stems[name]
+        }
+        missing = [name for name in wanted[1:] if name not in keys]
+        if missing:
+            reason = f"missing_{missing[0].replace(' ', '_').removesuffix('s')}"
+            excluded.append(Excluded(key, reason, f"{key}: no file {stem}.* in {place.name}/{missing[0]}"))
+        else:
+            films.append(LabelledFilm(key, stratum, keys.get(INFECTION), keys.get(LUNG)))
+    for name in wanted[1:]:
+        for stem in sorted(stems[name].keys() - stems[IMAGES].keys()):
+            orphan = stems[name][stem].relative_to(root).as_posix()
+            excluded.append(Excluded(orphan, "mask_without_film", f"{orphan}: no film of that name in {IMAGES}"))
+
+
+def _stems(folder: Path) -> dict[str, Path]:
+    """Map stems to files; UsageError when two files share a stem."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in FILM_SUFFIXES:
+            continue
+        if path.stem in found:
+            raise UsageError(f"{found[path.stem]} and {path.name} share a stem: whose is the mask?")
+        found[path.stem] = path
+    return found
+
+
+def _open_generic(root: Path, split: str) -> FilmSet:
+    images, masks = _child(root, IMAGES), _child(root, *_SPELLINGS["masks"])
+    lungs = _child(root, *_SPELLINGS[LUNG])
+    if images is None or masks is None:
+        raise UsageError(f"{root} has {LABELS} but not both images/ and masks/ (lung masks/ may be absent)")
+    rows = _read_labels(root / LABELS, split)
+    stems = {"film": _stems(images), "infection": _stems(masks), "lung": _stems(lungs) if lungs else {}}
+    kinds = ("film", "infection", "lung") if lungs else ("film", "infection")
+    films, excluded = [], []
+    for name, stratum in sorted(rows.items(), key=lambda item: (item[1], item[0])):
+        paths = {kind: found.get(Path(name).stem) for kind, found in stems.items()}
+        lacking = [kind for kind in kinds if not paths[kind]]
+        keys = {kind: path.relative_to(root).as_posix() if path else None for kind, path in paths.items()}
+        if lacking:
+            reason = "missing_film" if lacking[0] == "film" else f"missing_{lacking[0]}_mask"
+            excluded.append(Excluded(name, reason, f"{name}: listed in {LABELS}, no {lacking[0]} file of that name"))
+        else:
+            films.append(LabelledFilm(str(keys["film"]), stratum, keys["infection"], keys["lung"]))
+    strata = tuple(dict.fromkeys([*(name for name in STRATA if name in rows.values()), *sorted(set(rows.values()))]))
+    films.sort(key=lambda film: (strata.index(film.stratum), film.key))
+    return FilmSet(root, "generic", split, tuple(films), tuple(excluded), strata, binary_values=(255, 1))
+
+
+def _read_labels(path: Path, split: str) -> dict[str, str]:
+    """Return film name to stratum for one split; strata of COVID-QU-Ex are spelt its way."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        rows = list(reader)
+    if not {"film", "stratum"} <= columns:
+        raise UsageError(f"{path} has columns {', '.join(sorted(columns))}: wanted film, stratum and maybe split")
+    if "split" in columns:
+        there = {row["split"].casefold() for row in rows}
+        if split.casefold() not in there:
+            raise UsageError(f"no split {split!r} in {path}: it has {', '.join(sorted(there))}")
+        rows = [row for row in rows if row["split"].casefold() == split.casefold()]
+    elif split.casefold() != "all":
+        raise UsageError(f"{path} has no column split: pass --split all, or add the column")
+    if not rows:
+        raise UsageError(f"{path} lists no film")
+    official = {name.casefold(): name for name in STRATA}
+    return {row["film"]: official.get(row["stratum"].casefold(), row["stratum"]) for row in rows}

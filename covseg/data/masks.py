@@ -1,0 +1,108 @@
+"""Truth masks: read, and checked before they are believed.
+
+In: a `LabelledFilm` and its set. Out: `Truth`, or `BadMask` with the file's name. A mask is never
+resized or thresholded here: one of another size or with grey edges would quietly move every number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.data.films import FilmSet, LabelledFilm
+from covseg.records import Mask
+
+
+class BadMask(Exception):
+    """A truth mask that cannot be believed.
+
+    Parameters
+    ----------
+    reason : str
+        ``mask_unreadable``, ``mask_size`` or ``mask_not_binary``.
+    detail : str
+        With the file's name.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Truth of one film.
+
+    Parameters
+    ----------
+    infection : ndarray of uint8, shape (H, W)
+        0 or 1.
+    lung : ndarray of uint8, shape (H, W), or None
+        0 or 1; None where the set has no lung masks.
+    """
+
+    infection: Mask
+    lung: Mask | None
+
+
+def read_truth(films: FilmSet, film: LabelledFilm, shape: tuple[int, int] | None = None) -> Truth:
+    """Read a film's masks.
+
+    Parameters
+    ----------
+    films : FilmSet
+        Gives the root and the values a mask may carry.
+    film : LabelledFilm
+        With an infection mask.
+    shape : tuple of int, optional
+        Height and width that the masks must have: the film's.
+
+    Raises
+    ------
+    BadMask
+        When a mask is unreadable, of another size, or not binary.
+    """
+    if film.infection is None:
+        raise BadMask("missing_infection_mask", f"{film.key} has no infection mask")
+    infection = read_mask(films.root / film.infection, films.binary_values, shape)
+    lung = None if film.lung is None else read_mask(films.root / film.lung, films.binary_values, infection.shape)
+    return Truth(infection, lung)
+
+
+def read_mask(path: Path, values: tuple[int, ...] = (255,), shape: tuple[int, ...] | None = None) -> Mask:
+    """Read one mask as 0 and 1.
+
+    Raises
+    ------
+    BadMask
+        When it is unreadable, of another size, or carries other values than 0 and one of `values`.
+    """
+    # imdecode of the bytes: imread prints to stderr and cannot open every legal file name
+    data = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise BadMask("mask_unreadable", f"{path}: not a readable image; wanted a grey PNG")
+    if image.ndim == 3:
+        image = _one_channel(image, path)
+    if shape is not None and image.shape != tuple(shape):
+        raise BadMask(
+            "mask_size",
+            f"{path}: {image.shape[1]}x{image.shape[0]}, its film is {shape[1]}x{shape[0]}: never resized here",
+        )
+    found = np.flatnonzero(np.bincount(image.ravel(), minlength=2)) if image.dtype == np.uint8 else np.unique(image)
+    if not any(set(found.tolist()) <= {0, value} for value in values):
+        shown = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
+        raise BadMask("mask_not_binary", f"{path}: values {shown}; wanted 0 and {' or '.join(map(str, values))} only")
+    return (image > 0).astype(np.uint8)
+
+
+def _one_channel(image: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """Take one of three equal channels; an alpha channel is ignored."""
+    colours = image[:, :, :3]
+    if not (colours == colours[:, :, :1]).all():
+        raise BadMask("mask_not_binary", f"{path}: a colour image; wanted a grey mask")
+    return np.ascontiguousarray(colours[:, :, 0])

@@ -1,0 +1,134 @@
+"""The averaging convention as a typed object: reduction x empty policy x stratum.
+
+In: confusion counts per film, ``(N, 4)`` in the order tp, fp, fn, tn. Out: one value per unit of
+averaging. Nothing here is implicit: what 0/0 means is chosen by name, because libraries disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+class Empty(StrEnum):
+    """What 0/0 means: for Dice and IoU that is an empty mask where truth is empty.
+
+    ``one`` scores it 1, ``zero`` 0; ``skip`` leaves the unit out of the mean.
+    """
+
+    ONE = "one"
+    ZERO = "zero"
+    SKIP = "skip"
+
+
+EMPTY_VALUE = {Empty.ONE: 1.0, Empty.ZERO: 0.0, Empty.SKIP: float("nan")}
+# What well-known code answers to an empty mask where truth is empty, unasked. -1 is no policy of ours:
+# averaged by mistake it pulls a mean below every film.
+LIBRARY_DEFAULTS = {
+    "segmentation-models-pytorch f1_score, image-wise reductions (zero_division=1)": 1.0,
+    "segmentation-models-pytorch f1_score, reduction='micro' (zero_division is not asked)": float("nan"),
+    "scikit-learn f1_score, jaccard_score (zero_division='warn')": 0.0,
+    "MONAI DiceMetric (ignore_empty=True)": float("nan"),
+    "TorchMetrics segmentation MeanIoU (absent class)": -1.0,
+}
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Over what a mean is taken.
+
+    Parameters
+    ----------
+    kind : str
+        ``image``: one value a film; ``batch``: pixels pooled over `size` films in the table's order,
+        one value a batch; ``dataset``: all pixels pooled, one value.
+    size : int
+        Films a batch; 0 for the other kinds.
+    """
+
+    kind: Literal["image", "batch", "dataset"]
+    size: int = 0
+
+    def __str__(self) -> str:
+        """``image``, ``batch(8)`` or ``dataset``."""
+        return f"batch({self.size})" if self.kind == "batch" else self.kind
+
+    def units(self, films: int) -> NDArray[np.int64]:
+        """Return the unit number of each of `films` films in order."""
+        step = {"image": 1, "batch": max(self.size, 1), "dataset": max(films, 1)}[self.kind]
+        return np.arange(films) // step
+
+
+IMAGE, DATASET = Reduction("image"), Reduction("dataset")
+
+
+def batch(size: int) -> Reduction:
+    """Return the mean over batches of `size` films with pooled pixels."""
+    return Reduction("batch", size)
+
+
+REDUCTIONS = (IMAGE, batch(8), DATASET)
+# metric -> numerator and denominator as weights of (tp, fp, fn, tn)
+RATIOS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "dice": ((2, 0, 0, 0), (2, 1, 1, 0)),
+    "iou": ((1, 0, 0, 0), (1, 1, 1, 0)),
+    "precision": ((1, 0, 0, 0), (1, 1, 0, 0)),
+    "recall": ((1, 0, 0, 0), (1, 0, 1, 0)),
+    "specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
+}
+METRICS = (*RATIOS, "f1")  # f1: harmonic mean of the reduced precision and recall, as papers print it
+_NUMERATOR, _DENOMINATOR = (np.array([pair[side] for pair in RATIOS.values()]).T for side in (0, 1))
+
+
+def ratios(counts: Counts, empty: Empty, refused: NDArray[np.bool_] | None = None) -> Values:
+    """Return every ratio of `RATIOS` for each unit.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (U, 4)
+        tp, fp, fn, tn of each unit.
+    empty : Empty
+        What 0/0 means.
+    refused : ndarray of bool, shape (U,), optional
+        Units that hold a refused film: their 0/0 is 0 under every policy; a refusal never earns a point.
+
+    Returns
+    -------
+    ndarray of float64, shape (U, 6)
+        NaN where the unit is left out.
+
+    Examples
+    --------
+    >>> ratios(np.array([[0, 0, 0, 9], [0, 1, 0, 8]]), Empty.ONE)[:, 0]
+    array([1., 0.])
+    """
+    above, below = counts @ _NUMERATOR, counts @ _DENOMINATOR
+    values = np.where(below > 0, above / np.maximum(below, 1), EMPTY_VALUE[empty])
+    if refused is not None:
+        values = np.where((below == 0) & refused[:, None], 0.0, values)
+    return values
+
+
+def pool(counts: Counts, units: NDArray[np.int64]) -> Counts:
+    """Sum counts over the films of each unit; ``(U, 4)``."""
+    pooled = np.zeros((int(units.max()) + 1 if len(units) else 0, counts.shape[1]), np.int64)
+    np.add.at(pooled, units, counts)
+    return pooled
+
+
+def f1(precision: Values, recall: Values) -> Values:
+    """Return the harmonic mean of two reduced values; 0 where both are 0.
+
+    This is what papers print beside mean precision and mean recall. It is not the mean of F1 per
+    film, which is the mean Dice.
+    """
+    total = precision + recall
+    return np.where(total == 0, 0.0, 2 * precision * recall / np.where(total == 0, 1.0, total))
