@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.phantom.anatomy import make_anatomy
-from covseg.phantom.film import expose, lung_masks, make_exposure
+from covseg.phantom.exposure import make_exposure
+from covseg.phantom.film import expose, lung_masks
 from covseg.phantom.infection import EDGE, FIELD, make_opacity
 from covseg.records import Mask
 
@@ -94,7 +95,7 @@ def make_phantom(seed: int, height: int = 512, width: int = 512, infected: bool 
     anatomy, exposure = make_anatomy(streams[0]), make_exposure(streams[1])
     sick = streams[2].random() < 2 / 3 if infected is None else infected
     opacity = make_opacity(streams[2], anatomy.lungs) if sick else np.zeros((FIELD, FIELD), np.float32)
-    grey = expose(anatomy, opacity, exposure, streams[3], height, width)
+    grey = expose(anatomy, opacity, exposure, streams[3], (height, width))
     masks = lung_masks(anatomy, height, width)
     infection = (cv2.resize(opacity, (width, height), interpolation=cv2.INTER_LINEAR) >= EDGE).astype(np.uint8)
     return Phantom(

@@ -23,7 +23,9 @@ from covseg.storage import LocalStore, Store
 
 FIELD_MM = 430.0  # side of a common detector; sets the pixel spacing
 FORMATS = ("png", "png16", "monochrome2", "monochrome1")
-TRUTH_COLUMNS = ("key", "seed", "infected_fraction", "infected_fraction_right", "infected_fraction_left", "lung_area_px")
+TRUTH_COLUMNS = (
+    "key", "seed", "infected_fraction", "infected_fraction_right", "infected_fraction_left", "lung_area_px",
+)  # fmt: skip
 STRATA = ("COVID-19", "COVID-19", "Non-COVID", "Normal")  # dealt in turn: half of the films are infected
 FILE_NAMES = {"COVID-19": "covid_{}.png", "Non-COVID": "non_COVID ({}).png", "Normal": "Normal ({}).png"}
 
@@ -95,7 +97,9 @@ def _describe(film: object, phantom: Phantom, photometric: str) -> None:
         setattr(film, name, value)
 
 
-def write_films(store: Store, count: int, seed: int, size: tuple[int, int], formats: tuple[str, ...] = ("png",)) -> Iterator[Phantom]:
+def write_films(
+    store: Store, seeds: range, size: tuple[int, int], formats: tuple[str, ...] = ("png",)
+) -> Iterator[Phantom]:
     """Write films and their truth; yields every phantom when it lies in the store.
 
     ``films/phantom-0000.png`` or ``.dcm``, ``truth/lung/`` and ``truth/infection/`` with masks {0, 255}
@@ -104,15 +108,15 @@ def write_films(store: Store, count: int, seed: int, size: tuple[int, int], form
     Parameters
     ----------
     store : Store
-    count, seed : int
-        Films, and the first one's seed; the others follow by one.
+    seeds : range
+        One film each.
     size : tuple of int
         Height and width in pixels.
     formats : tuple of str
         Taken in turn, film by film; see `encode`.
     """
-    rows = []
-    for index, phantom in enumerate(_made(range(seed, seed + count), lambda each: make_phantom(each, *size))):
+    rows: list[tuple[object, ...]] = []
+    for index, phantom in enumerate(_made(seeds, lambda each: make_phantom(each, *size))):
         file_format = formats[index % len(formats)]
         stem = f"phantom-{index:04d}"
         key = stem + (".png" if file_format.startswith("png") else ".dcm")
@@ -136,7 +140,7 @@ def _mask_png(mask: Mask) -> bytes:
     return _png((mask * 255).astype(np.uint8))
 
 
-def _csv(columns: tuple[str, ...], rows: list[tuple]) -> bytes:
+def _csv(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue().encode()

@@ -30,7 +30,7 @@ class PhantomConfig(BaseModel):
     size: int = Field(512, ge=64, le=8192, description="Height in pixels, and width without --width.")
     width: int | None = Field(None, ge=64, le=8192, description="Width in pixels.")
     format: Literal["png", "png16", "dicom", "both"] = Field(
-        "png", description="png: 8 bits; png16: 12 bits in 16; dicom: MONOCHROME2 and 1 in turn; both: all four in turn."
+        "png", description="png: 8 bits; png16: 12 bits in 16; dicom: MONOCHROME2 and 1 in turn; both: all in turn."
     )
     bad: bool = Field(False, description="Also write films/bad/: every input that must be refused, reasons in bad.csv.")
     layout: Literal["films", "covid-qu-ex"] = Field(
@@ -54,7 +54,8 @@ def _write_films(config: PhantomConfig) -> None:
     from covseg.storage import LocalStore
 
     store = LocalStore(config.directory)
-    for _ in write_films(store, config.count, config.seed, (config.size, config.width or config.size), FORMATS[config.format]):
+    seeds, size = range(config.seed, config.seed + config.count), (config.size, config.width or config.size)
+    for _ in write_films(store, seeds, size, FORMATS[config.format]):
         pass
     if config.bad:
         from covseg.bad_inputs import bad_inputs
@@ -77,8 +78,10 @@ def _tell(config: PhantomConfig) -> int:
         summary: dict[str, object] = {**_splits(config), "directory": str(config.directory)}
     else:
         summary = {
-            "films": config.count, "source": str(config.directory / "films"), "truth": str(config.directory / "truth.csv"),
-        }  # fmt: skip
+            "films": config.count,
+            "source": str(config.directory / "films"),
+            "truth": str(config.directory / "truth.csv"),
+        }
     if config.dry_run:
         summary["dry_run"] = True
     if config.json_:
