@@ -5,6 +5,7 @@ The doors stand in a row here, and in the scoring worker, and nowhere else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -89,12 +90,14 @@ class Corridor:
     def open_film(self, store: Store, entry: Entry) -> Film | Scored:
         """Fetch, read and prepare one film; a refusal comes back as a row."""
         try:
-            radiograph = read(store.read(entry.key))
-            return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size))
+            data = store.read(entry.key)
         except FileNotFoundError:
             return self.refuse(entry, RadiographRefused(Reason.MISSING, "fetch", "listed, but gone when it was read"))
+        try:
+            radiograph = read(data)
+            return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size))
         except RadiographRefused as refusal:
-            return self.refuse(entry, refusal)
+            return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
 
     def score(self, backend: Backend, films: list[Film]) -> list[Scored]:
         """Run one batch through the model and on to its rows."""
@@ -108,16 +111,16 @@ class Corridor:
                 raise RadiographRefused(Reason.NONFINITE_LOGITS, "segment", "the model returned NaN or infinity")
             score, flags = gate(film.radiograph, prediction, self.card.gate)
         except RadiographRefused as refusal:
-            return self.refuse(film.entry, refusal, film.radiograph)
+            return self.refuse(film.entry, refusal, film.radiograph.sha256)
         masks = restore(postprocess(prediction, self.card.thresholds), film.geometry.height, film.geometry.width)
         return Scored(self._row(film, prediction, masks, score, flags), film, masks, prediction)
 
-    def refuse(self, entry: Entry, refusal: RadiographRefused, radiograph: Radiograph | None = None) -> Scored:
-        """Turn a refusal into a row without numbers."""
+    def refuse(self, entry: Entry, refusal: RadiographRefused, sha256: str | None = None) -> Scored:
+        """Turn a refusal into a row without numbers; `sha256` is of the bytes, where there were any."""
         cause = refusal.__cause__ or refusal
         row = Row(
             **self._identity(entry),
-            sha256=radiograph.sha256 if radiograph else None,
+            sha256=sha256,
             status=refusal.reason.status,
             reason=refusal.reason,
             stage=refusal.stage,

@@ -1,0 +1,126 @@
+"""Grey values: how decoded samples of any depth and colour become [0, 1], and which films are refused by them.
+
+In: decoded integer samples. Out: float32 in [0, 1]. It knows nothing of file formats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.errors import RadiographRefused, Reason
+
+Samples = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
+Pixels = NDArray[np.float32]
+
+MIN_SIDE = 64  # the lungs of a smaller film span fewer pixels than one rib of a full-size one
+MAX_PIXELS = 64_000_000  # 35 x 43 cm film scanned at 50 micrometres has 60 million; flat panels stay below 20
+MIN_LEVELS = 8  # masks and label maps have two or three; the flattest real film has dozens
+CHROMA_LIMIT, COLOURED_SHARE = 64 / 255, 0.1
+
+# A detector digitises at one of these depths.
+_DEPTHS = (8, 10, 12, 14, 15, 16)
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a film by the size that its header claims, before anything is decoded.
+
+    Raises
+    ------
+    RadiographRefused
+        ``too_small`` below 64 pixels on a side, ``too_large`` above 64 million pixels.
+    """
+    if width * height > MAX_PIXELS:
+        detail = f"the header claims {width} x {height} pixels: wanted at most {MAX_PIXELS // 1_000_000} million"
+        raise RadiographRefused(Reason.TOO_LARGE, "read", detail)
+    if min(width, height) < MIN_SIDE:
+        detail = f"{width} x {height} pixels: wanted at least {MIN_SIDE} on each side"
+        raise RadiographRefused(Reason.TOO_SMALL, "read", detail)
+
+
+def grey(samples: Samples) -> Pixels:
+    """Scale decoded samples of a PNG or JPEG to [0, 1].
+
+    8-bit samples are divided by 255. 16-bit samples are divided by the full scale of the smallest usual detector
+    depth (8, 10, 12, 14, 15 or 16 bits) that holds the film's maximum, because the file does not say it: a 12-bit film
+    in a 16-bit file has no value above 4095. The film's own minimum and maximum are not used: a dim film stays dim,
+    and a film and its crop keep the same grey values.
+
+    Parameters
+    ----------
+    samples : ndarray of uint8 or uint16, shape (H, W) or (H, W, 3)
+        Colour in the order R, G, B.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W)
+
+    Raises
+    ------
+    RadiographRefused
+        ``not_radiograph`` when the film is clearly coloured.
+    """
+    if samples.ndim == 3:
+        samples = luma(samples)
+    return np.divide(samples, full_scale(samples), dtype=np.float32)
+
+
+def full_scale(samples: Samples) -> int:
+    """Return the value of white: 255, or that of the smallest usual depth that holds the maximum."""
+    if samples.dtype == np.uint8:
+        return 255
+    bits = max(int(samples.max()).bit_length(), 8)
+    return 2 ** next(depth for depth in _DEPTHS if depth >= bits) - 1
+
+
+def luma(samples: Samples) -> Samples:
+    """Return the luma (ITU-R BT.601) of a film stored in colour; R = G = B comes back unchanged.
+
+    A tinted film base or a coloured marker is read. Refused is a film of which more than a tenth differs by more than
+    a quarter of the scale between its channels: a photograph in colour, a heat map, a rendering.
+
+    Parameters
+    ----------
+    samples : ndarray of uint8 or uint16, shape (H, W, 3)
+
+    Raises
+    ------
+    RadiographRefused
+        ``not_radiograph``.
+    """
+    red, green, blue = cv2.split(samples)
+    chroma = cv2.subtract(cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue))
+    coloured = float((chroma > CHROMA_LIMIT * full_scale(samples)).mean())
+    if coloured > COLOURED_SHARE:
+        detail = f"{coloured:.0%} of the image is strongly coloured: wanted a grey film"
+        raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", detail)
+    return cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
+
+
+def check_contrast(pixels: Pixels) -> None:
+    """Refuse a blank film, and an image of a few flat levels.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        In [0, 1].
+
+    Raises
+    ------
+    RadiographRefused
+        ``no_contrast`` for a constant image, or a few levels that lie together; ``not_radiograph`` for a few levels
+        that lie apart, as in a mask, a label map or a 1-bit scan.
+    """
+    # A coarse sample settles it for every real film without sorting millions of values.
+    levels = np.unique(pixels[::16, ::16])
+    if levels.size < MIN_LEVELS:
+        levels = np.unique(pixels)
+    if levels.size >= MIN_LEVELS:
+        return
+    if levels[-1] - levels[0] < 0.05:
+        raise RadiographRefused(Reason.NO_CONTRAST, "read", f"a blank image: {levels.size} grey level(s), side by side")
+    detail = f"{levels.size} grey levels: a mask or drawing, wanted a film"
+    raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", detail)
