@@ -24,7 +24,7 @@ from covseg.config import ScoringConfig, code_version, project_key
 from covseg.errors import RadiographRefused, Reason, Status
 from covseg.gate import gate
 from covseg.models.folder import ModelCard, ModelFolder
-from covseg.postprocess import postprocess, restore
+from covseg.postprocess import postprocess, restore, temper
 from covseg.preprocess import Geometry, prepare
 from covseg.read import read
 from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
@@ -112,6 +112,9 @@ class Corridor:
             score, flags = gate(film.radiograph, prediction, self.card.gate)
         except RadiographRefused as refusal:
             return self.refuse(film.entry, refusal, film.radiograph.sha256)
+        prediction = replace(
+            prediction, presence=temper(prediction.presence, self.card.thresholds.presence_temperature)
+        )
         masks = restore(postprocess(prediction, self.card.thresholds), film.geometry.height, film.geometry.width)
         return Scored(self._row(film, prediction, masks, score, flags), film, masks, prediction)
 

@@ -28,6 +28,9 @@ class Thresholds(_Frozen):
     lung: float = Field(0.5, gt=0, lt=1)
     infection: float = Field(0.5, gt=0, lt=1)
     presence: float = Field(0.0, ge=0, le=1, description="below it the infection mask is emptied")
+    presence_temperature: float = Field(
+        1.0, gt=0, description="the logit of the image-level probability is divided by it, before everything else"
+    )
     min_infection_share: float = Field(
         0.0, ge=0, le=1, description="of the model grid; a smaller infection mask is emptied"
     )
