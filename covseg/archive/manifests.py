@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from covseg.archive.plans import Plan
+from covseg.archive.parts import Plan
 from covseg.archive.runs import Run
 from covseg.storage import Store
 

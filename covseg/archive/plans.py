@@ -5,97 +5,18 @@ In: a source store and a `Run`. Out: a `Plan`, and the `Shard` s that still lack
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
+from covseg.archive.listing import Listing
+from covseg.archive.parts import Part, Plan, Shard, read_part
 from covseg.archive.runs import Run
-from covseg.records import Entry
-from covseg.storage import Store
+from covseg.errors import UsageError
+from covseg.storage import Store, entries, overlap
 
 SHARD_SIZE = 256
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One unit of work.
-
-    Parameters
-    ----------
-    id : str
-        Hexadecimal digest of its members, in order.
-    entries : tuple of Entry
-        In key order.
-    """
-
-    id: str
-    entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet part of a plan.
-
-    Parameters
-    ----------
-    name, sha256 : str
-        Its key below DEST and the digest of its bytes.
-    generation : int
-        The plan that listed it.
-    films, shards, bytes : int
-        What it holds.
-    """
-
-    name: str
-    sha256: str
-    generation: int
-    films: int
-    shards: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A committed plan.
-
-    Parameters
-    ----------
-    number : int
-        From 1.
-    sha256 : str
-        Of its record.
-    source : str
-        URL of what was listed.
-    parts : tuple of Part
-        Carried ones first, as they were; then this plan's own.
-    published : bool
-        Its manifest exists: nothing new was found, nothing is pending.
-    """
-
-    number: int
-    sha256: str
-    source: str
-    parts: tuple[Part, ...]
-    published: bool
-
-    @property
-    def films(self) -> int:
-        """Films of the whole snapshot."""
-        return sum(part.films for part in self.parts)
-
-    @property
-    def shards(self) -> int:
-        """Shards of the whole snapshot."""
-        return sum(part.shards for part in self.parts)
-
-    @property
-    def new_films(self) -> int:
-        """Films that this plan added."""
-        return sum(part.films for part in self.parts if part.generation == self.number)
-
-    @property
-    def new_shards(self) -> int:
-        """Shards that this plan added."""
-        return sum(part.shards for part in self.parts if part.generation == self.number)
 
 
 def make_plan(
@@ -117,20 +38,85 @@ def make_plan(
     shard_size : int
         Films a shard.
 
+    Returns
+    -------
+    Plan
+        The newest one again, marked published, when nothing is new.
+
     Raises
     ------
     UsageError
         When nothing matches, source and destination lie inside each other, the destination belongs to
         another source, or an unfinished plan was made with other options.
     """
-    raise NotImplementedError
+    _apart(run, source)
+    source.check()
+    question = {"source": source.url, "include": include, "exclude": exclude, "limit": limit}
+    newest = newest_plan(run)
+    if newest and (not newest.published or newest.source != source.url):
+        _same_question(run, newest, question)
+        return newest
+    listing = Listing(run, source, newest, question, shard_size)
+    parts = tuple(part for part in listing.parts() if part.films)
+    if parts:
+        run.commits.create(_record(listing.number), listing.record(parts))
+        return load_plan(run, listing.number)
+    if newest is None or listing.cursor.matched == 0:
+        raise UsageError(
+            f"nothing to score under {source.url}: {listing.cursor.listed} objects, "
+            f"none matches --include {include!r} without --exclude {exclude!r}"
+        )
+    return newest
+
+
+def _apart(run: Run, source: Store) -> None:
+    for name, store in (("DEST", run.dest), ("--commits", run.commits)):
+        if overlap(source, store):
+            raise UsageError(
+                f"SOURCE {source.url} and {name} {store.url} lie inside each other: "
+                "results would be listed as films; give a destination apart from the source"
+            )
+
+
+def _same_question(run: Run, plan: Plan, question: dict[str, Any]) -> None:
+    record = json.loads(run.commits.read(_record(plan.number)))
+    for name, value in question.items():
+        if record[name] != value:
+            state = "belongs to" if name == "source" else f"has an unfinished plan {plan.number} with"
+            raise UsageError(
+                f"{run.dest.url} {state} {name} {record[name]!r}, this run has {value!r}: "
+                "run again with the same, or take another destination"
+            )
 
 
 def newest_plan(run: Run) -> Plan | None:
     """Return the newest committed plan; None before the first."""
-    raise NotImplementedError
+    numbers = [
+        int(entry.key.split("/")[1]) for entry in entries(run.commits, "plans/") if entry.key.endswith("/plan.json")
+    ]
+    return load_plan(run, max(numbers)) if numbers else None
+
+
+def load_plan(run: Run, number: int) -> Plan:
+    """Return a committed plan by its number."""
+    data = run.commits.read(_record(number))
+    record = json.loads(data)
+    parts = tuple(Part(**part) for part in record["parts"])
+    manifest = f"manifests/{number}.json"
+    published = any(entry.key == manifest for entry in entries(run.commits, manifest))
+    return Plan(number, hashlib.sha256(data).hexdigest(), record["source"], parts, published)
 
 
 def pending(run: Run, plan: Plan) -> Iterator[Shard]:
-    """Yield the shards of `plan` that have no commit, in plan order; one part in memory at a time."""
-    raise NotImplementedError
+    """Yield the shards of `plan` that have no commit, in plan order; one part in memory at a time.
+
+    Carried shards are not looked at: a plan is only made when all of the one before is published.
+    """
+    done = {entry.key for entry in entries(run.commits, "commits/")}
+    for part in plan.parts:
+        if part.generation == plan.number:
+            yield from (shard for shard in read_part(run.dest, part) if f"commits/{shard.id}.json" not in done)
+
+
+def _record(number: int) -> str:
+    return f"plans/{number}/plan.json"

@@ -1,0 +1,160 @@
+"""What a plan is made of: parts of rows, shards of entries; how they are kept and named."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from covseg.errors import StorageUnreachable
+from covseg.records import Entry
+from covseg.storage import Store
+
+SCHEMA = pa.schema([("shard", pa.string()), ("key", pa.binary()), ("size", pa.int64()), ("etag", pa.string())])
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of work.
+
+    Parameters
+    ----------
+    id : str
+        Hexadecimal digest of its members, in order.
+    entries : tuple of Entry
+        In key order.
+    """
+
+    id: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet part of a plan.
+
+    Parameters
+    ----------
+    name, sha256 : str
+        Its key below DEST and the digest of its bytes.
+    generation : int
+        The plan that listed it.
+    films, shards, bytes : int
+        What it holds.
+    """
+
+    name: str
+    sha256: str
+    generation: int
+    films: int
+    shards: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A committed plan.
+
+    Parameters
+    ----------
+    number : int
+        From 1.
+    sha256 : str
+        Of its record.
+    source : str
+        URL of what was listed.
+    parts : tuple of Part
+        Carried ones first, as they were; then this plan's own.
+    published : bool
+        Its manifest exists: nothing new was found, nothing is pending.
+    """
+
+    number: int
+    sha256: str
+    source: str
+    parts: tuple[Part, ...]
+    published: bool
+
+    @property
+    def films(self) -> int:
+        """Films of the whole snapshot."""
+        return sum(part.films for part in self.parts)
+
+    @property
+    def shards(self) -> int:
+        """Shards of the whole snapshot."""
+        return sum(part.shards for part in self.parts)
+
+    @property
+    def new_films(self) -> int:
+        """Films that this plan added."""
+        return sum(part.films for part in self.parts if part.generation == self.number)
+
+    @property
+    def new_shards(self) -> int:
+        """Shards that this plan added."""
+        return sum(part.shards for part in self.parts if part.generation == self.number)
+
+
+def shard_id(members: Sequence[Entry]) -> str:
+    """Name a shard by the hash of its members: key, size and ETag of each, lengths first."""
+    digest = hashlib.sha256()
+    for entry in members:
+        for field in (to_stored(entry.key), str(entry.size).encode(), entry.etag.encode()):
+            digest.update(len(field).to_bytes(8, "big") + field)
+    return digest.hexdigest()[:32]
+
+
+def encode(members: Sequence[Entry], shard_size: int, note: bytes) -> bytes:
+    """Cut entries into shards and return them as a Parquet part that carries a note."""
+    shards = [members[place : place + shard_size] for place in range(0, len(members), shard_size)]
+    columns = {
+        "shard": [name for shard in shards for name in [shard_id(shard)] * len(shard)],
+        "key": [to_stored(entry.key) for entry in members],
+        "size": [entry.size for entry in members],
+        "etag": [entry.etag for entry in members],
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=SCHEMA.with_metadata({b"covseg": note})), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def describe(data: bytes, generation: int) -> tuple[Part, bytes]:
+    """Return what a part's bytes hold, and its note."""
+    table = pq.read_table(io.BytesIO(data))
+    digest = hashlib.sha256(data).hexdigest()
+    name, shards = f"plans/{generation}/part-{digest[:16]}.parquet", len(table["shard"].unique())
+    size = sum(table["size"].to_pylist())
+    return Part(name, digest, generation, table.num_rows, shards, size), table.schema.metadata[b"covseg"]
+
+
+def read_part(dest: Store, part: Part) -> Iterator[Shard]:
+    """Yield the shards of one part.
+
+    Raises
+    ------
+    StorageUnreachable
+        When the part is not what its plan says.
+    """
+    data = dest.read(part.name)
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise StorageUnreachable(f"{part.name} in {dest.url} is not what its plan names: run covseg verify")
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    for shard, members in itertools.groupby(rows, key=itemgetter("shard")):
+        yield Shard(shard, tuple(Entry(to_key(row["key"]), row["size"], row["etag"]) for row in members))
+
+
+def to_stored(key: str) -> bytes:
+    """Return a key as a part keeps it: Parquet text cannot hold a file name that is not UTF-8."""
+    return key.encode("utf-8", "surrogateescape")
+
+
+def to_key(stored: bytes) -> str:
+    """Return a key as its store knows it."""
+    return stored.decode("utf-8", "surrogateescape")
