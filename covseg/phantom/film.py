@@ -62,7 +62,7 @@ class _Canvas:
 
     def soft(self, layer: Mask, softness: float) -> Field:
         """Turn a drawn layer 0-255 into [0, 1] with soft edges."""
-        return blurred(layer / np.float32(255), softness * self.unit)
+        return blurred(layer.astype(np.float32) / np.float32(255), softness * self.unit)
 
     def grain(self, rng: np.random.Generator, cells: int) -> Field:
         """Return texture of zero mean and unit deviation."""
