@@ -63,8 +63,8 @@ _WORDS = {
     *("SamplesPerPixel", "PlanarConfiguration", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "LUTDescriptor"),
 }
-# A deflated object may claim a thousand times its size: 6 bytes for each allowed pixel (16-bit colour), and its header.
-_MAX_INFLATED = 6 * MAX_PIXELS + 2**20
+# A deflated object may inflate to a thousand times its size; 3 bytes for each allowed pixel, and a header, are enough.
+_MAX_INFLATED = 3 * MAX_PIXELS + 2**20
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ Pixels = NDArray[np.float32]
 
 MIN_SIDE = 64  # the lungs of a smaller film span fewer pixels than one rib of a full-size one
 MAX_PIXELS = 64_000_000  # 35 x 43 cm film scanned at 50 micrometres has 60 million; flat panels stay below 20
+BLANK_SPAN = 0.05
 MIN_LEVELS = 8  # masks and label maps have two or three; the flattest real film has dozens
 CHROMA_LIMIT, COLOURED_SHARE = 64 / 255, 0.1
 
@@ -120,7 +121,8 @@ def check_contrast(pixels: Pixels) -> None:
         levels = np.unique(pixels)
     if levels.size >= MIN_LEVELS:
         return
-    if levels[-1] - levels[0] < 0.05:
+    # A label map counts from 0; noise on a blank film lies around its base.
+    if levels.size == 1 or (levels[0] > 0 and levels[-1] - levels[0] < BLANK_SPAN):
         raise RadiographRefused(Reason.NO_CONTRAST, "read", f"a blank image: {levels.size} grey level(s), side by side")
     detail = f"{levels.size} grey levels: a mask or drawing, wanted a film"
     raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", detail)
