@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._raylet import Config  # type: ignore[attr-defined]
 
 from covseg.errors import EnvironmentFailed
 
@@ -74,6 +75,7 @@ def _start(address: str, cpus: int) -> None:
         if address == "local":
             if "RAY_AUTH_MODE" not in os.environ:
                 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+                Config.initialize("")  # Ray read the mode when it was imported
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -97,12 +99,17 @@ def _own_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    kept = signal.getsignal(signal.SIGTERM)
+    stopped = False
     try:
         yield
+    except SystemExit:  # what Ray's own handler makes of SIGTERM while it starts
+        stopped = True
+        raise
     finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, kept)
+        if stopped:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def nodes() -> list[Node]:

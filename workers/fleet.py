@@ -121,19 +121,21 @@ class DecodeWorker:
     def score(self, shard: Shard, model: Handle, attempt: str) -> Outcome:
         """Score one shard and commit it."""
         job = self._job
-        masks: dict[str, bytes] = {}
-        probability: dict[str, bytes] = {}
-
-        def finish(scored: Scored) -> Row:
-            if scored.masks and job.run.masks != "none":
-                masks[scored.row.input_id] = mask_png(scored.masks)
-            if scored.film and scored.prediction and job.probability:
-                probability[scored.row.input_id] = probability_png(scored.prediction, scored.film.geometry)
-            return scored.row
-
         backend = RemoteBackend(job.corridor.config.backend, model)
-        rows = list(stream(job.corridor, backend, job.source, shard.entries, STREAMS, finish))
-        return commit_shard(job.run, shard, rows, masks, attempt, probability)
+        finished = list(stream(job.corridor, backend, job.source, shard.entries, STREAMS, self._encode))
+        # In the shard's order, whichever stream was first: a packed file's bytes follow it.
+        masks = {row.input_id: mask for row, mask, _ in finished if mask}
+        probability = {row.input_id: picture for row, _, picture in finished if picture}
+        return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability)
+
+    def _encode(self, scored: Scored) -> tuple[Row, bytes | None, bytes | None]:
+        """Keep a film's row and its PNGs, and let its pixels go."""
+        job = self._job
+        if not (scored.film and scored.masks and scored.prediction):
+            return scored.row, None, None
+        mask = None if job.run.masks == "none" else mask_png(scored.masks)
+        picture = probability_png(scored.prediction, scored.film.geometry) if job.probability else None
+        return scored.row, mask, picture
 
 
 @dataclass

@@ -1,0 +1,123 @@
+"""Say what a scoring would take, before it is started: a listing, and up to 50 films scored in this process.
+
+Nothing is written, and no cluster is started. Times are of this machine; a film's cost varies with its
+size and compression, so the sample is drawn from the whole listing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import random
+import time
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import Any
+
+from covseg.errors import UsageError
+from covseg.models.folder import open_folder
+from covseg.predict import Corridor, Film, Scored, mask_png, probability_png, resolve
+from covseg.records import Entry
+from covseg.segment import Backend, open_backend
+from covseg.storage import Store, entries, open_store
+from workers.score_run import ScoreRun
+
+SAMPLE = 50
+ROW_BYTES = 150  # of a row in Parquet and CSV together, compressed
+
+
+def estimate(settings: ScoreRun) -> dict[str, Any]:
+    """Return counts, bytes, the sample's kinds and refusals, and expected output and compute.
+
+    Raises
+    ------
+    UsageError
+        When nothing matches.
+    """
+    source = open_store(settings.source)
+    source.check()
+    counts, suffixes, sample = _survey(settings, source)
+    if not sample:
+        raise UsageError(f"nothing to score under {settings.source}: no key matches --include {settings.include!r}")
+    measured = _measure(settings, source, sample, counts["films"])
+    return {"dry_run": True, **counts, "suffixes": dict(suffixes), **measured}
+
+
+def _survey(settings: ScoreRun, source: Store) -> tuple[Counter[str], Counter[str], list[Entry]]:
+    """Walk the listing once; return totals, counts by suffix and an even sample."""
+    counts, suffixes = Counter[str](), Counter[str]()
+    sample: list[Entry] = []
+    draw = random.Random(0)  # noqa: S311 - a sample, not a secret
+    chosen = (entry for entry in entries(source) if _matches(entry.key, settings))
+    for entry in itertools.islice(chosen, settings.limit):
+        counts.update(films=1, bytes=entry.size)
+        suffixes[PurePosixPath(entry.key).suffix.lower() or "none"] += 1
+        place = len(sample) if len(sample) < SAMPLE else draw.randrange(counts["films"])
+        if place < SAMPLE:
+            sample[place : place + 1] = [entry]
+    return counts, suffixes, sample
+
+
+def _matches(key: str, settings: ScoreRun) -> bool:
+    return fnmatch.fnmatchcase(key, settings.include) and not fnmatch.fnmatchcase(key, settings.exclude)
+
+
+def _measure(settings: ScoreRun, source: Store, sample: list[Entry], films: int) -> dict[str, Any]:
+    """Score the sample and scale what it took to all films."""
+    folder = open_folder(settings.model)
+    backend = open_backend(folder, settings.backend)
+    corridor = Corridor(folder.card, resolve(folder, backend, settings.batch), key=b"")
+    start = time.process_time()
+    opened = [corridor.open_film(source, entry) for entry in sample]
+    opening_s = time.process_time() - start
+    scored, model_s, finish_s = _score(corridor, backend, [film for film in opened if isinstance(film, Film)])
+    refused = [film.row for film in opened if isinstance(film, Scored)]
+    reasons = Counter(str(row.reason) for row in [*refused, *(one.row for one in scored)] if row.reason)
+    scale = films / len(sample)
+    device = "gpu_s" if "cuda" in backend.name else "model_cpu_s"
+    return {
+        "sampled": len(sample),
+        "kinds": dict(Counter(film.radiograph.kind for film in opened if isinstance(film, Film))),
+        "refusals": dict(reasons),
+        "output_bytes": round(scale * sum(_output_bytes(one, settings) for one in scored) + films * ROW_BYTES),
+        "decode_cpu_s": round(scale * (opening_s + finish_s), 1),
+        device: round(scale * model_s, 1),
+        "backend": backend.name,
+    }
+
+
+def _score(corridor: Corridor, backend: Backend, films: list[Film]) -> tuple[list[Scored], float, float]:
+    """Return the results, the seconds in the model and the CPU-seconds behind it."""
+    clock = time.perf_counter if "cuda" in backend.name else time.process_time
+    timed = _Timed(backend, clock)
+    start = time.process_time()
+    size = corridor.config.batch
+    batches = [films[first : first + size] for first in range(0, len(films), size)]
+    scored = [one for batch in batches for one in corridor.score(timed, batch)]
+    spent = time.process_time() - start
+    return scored, timed.seconds, max(0.0, spent - timed.seconds)
+
+
+class _Timed:
+    """A backend that counts its seconds; the first batch, which warms it up, is run twice."""
+
+    def __init__(self, backend: Backend, clock: Any) -> None:
+        self.name, self.seconds = backend.name, 0.0
+        self._backend, self._clock = backend, clock
+
+    def run(self, films: Any) -> Any:
+        if not self.seconds:
+            self._backend.run(films)
+        start = self._clock()
+        answer = self._backend.run(films)
+        self.seconds += self._clock() - start
+        return answer
+
+
+def _output_bytes(one: Scored, settings: ScoreRun) -> int:
+    size = 0
+    if one.masks and settings.masks != "none":
+        size += len(mask_png(one.masks))
+    if settings.probability and one.prediction and one.film:
+        size += len(probability_png(one.prediction, one.film.geometry))
+    return size
