@@ -12,6 +12,8 @@ import sys
 from cyclopts import App, CycloptsError
 from cyclopts.config import Toml
 
+from covseg.errors import CovsegError, UsageError
+
 # Said before anything heavy is imported: no library of ours calls home.
 QUIET = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
@@ -21,6 +23,7 @@ QUIET = {
 }
 COMMANDS = {
     "predict": "Score a film or a folder in this process: masks, rows and a report.",
+    "score": "Score an archive in a folder or a bucket on Ray; run again to resume.",
     "phantom": "Make chest films with known lungs and infection, for the demo and the tests.",
 }
 
@@ -43,59 +46,59 @@ def version() -> None:
     print(code_version())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command and leave with its exit code."""
+def main() -> None:
+    """Run the command line's command and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Run one command and return its exit code."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in tokens
-    tokens = [token for token in tokens if token != "--debug"]
-    sys.exit(_run(_take_config(tokens), debug))
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    return _call(words, debug)
 
 
-def _take_config(tokens: list[str]) -> list[str]:
+def _take_config(words: list[str]) -> list[str]:
     """Point the app at ``--config FILE`` and take the two words out."""
     app.config = ()
-    if "--config" not in tokens:
-        return tokens
-    place = tokens.index("--config")
-    if place + 1 == len(tokens):
-        _fail("--config wants a file: covseg predict --config covseg.toml", 2)
-    path = tokens[place + 1]
+    if "--config" not in words:
+        return words
+    place = words.index("--config")
+    if place + 1 == len(words):
+        raise UsageError("--config wants a file: covseg predict --config covseg.toml")
+    path = words[place + 1]
     if not os.path.isfile(path):
-        _fail(f"--config {path}: no such file", 2)
+        raise UsageError(f"--config {path}: no such file; wanted a TOML file")
     app.config = Toml(path, must_exist=True, use_commands_as_keys=True)
-    return tokens[:place] + tokens[place + 2 :]
+    return words[:place] + words[place + 2 :]
 
 
-def _run(tokens: list[str], debug: bool) -> int:
-    from covseg.errors import CovsegError
-
+def _call(words: list[str], debug: bool) -> int:
+    as_json = "--json" in words
     try:
-        result = app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+        result = app(_take_config(words), exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return 2
     except CovsegError as error:
         if debug:
             raise
-        return _say(str(error), error.exit_code)
+        return _say(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
-        return _say("interrupted; finished films are kept, run the same command again", 130)
+        return _say("interrupted; finished films are kept, run the same command again", 130, as_json)
     except Exception as error:
         if debug:
             raise
-        return _say(f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", 1)
+        found = f"{type(error).__name__}: {error}"
+        return _say(f"internal error: {found}; run again with --debug and report it", 1, as_json)
     return result if isinstance(result, int) else 0
 
 
-def _say(message: str, code: int) -> int:
-    if "--json" in sys.argv:
+def _say(message: str, code: int, as_json: bool) -> int:
+    if as_json:
         print(json.dumps({"error": message, "exit_code": code}))
     print(f"covseg: {message}", file=sys.stderr)
     return code
-
-
-def _fail(message: str, code: int) -> None:
-    sys.exit(_say(message, code))
 
 
 if __name__ == "__main__":

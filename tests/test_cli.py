@@ -24,9 +24,7 @@ def run(*words: str) -> tuple[int, str, str]:
 
 def here(*words: str) -> int:
     """Run the command in this process."""
-    with pytest.raises(SystemExit) as left:
-        cli.main(list(words))
-    return left.value.code
+    return cli.run(list(words))
 
 
 @pytest.fixture
@@ -78,7 +76,14 @@ def test_one_film_gives_mask_row_table_and_report(film, tmp_path, capsys):
     assert here("predict", str(film), "-o", str(out), "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["scored"] == 1
-    assert {path.name for path in out.iterdir()} == {"masks", "overlays", "rows", "severity.csv", "severity.parquet", "report.html"}
+    assert {path.name for path in out.iterdir()} == {
+        "masks",
+        "overlays",
+        "rows",
+        "severity.csv",
+        "severity.parquet",
+        "report.html",
+    }
 
 
 def test_a_dry_run_writes_nothing(film, tmp_path, capsys):
@@ -90,7 +95,9 @@ def test_a_dry_run_writes_nothing(film, tmp_path, capsys):
 
 def test_a_toml_file_speaks_like_flags_and_flags_win(film, tmp_path, capsys):
     config = tmp_path / "covseg.toml"
-    config.write_text(f'[predict]\nsource = "{film.parent}"\noutput = "{tmp_path / "out"}"\ninclude = "none*"\ndry_run = true\n')
+    config.write_text(
+        f'[predict]\nsource = "{film.parent}"\noutput = "{tmp_path / "out"}"\ninclude = "none*"\ndry_run = true\n'
+    )
     assert here("predict", "--config", str(config)) == 2
     assert "nothing to score" in capsys.readouterr().err
     assert here("predict", "--config", str(config), "--include", "*", "--json") == 0
@@ -127,7 +134,7 @@ class Blocked:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
 from flows import cli
-cli.main(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
+cli.run(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
 """
     environment = {**os.environ, "COVSEG_PROJECT_KEY": "k"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)

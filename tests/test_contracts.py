@@ -15,11 +15,19 @@ def test_the_import_contracts_hold():
 
 def test_only_the_reader_and_the_phantoms_know_dicom():
     root = Path(__file__).resolve().parents[1] / "covseg"
-    naming = {path.relative_to(root).parts[0] for path in root.rglob("*.py") if "import pydicom" in path.read_text() or "from pydicom" in path.read_text()}
+    naming = {
+        path.relative_to(root).parts[0]
+        for path in root.rglob("*.py")
+        if "import pydicom" in path.read_text() or "from pydicom" in path.read_text()
+    }
     assert naming <= {"read", "phantom", "bad_inputs", "bad_inputs.py"}
 
 
 def test_only_storage_knows_buckets():
     root = Path(__file__).resolve().parents[1] / "covseg"
-    naming = {path.relative_to(root).parts[0] for path in root.rglob("*.py") if "import s3fs" in path.read_text() or "import fsspec" in path.read_text()}
+    naming = {
+        path.relative_to(root).parts[0]
+        for path in root.rglob("*.py")
+        if "import s3fs" in path.read_text() or "import fsspec" in path.read_text()
+    }
     assert naming <= {"storage"}

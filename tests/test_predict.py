@@ -81,7 +81,9 @@ def test_parquet_csv_and_row_json_say_the_same(scored):
     text = list(csv.DictReader(io.StringIO(objects["severity.csv"].decode())))
     for record, line, row in zip(parquet, text, rows, strict=True):
         assert record["input_id"] == line["input_id"] == row.input_id
-        assert line["infected_fraction"] == ("" if record["infected_fraction"] is None else str(record["infected_fraction"]))
+        assert line["infected_fraction"] == (
+            "" if record["infected_fraction"] is None else str(record["infected_fraction"])
+        )
         assert line["qc_flags"] == ";".join(record["qc_flags"])
     one = json.loads(objects[f"rows/{rows[0].input_id}.json"])
     assert one["infected_fraction"] == parquet[0]["infected_fraction"]
@@ -146,7 +148,11 @@ def test_the_exported_graph_draws_the_masks_of_the_reference(model_folder, films
         destination = MemoryStore()
         rows = predict(corridor, backend, source, entries(source), destination)
         masks[name] = np.stack(
-            [cv2.imdecode(np.frombuffer(destination.objects[row.mask_uri], np.uint8), 0) for row in rows if row.mask_uri]
+            [
+                cv2.imdecode(np.frombuffer(destination.objects[row.mask_uri], np.uint8), 0)
+                for row in rows
+                if row.mask_uri
+            ]
         )
     for label in (1, 2):
         one, other = masks["torch"] >= label, masks["onnx"] >= label

@@ -99,7 +99,9 @@ def test_sides_and_zones_add_up_to_the_whole(seed, share):
 
 def test_flags_come_from_the_closed_set_in_its_order():
     masks = replace(lungs(), merged=True, outside_share=0.9)
-    flags = qc_flags(measure(masks), radiograph(kind="png", pixel_spacing_mm=None), FlagLimits(), ("rotated", "inverted"))
+    flags = qc_flags(
+        measure(masks), radiograph(kind="png", pixel_spacing_mm=None), FlagLimits(), ("rotated", "inverted")
+    )
     assert flags == tuple(flag for flag in QC_FLAGS if flag in flags)
     assert set(flags) == {
         "inverted", "rotated", "merged_lungs", "infection_outside_lung", "laterality_unverified", "missing_spacing",
@@ -108,5 +110,7 @@ def test_flags_come_from_the_closed_set_in_its_order():
 
 def test_a_flat_film_and_a_small_lung_are_flagged():
     flat = radiograph(pixels=np.full((100, 100), 0.5, np.float32))
-    flags = qc_flags(measure(lungs()), flat, FlagLimits(lung_area_fraction=(0.5, 0.6), lung_ratio_right_left=(0.9, 1.1)))
+    flags = qc_flags(
+        measure(lungs()), flat, FlagLimits(lung_area_fraction=(0.5, 0.6), lung_ratio_right_left=(0.9, 1.1))
+    )
     assert flags == ("lung_area_out_of_range", "lung_ratio_out_of_range", "low_contrast")

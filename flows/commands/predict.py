@@ -33,6 +33,7 @@ class PredictConfig(BaseModel):
     batch: int = Field(4, ge=1, le=64, description="Films a forward pass.")
     streams: int | None = Field(None, ge=1, description="Batches side by side, one CPU thread each; default: all.")
     overlay: bool = Field(True, description="Write an overlay PNG per film.")
+    pictures: bool = Field(True, description="Draw thumbnails into the report.")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per film.")
     dry_run: bool = Field(False, description="Say what would be scored, and stop.")
     json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the summary as JSON.")
@@ -86,7 +87,7 @@ def _score(config: PredictConfig, source, chosen: list[Entry]) -> list[Row]:
     backend = open_backend(folder, config.backend)
     corridor = Corridor(folder.card, resolve(folder, backend, config.batch))
     streams = config.streams or len(os.sched_getaffinity(0))
-    outputs = Outputs(overlay=config.overlay, probability=config.probability)
+    outputs = Outputs(config.overlay, config.probability, config.pictures)
     return predict(
         corridor, backend, source, chosen, LocalStore(config.output), outputs, _progress(len(chosen)), streams
     )

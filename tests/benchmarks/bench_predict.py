@@ -1,0 +1,158 @@
+"""What a film costs: the model alone, the corridor, and the loop a user would write instead.
+
+Every figure is measured in one run, in processes of their own, as CPU-seconds (user + system) and wall seconds per film; the cost of starting (imports, model) is measured with one film
+and taken off. Ratios travel, absolute figures do not.
+
+Run: ``python -m tests.benchmarks.bench_predict [--films 600] [--sizes 1024 256]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+NAIVE = """
+import csv, sys
+from pathlib import Path
+import cv2, numpy as np, torch
+from covseg.models.folder import open_folder
+from covseg.models.network import load
+source, out = Path(sys.argv[1]), Path(sys.argv[2])
+out.mkdir(parents=True, exist_ok=True)
+torch.set_num_threads(int(sys.argv[3]))
+network = load(open_folder())
+with (out / "rows.csv").open("w") as file:
+    rows = csv.writer(file)
+    for path in sorted(source.iterdir()):
+        film = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        small = cv2.resize(film, (256, 256), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        small = (small - small.mean()) / small.std()
+        with torch.no_grad():
+            logits, _ = network(torch.from_numpy(small)[None, None])
+        lung, infection = (cv2.resize(p, film.shape[::-1]) > 0.5 for p in logits.sigmoid()[0].numpy())
+        label_map = lung.astype(np.uint8) + (lung & infection)
+        cv2.imwrite(str(out / path.name), label_map)
+        rows.writerow([path.name, (lung & infection).sum() / max(lung.sum(), 1)])
+        file.flush()
+"""
+FLOOR = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from covseg.models.folder import open_folder
+from covseg.segment import open_backend
+count, name, streams = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+folder = open_folder()
+backend = open_backend(folder, name)
+batch = np.random.default_rng(0).standard_normal((4, folder.card.size, folder.card.size)).astype(np.float32)
+with ThreadPoolExecutor(streams) as pool:
+    list(pool.map(lambda _: backend.run(batch), range(count // 4)))
+"""
+
+
+def run(words: list[str], cores: int) -> tuple[float, float, float]:
+    """Run a process on `cores` cores; return CPU-seconds, wall seconds, peak RSS in MB."""
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, *words], stdout=said, stderr=said, preexec_fn=lambda: os.sched_setaffinity(0, allowed)
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            said.seek(0)
+            raise RuntimeError(said.read().decode())
+    return used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss / 1024
+
+
+def cost(make: Callable[[int], list[str]], films: int, cores: int) -> dict[str, float]:
+    """Measure a command at `films` films and at 4, and return the marginal cost of a film."""
+    few, many = (run(make(count), cores) for count in (4, films))
+    marginal = films - 4
+    return {
+        "cpu_ms": 1e3 * (many[0] - few[0]) / marginal,
+        "wall_ms": 1e3 * (many[1] - few[1]) / marginal,
+        "start_cpu_s": few[0],
+        "peak_mb": many[2],
+        "peak_mb_of_4": few[2],
+    }
+
+
+def write_films(folder: Path, count: int, size: int) -> None:
+    """Write `count` 8-bit PNG phantoms; 60 are drawn, the others are their shifted copies."""
+    import cv2
+
+    from covseg.phantom import make_phantom
+
+    folder.mkdir(parents=True)
+    drawn = [(make_phantom(seed, size, size).pixels // 16).astype(np.uint8) for seed in range(min(count, 60))]
+    for number in range(count):
+        film = np.roll(drawn[number % len(drawn)], number // len(drawn), axis=0)
+        cv2.imwrite(str(folder / f"{number:05d}.png"), film)
+
+
+def measure(root: Path, films: int, size: int) -> dict[str, dict[str, float]]:
+    """Measure every way of scoring `films` films of `size` x `size`."""
+    folders = {}
+    for count in (4, films):
+        folders[count] = root / f"{size}-{count}"
+        write_films(folders[count], count, size)
+    out = str(root / "out")
+
+    def predict(count: int, *words: str) -> list[str]:
+        return ["-m", "flows.cli", "predict", str(folders[count]), "-o", out, *words]
+
+    ways = {
+        "model only, torch, 1 core": (lambda n: ["-c", FLOOR, str(n), "torch", "1"], 1),
+        "model only, onnx, 1 core": (lambda n: ["-c", FLOOR, str(n), "onnx", "1"], 1),
+        "model only, onnx, 2 cores": (lambda n: ["-c", FLOOR, str(n), "onnx", "2"], 2),
+        "naive loop, torch, 1 core": (lambda n: ["-c", NAIVE, str(folders[n]), out + "-naive", "1"], 1),
+        "naive loop, torch, 2 cores": (lambda n: ["-c", NAIVE, str(folders[n]), out + "-naive", "2"], 2),
+        "predict, no pictures, 1 core": (lambda n: predict(n, "--no-overlay", "--no-pictures", "--streams", "1"), 1),
+        "predict, no pictures, 2 cores": (lambda n: predict(n, "--no-overlay", "--no-pictures", "--streams", "2"), 2),
+        "predict, all, 2 cores": (lambda n: predict(n, "--streams", "2"), 2),
+    }
+    table = {}
+    for name, (make, cores) in ways.items():
+        table[name] = cost(make, films, cores)
+        print(
+            f"{size:>6}  {name:<32}" + "".join(f"{key} {value:8.2f}  " for key, value in table[name].items()),
+            flush=True,
+        )
+    return table
+
+
+def main() -> None:
+    """Measure, print, and leave the figures as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--films", type=int, default=600)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 256])
+    parser.add_argument("--json", type=Path)
+    flags = parser.parse_args()
+    figures = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for size in flags.sizes:
+            table = figures[size] = measure(Path(scratch), flags.films, size)
+            floor, ours = table["model only, onnx, 1 core"], table["predict, no pictures, 1 core"]
+            naive, both = table["naive loop, torch, 2 cores"], table["predict, no pictures, 2 cores"]
+            print(f"{size:>6}  everything but the model: {ours['cpu_ms'] - floor['cpu_ms']:.1f} CPU-ms a film")
+            print(
+                f"{size:>6}  against the naive loop: x {naive['wall_ms'] / both['wall_ms']:.2f} wall on 2 cores, "
+                f"x {table['naive loop, torch, 1 core']['cpu_ms'] / ours['cpu_ms']:.2f} CPU on 1"
+            )
+            print(f"{size:>6}  1 -> 2 cores: x {ours['wall_ms'] / both['wall_ms']:.2f}")
+    if flags.json:
+        flags.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
