@@ -66,7 +66,7 @@ def make_exposure(rng: np.random.Generator) -> Exposure:
     """Draw how a film was taken."""
     return Exposure(
         shoulder=rng.uniform(0.6, 2.0),
-        gamma=rng.uniform(1.15, 1.7),
+        gamma=rng.uniform(1.25, 1.8),
         black=rng.uniform(0.5, 2.5),
         white=rng.uniform(98.0, 99.8),
         headroom=rng.uniform(1.0, 1.12),

@@ -149,8 +149,8 @@ def _lungs(canvas: _Canvas, opacity: Field, rng: np.random.Generator) -> Field:
     air = _air(canvas)
     filled = cv2.resize(opacity, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR)
     mottle = np.clip(1 + 0.12 * canvas.grain(rng, 30) + 0.08 * canvas.grain(rng, 70), 0.5, 1.5)
-    parenchyma = np.maximum(1 + 0.07 * canvas.grain(rng, 24) + 0.05 * canvas.grain(rng, 60), 0.5)
-    vessels = (0.22 + 0.07 * filled) * canvas.lines("vessel", 0.006) * (0.25 + air)
+    parenchyma = 1 + 0.02 * canvas.grain(rng, 24) + 0.012 * canvas.grain(rng, 60)
+    vessels = (0.16 + 0.06 * filled) * canvas.lines("vessel", 0.006) * (0.25 + air)
     return air * (0.6 * filled * mottle - parenchyma) + vessels
 
 
@@ -159,7 +159,7 @@ def _air(canvas: _Canvas) -> Field:
     masks = lung_masks(canvas.anatomy, canvas.height, canvas.width)
     lung = masks["right"] | masks["left"]
     inside = cv2.distanceTransform(lung, cv2.DIST_L2, 3)
-    return blurred(lung * (1 - 0.5 * np.exp(-inside / np.float32(0.12 * canvas.unit))), 0.012 * canvas.unit)
+    return blurred(lung * (1 - 0.4 * np.exp(-inside / np.float32(0.12 * canvas.unit))), 0.012 * canvas.unit)
 
 
 def _thickness(mask: Mask, reach: float) -> Field:
