@@ -8,6 +8,7 @@ n, and null (a film without lungs, a refused file) is never counted as 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +27,12 @@ IDENTITY = {
     "zone_method": "Zone method",
 }
 SIDES, LEVELS = ("right", "left"), ("upper", "middle", "lower")
-MEASURED = [*words.SCALES, *(f"infected_fraction_{side}_{level}" for level in LEVELS for side in SIDES), "grade", "qc_flags"]
+MEASURED = [
+    *words.SCALES,
+    *(f"infected_fraction_{side}_{level}" for level in LEVELS for side in SIDES),
+    "grade",
+    "qc_flags",
+]
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,9 @@ def summarise(table: pa.Table) -> Cohort:
         flagged=_true(_asks_for_a_look(scored["qc_flags"])),
         noted=_true(pc.greater(pc.list_value_length(scored["qc_flags"]), 0)),
         statuses=_bars(_counts(table["status"]), len(table), words.STATUSES),
-        grades=_bars(_counts(scored["grade"].drop_null()), len(fraction), _edges(identity["Grade table"]), keep_empty=True),
+        grades=_bars(
+            _counts(scored["grade"].drop_null()), len(fraction), _edges(identity["Grade table"]), keep_empty=True
+        ),
         flags=_bars(_counts(pc.list_flatten(scored["qc_flags"])), len(scored), words.FLAGS),
         histogram=_histogram(fraction),
         scales=[_scale(name, scored[name]) for name in words.SCALES],
@@ -190,10 +198,10 @@ def _histogram(fraction: pa.ChunkedArray) -> list[Bar]:
     above = fraction.filter(pc.greater(fraction, 0))
     # Rounded first: 0.15 * 20 is 3.0000000000000004 at best and 2.9999999999999996 at worst.
     bins = pc.min_element_wise(pc.floor(pc.round(pc.multiply(above, BINS), ndigits=9)), BINS - 1)
-    counts = _counts(pc.cast(bins, pa.int32()))
+    counts = {str(number): count for number, count in _counts(pc.cast(bins, pa.int32())).items()}
     edges = [round(100 * number / BINS) for number in range(BINS + 1)]
-    names = [f"{low} to {'' if high == 100 else 'under '}{high} %" for low, high in zip(edges, edges[1:], strict=False)]
-    return [Bar(name, counts.get(number, 0), len(fraction)) for number, name in enumerate(names)]
+    names = [f"{low} to {'' if high == 100 else 'under '}{high} %" for low, high in pairwise(edges)]
+    return [Bar(name, counts.get(str(number), 0), len(fraction)) for number, name in enumerate(names)]
 
 
 def _scale(name: str, column: pa.ChunkedArray) -> Scale:
@@ -213,8 +221,10 @@ def _refusals(table: pa.Table) -> list[Refusal]:
     refused = table.select(["input_id", "status", "reason"]).filter(pc.not_equal(table["status"], "scored"))
     groups = refused.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
     order = list(words.REASONS)
-    groups.sort(key=lambda group: (order.index(group["reason"]) if group["reason"] in order else len(order), str(group)))
-    return [_refusal(refused, group, len(refused)) for group in groups]
+    groups.sort(
+        key=lambda group: (order.index(group["reason"]) if group["reason"] in order else len(order), str(group))
+    )
+    return [_refusal(refused, group, len(table)) for group in groups]
 
 
 def _refusal(refused: pa.Table, group: dict[str, str | int], total: int) -> Refusal:
@@ -222,4 +232,6 @@ def _refusal(refused: pa.Table, group: dict[str, str | int], total: int) -> Refu
     chosen = pc.and_(pc.equal(refused["status"], status), pc.equal(refused["reason"], reason))
     ids = refused.filter(chosen)
     first = ids.take(pc.select_k_unstable(ids, IDS_SHOWN, [("input_id", "ascending")]))["input_id"].to_pylist()
-    return Refusal(Bar(str(reason), int(count), total, words.REASONS.get(str(reason), words.UNKNOWN)), str(status), first)
+    return Refusal(
+        Bar(str(reason), int(count), total, words.REASONS.get(str(reason), words.UNKNOWN)), str(status), first
+    )

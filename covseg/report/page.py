@@ -14,37 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from covseg.report import words
-from covseg.report.cohort import Cohort, summarise
+from covseg.report.cohort import summarise
 from covseg.report.pictures import Picture
 from covseg.report.selection import COLUMNS, Selection, select
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 PRINTED_ROWS, PRINTED_PICTURES = 60, 20
-
-
-def render(table: pa.Table, pictures: list[Picture]) -> bytes:
-    """Return the report as UTF-8 HTML.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        In `covseg.table.SCHEMA`, of any length; the source key is neither needed nor shown.
-    pictures : list of Picture
-        At most 500, in the order shown.
-    """
-    style, script = _part("report.css"), _part("report.js")
-    cohort, selection = summarise(table), select(table)
-    page = _environment().get_template("report.html.j2").render(
-        style=Markup(style), script=Markup(script), policy=_policy(style, script),  # noqa: S704 - our own files
-        cohort=cohort, selection=selection, pictures=_pictured(pictures, selection), data=_data(selection),
-        words=words, printed_rows=PRINTED_ROWS, printed_pictures=PRINTED_PICTURES,
-    )  # fmt: skip
-    return page.encode()
-
-
 # Columns of the large view of one film: label and kind, in reading order. The six zones stand in a table of their own.
 DETAILS = {
     "infected_fraction_right": ("Right lung", "percent"),
@@ -71,6 +48,26 @@ DETAILS = {
     "duplicate_of": ("Same content as", "text"),
     "mask_uri": ("Mask file", "text"),
 }
+
+
+def render(table: pa.Table, pictures: list[Picture]) -> bytes:
+    """Return the report as UTF-8 HTML.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        In `covseg.table.SCHEMA`, of any length; the source key is neither needed nor shown.
+    pictures : list of Picture
+        At most 500, in the order shown.
+    """
+    style, script = _part("report.css"), _part("report.js")
+    cohort, selection = summarise(table), select(table)
+    page = _environment().get_template("report.html.j2").render(
+        style=style, script=script, policy=_policy(style, script),
+        cohort=cohort, selection=selection, pictures=_pictured(pictures, selection), data=_data(selection),
+        words=words, printed_rows=PRINTED_ROWS, printed_pictures=PRINTED_PICTURES,
+    )  # fmt: skip
+    return page.encode()
 
 
 def _data(selection: Selection) -> dict[str, Any]:
@@ -101,7 +98,8 @@ def _part(name: str) -> str:
 def _policy(style: str, script: str) -> str:
     """Return the content security policy: this style, this script, pictures inside the page, nothing else."""
     own = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (style, script)]
-    return f"default-src 'none'; img-src data:; style-src {own[0]}; script-src {own[1]}; base-uri 'none'; form-action 'none'"
+    ours = f"style-src {own[0]}; script-src {own[1]}; img-src data:"
+    return f"default-src 'none'; {ours}; base-uri 'none'; form-action 'none'"
 
 
 def _environment() -> Environment:
@@ -109,7 +107,9 @@ def _environment() -> Environment:
         loader=PackageLoader("covseg.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "count": "{:,}".format, "number": number, "short": short, "spoken": spoken}
+    environment.filters |= {
+        "percent": percent, "number": number, "count": "{:,}".format, "brief": brief, "short": short, "spoken": spoken,
+    }  # fmt: skip
     return environment
 
 
@@ -125,7 +125,7 @@ def percent(fraction: float | None) -> str:
         return "–"
     if 0 < fraction < 0.0005:
         return f"<0.1{NARROW}%"
-    return f"{100 * fraction:.1f}".removesuffix(".0") + f"{NARROW}%"
+    return f"{100 * fraction:.{0 if fraction in (0, 1) else 1}f}{NARROW}%"
 
 
 def number(value: float | None) -> str:
@@ -137,6 +137,19 @@ def number(value: float | None) -> str:
     ['3', '3', '0.61', '–']
     """
     return "–" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def brief(count: int) -> str:
+    """Write a count in at most five characters, for the bars of a chart.
+
+    Examples
+    --------
+    >>> [brief(count) for count in (7, 9_999, 12_345, 2_500_000)]
+    ['7', '9,999', '12k', '2.5M']
+    """
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1e3:.0f}k" if count < 999_500 else f"{count / 1e6:.1f}M"
 
 
 def short(name: str) -> str:

@@ -93,7 +93,9 @@ def _palette() -> tuple[bytes, bytes]:
     """Colours (RGB) and opacities of the probability levels: clear, yellow, orange, magenta."""
     stops = [0.0, 0.35, 0.65, 1.0]
     level = np.linspace(0, 1, LEVELS)
-    colour = [np.interp(level, stops, channel) for channel in ([255, 255, 250, 190], [240, 220, 130, 24], [170, 90, 50, 93])]
+    colour = [
+        np.interp(level, stops, channel) for channel in ([255, 255, 250, 190], [240, 220, 130, 24], [170, 90, 50, 93])
+    ]
     opacity = np.interp(level, [0.0, 0.1, 1.0], [0, 0, 205])
     return np.stack(colour, axis=1).round().astype(np.uint8).tobytes(), opacity.round().astype(np.uint8).tobytes()
 
@@ -153,7 +155,8 @@ class Gallery:
         """Show one film to the gallery; it is drawn only when it is kept."""
         draw = -int.from_bytes(input_id.encode())
         ranks = {"worst": -1.0 if infected_fraction is None else infected_fraction, "sample": 0.0}
-        if any([self._push(shelf, (rank, draw, input_id)) for shelf, rank in ranks.items()]):
+        kept = [self._push(shelf, (rank, draw, input_id)) for shelf, rank in ranks.items()]
+        if any(kept):
             self._pictures[input_id] = picture(input_id, pixels, masks, probability)
             self._forget()
 

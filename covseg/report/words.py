@@ -11,14 +11,17 @@ UNKNOWN = "Not described in this version of the report; see the documentation of
 STATUSES = {
     "scored": "Has a mask and a row of numbers.",
     "out_of_scope": "Nothing is wrong with the file, but it is not a frontal chest radiograph.",
-    "quarantined": "Something is wrong with the file, or with the model's answer to it.",
+    "quarantined": "Something is wrong with the file, or with the model’s answer to it.",
     "changed": "The file changed between planning and reading.",
     "missing": "The file was planned, but gone when it was read.",
     "failed_transient": "Storage did not answer in time; scoring again may succeed.",
 }
 
 REASONS = {
-    "not_an_image": "The content is not an image: text, a directory file, a DICOM object without a picture. Judged by content, not by name.",
+    "not_an_image": (
+        "The content is not an image: text, a directory file, a DICOM object without a picture. Judged by "
+        "content, not by name."
+    ),
     "not_radiograph": "An image, but not a radiograph: a mask, a CT slice, a photograph.",
     "not_frontal_chest": "A radiograph, but not a frontal view of the chest: a lateral view, another part of the body.",
     "multi_frame": "Several frames in one file; a chest radiograph has one.",
@@ -50,12 +53,19 @@ FLAGS = {
     "one_lung_only": "Only one lung was found, or nearly so.",
     "merged_lungs": "The two lung masks touched and were split at the midline; right and left are approximate.",
     "lung_area_out_of_range": "The lung area is unusually small or large for the film.",
-    "lung_ratio_out_of_range": "The right and left lung differ unusually in area. Dense disease can fall out of the lung mask: the fraction may be too low.",
-    "infection_outside_lung": "Much of what the model marked lay outside the lung mask and was cut off: the fraction may be too low.",
+    "lung_ratio_out_of_range": (
+        "The right and left lung differ unusually in area. Dense disease can fall out of the lung mask: the "
+        "fraction may be too low."
+    ),
+    "infection_outside_lung": (
+        "Much of what the model marked lay outside the lung mask and was cut off: the fraction may be too low."
+    ),
     "low_contrast": "The film has little contrast.",
     "out_of_distribution": "The film is unlike those that the model was tuned on.",
     "ensemble_disagreement": "The models of the ensemble disagree on this film.",
-    "laterality_unverified": "The file does not say which side is right; the patient's right is taken to be on the left of the image.",
+    "laterality_unverified": (
+        "The file does not say which side is right; the patient’s right is taken to be on the left of the image."
+    ),
     "duplicate_content": "The same bytes appear under another input of this cohort.",
     "missing_spacing": "The file gives no usable pixel spacing, so no area in mm² is reported.",
 }
@@ -79,12 +89,17 @@ GRADE = (
 SCALES = {
     "infected_fraction": (
         "Infected fraction",
-        "Share of the lung area on the film that the model marked as infected, 0 to 100 %. Projected area, never volume.",
+        (
+            "Share of the lung area on the film that the model marked as infected, 0 to 100 %. Projected area, "
+            "never volume."
+        ),
     ),
     "extent_0_8": (
         "Extent, 0 to 8",
-        "Each lung scores 0 (none), 1 (under 25 %), 2 (25 to under 50 %), 3 (50 to 75 %) or 4 (above 75 % of its area); "
-        "the two are added. Extent only, not density (Wong et al. 2020).",
+        (
+            "Each lung scores 0 (none), 1 (under 25 %), 2 (25 to under 50 %), 3 (50 to 75 %) or 4 (above 75 % of "
+            "its area); the two are added. Extent only, not density (Wong et al. 2020)."
+        ),
     ),
     "zones_extent_0_24": (
         "Zone extent, 0 to 24",
@@ -96,24 +111,48 @@ SCALES = {
     ),
     "infection_probability": (
         "Infection probability",
-        "The model's estimate, 0 to 1, that the film shows any infection at all. It is about the film as a whole, not about a pixel.",
+        (
+            "The model’s estimate, 0 to 1, that the film shows any infection at all. It is about the film as a "
+            "whole, not about a pixel."
+        ),
     ),
 }
 
 ZERO = (
     "An infected fraction of 0 % means that the model marked no pixel on the film. It does not mean clear lungs. "
     "In the training data (COVID-QU-Ex), films with non-COVID pneumonia are labelled EMPTY, exactly like normal films, "
-    "and a film's class follows the source of its image. So the model was taught to leave other pneumonias unmarked, "
+    "and a film’s class follows the source of its image. So the model was taught to leave other pneumonias unmarked, "
     "and it may in part recognise where an image came from."
 )
 
 LIMITS = (
-    ("Resolution", "The training films are 256 × 256 pixels and the model has seen nothing finer. Small or faint findings can be lost, however large the source film is."),
-    ("One data set", "Trained and tuned on COVID-QU-Ex alone. How well the model does on another hospital's films is not known until it is measured there."),
-    ("Class follows source", "In that data set, COVID-19, other pneumonia and normal films come from different collections. A model can use traces of the collection instead of the disease."),
-    ("No patient identifiers", "The data set does not say which films belong to one patient, so films of one patient may be in both training and validation, and measured quality may be too good."),
-    ("A second reader", "Radiologists who outlined 49 of these films again agreed with the reference masks at a mean Dice of .64. The reference is one opinion; an agreement far above that is agreement with that opinion."),
-    ("Area, not volume", "A radiograph is a projection. The fraction is projected area inside the visible lung; disease behind the heart or below the diaphragm is not counted, and it is never a volume."),
-    ("Dense disease", "Dense consolidation can fall out of the lung mask, so that the fraction can be too low in the sickest. The flags on lung area, ratio and infection outside the lung point to such films."),
+    ("Resolution", (
+        "The training films are 256 × 256 pixels and the model has seen nothing finer. Small or faint findings "
+        "can be lost, however large the source film is."
+    )),
+    ("One data set", (
+        "Trained and tuned on COVID-QU-Ex alone. How well the model does on another hospital’s films is not known"
+        " until it is measured there."
+    )),
+    ("Class follows source", (
+        "In that data set, COVID-19, other pneumonia and normal films come from different collections. A model "
+        "can use traces of the collection instead of the disease."
+    )),
+    ("No patient identifiers", (
+        "The data set does not say which films belong to one patient, so films of one patient may be in both "
+        "training and validation, and measured quality may be too good."
+    )),
+    ("A second reader", (
+        "Radiologists who outlined 49 of these films again agreed with the reference masks at a mean Dice of .64."
+        " The reference is one opinion; an agreement far above that is agreement with that opinion."
+    )),
+    ("Area, not volume", (
+        "A radiograph is a projection. The fraction is projected area inside the visible lung; disease behind the"
+        " heart or below the diaphragm is not counted, and it is never a volume."
+    )),
+    ("Dense disease", (
+        "Dense consolidation can fall out of the lung mask, so that the fraction can be too low in the sickest. "
+        "The flags on lung area, ratio and infection outside the lung point to such films."
+    )),
     ("Extent only", "A binary mask supports extent. It says nothing of density, opacity type or cause."),
 )  # fmt: skip

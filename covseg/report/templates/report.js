@@ -24,7 +24,7 @@
     items[to].focus();
   };
   const perLine = () => {
-    const tops = buttons(tiles).map((button) => button.offsetTop);
+    const tops = tiles.filter((tile) => !tile.hidden).map((tile) => tile.offsetTop);
     return Math.max(1, tops.filter((top) => top === tops[0]).length);
   };
 
@@ -79,7 +79,7 @@
   const make = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: name ?? "" });
   const write = (kind, found) => {
     if (found === null) return "–";
-    if (kind === "percent") return found > 0 && found < 0.0005 ? "<0.1\u202f%" : `${Number((100 * found).toFixed(1))}\u202f%`;
+    if (kind === "percent") return found > 0 && found < 0.0005 ? "<0.1\u202f%" : `${(100 * found).toFixed(found === 0 || found === 1 ? 0 : 1)}\u202f%`;
     return typeof found === "number" ? String(Number(found.toFixed(2))) : String(found);
   };
   const zones = (row) => {
