@@ -6,7 +6,15 @@ files, folders and buckets. Importing this package touches nothing and loads no 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from typing import TYPE_CHECKING
+
+# python-gdcm, which pydicom loads, brings a zlib of its own. A system libz loaded after it binds to that one's
+# functions, and the next user of libz (OpenCV or Pillow writing a PNG) dies of a double free. Loaded before, it does
+# not. A program that imports pydicom before covseg must load libz, Pillow or OpenCV first itself.
+with contextlib.suppress(OSError):
+    ctypes.CDLL("libz.so.1")
 
 if TYPE_CHECKING:
     from covseg.api import Model
