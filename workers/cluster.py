@@ -21,6 +21,8 @@ from ray._raylet import Config  # type: ignore[attr-defined]
 from covseg.errors import EnvironmentFailed
 
 OBJECT_STORE_BYTES = 512 * 1024**2  # batches in flight take some MB; Ray would take 30 % of the memory
+STARTS = 3  # a loaded machine misses Ray's fixed 30 s
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 @dataclass(frozen=True)
@@ -70,28 +72,37 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
 
 def _start(address: str, cpus: int) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address == "local":
-            if "RAY_AUTH_MODE" not in os.environ:
-                os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-                Config.initialize("")  # Ray read the mode when it was imported
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
+    for remaining in reversed(range(STARTS if address == "local" else 1)):
+        try:
+            _start_here(cpus) if address == "local" else _join(address)
+        except Exception as error:  # a start that took too long is a bare Exception of Ray
+            ray.shutdown()
+            if not remaining:
+                raise EnvironmentFailed(
+                    f"no Ray cluster at {address!r} ({error}): check RAY_ADDRESS and RAY_AUTH_MODE, "
+                    "or unset both to start one here"
+                ) from error
         else:
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
-        raise EnvironmentFailed(
-            f"no Ray cluster at {address!r} ({error}): check RAY_ADDRESS and RAY_AUTH_MODE, "
-            "or unset both to start one here"
-        ) from error
+            return
+
+
+def _start_here(cpus: int) -> None:
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        Config.initialize("")  # Ray read the mode when it was imported
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        **QUIET,
+    )
+
+
+def _join(address: str) -> None:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(address=address, **QUIET)
 
 
 @contextlib.contextmanager
