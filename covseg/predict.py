@@ -109,7 +109,7 @@ class Corridor:
         try:
             if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
                 raise RadiographRefused(Reason.NONFINITE_LOGITS, "segment", "the model returned NaN or infinity")
-            score, flags = gate(film.radiograph, prediction, self.card.gate)
+            score, flags = gate(film.model_pixels, prediction, self.card.gate)
         except RadiographRefused as refusal:
             return self.refuse(film.entry, refusal, film.radiograph.sha256)
         prediction = replace(

@@ -10,12 +10,16 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from covseg.errors import ModelRefused
 
 DEFAULT = Path(__file__).parent / "default"
-WEIGHTS, CARD = "weights.safetensors", "covseg.json"
+WEIGHTS, CARD, GATE = "weights.safetensors", "covseg.json", "gate.safetensors"
 
 
 class _Frozen(BaseModel):
@@ -45,14 +49,25 @@ class FlagLimits(_Frozen):
     one_lung_share: float = 0.05
     infection_outside_lung: float = 0.2
     contrast: float = 0.08
-    out_of_distribution: float = float("inf")
 
 
 class GateLimits(_Frozen):
-    """Parameters of the frontal-chest gate; see ``covseg/gate.py``."""
+    """Parameters of the frontal-chest gate; see ``covseg/gate.py``. Quantiles of Val."""
 
-    arrays: str | None = Field(None, description="safetensors file of the gate, beside the weights")
-    refuse_above: float = float("inf")
+    arrays_sha256: str = Field(description=f"of {GATE}, beside the weights")
+    weights_sha256: str = Field(description="of the weights that the gate was fitted to; others need another fit")
+    refuse_above: float = Field(description="a film with a higher score is refused")
+    flag_above: float = Field(description="a film with a higher score is flagged out_of_distribution")
+    _numbers: dict[str, NDArray[np.float32]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def numbers(self) -> dict[str, NDArray[np.float32]]:
+        """The arrays, once `open_folder` has read them; they travel with a pickled card."""
+        return self._numbers
+
+    def __eq__(self, other: object) -> bool:
+        """Compare fields only: the digest stands for the arrays."""
+        return isinstance(other, GateLimits) and self.model_dump() == other.model_dump()
 
 
 class ModelCard(_Frozen):
@@ -66,7 +81,7 @@ class ModelCard(_Frozen):
     labels: tuple[str, ...] = ("lung", "infection")
     thresholds: Thresholds = Thresholds()
     flags: FlagLimits = FlagLimits()
-    gate: GateLimits = GateLimits()
+    gate: GateLimits | None = Field(None, description="None lets every film pass, without a score")
     presence_source: str = "image-level head, sigmoid"
     weights_sha256: str
     training: dict[str, Any] = {}
@@ -113,10 +128,34 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ModelRefused(f"{path / CARD}: {where}: {first['msg']}; mend the file or pull the model again") from error
-    found = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
-    if found != card.weights_sha256:
-        raise ModelRefused(
-            f"{path / WEIGHTS} has sha256 {found[:16]}..., {CARD} names {card.weights_sha256[:16]}...: "
-            "the weights were changed or cut short; pull the model again"
-        )
+    _checked(path, WEIGHTS, card.weights_sha256)
+    if card.gate is not None:
+        _fill_gate(path, card, card.gate)
     return ModelFolder(path=path, card=card)
+
+
+def _checked(path: Path, name: str, wanted: str) -> bytes:
+    """Read a file of the folder whose digest must be the one that the card names."""
+    if not (path / name).is_file():
+        raise ModelRefused(f"no {name} in model folder {path}, though its {CARD} names one; pull the model again")
+    data = (path / name).read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != wanted:
+        raise ModelRefused(
+            f"{path / name} has sha256 {found[:16]}..., {CARD} names {wanted[:16]}...: "
+            "the file was changed or cut short; pull the model again"
+        )
+    return data
+
+
+def _fill_gate(path: Path, card: ModelCard, limits: GateLimits) -> None:
+    """Read the gate's arrays into the card's limits."""
+    if limits.weights_sha256 != card.weights_sha256:
+        raise ModelRefused(
+            f"the gate in {path / CARD} was fitted to weights {limits.weights_sha256[:16]}..., the model has "
+            f"{card.weights_sha256[:16]}...; fit it again: python -m covseg.training.gate --data ROOT --model {path}"
+        )
+    try:
+        limits.numbers.update(load(_checked(path, GATE, limits.arrays_sha256)))
+    except SafetensorError as error:
+        raise ModelRefused(f"{path / GATE} cannot be read: {error}; fit the gate again") from error
