@@ -10,13 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
 from covseg.errors import UsageError
-from covseg.records import Entry, Row
+
+if TYPE_CHECKING:  # numpy would triple the time of --help
+    from covseg.records import Entry, Row
+    from covseg.storage import Store
 
 
 class PredictConfig(BaseModel):
@@ -35,6 +38,7 @@ class PredictConfig(BaseModel):
     overlay: bool = Field(True, description="Write an overlay PNG per film.")
     pictures: bool = Field(True, description="Draw thumbnails into the report.")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per film.")
+    max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined films above which we exit with 3.")
     dry_run: bool = Field(False, description="Say what would be scored, and stop.")
     json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the summary as JSON.")
 
@@ -52,14 +56,17 @@ def predict(config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
         return _tell(config, {"films": len(chosen), "bytes": sum(entry.size for entry in chosen), "dry_run": True})
     rows = _score(config, source, chosen)
     statuses = Counter(str(row.status) for row in rows)
-    reasons = Counter(str(row.reason) for row in rows if row.reason)
-    return _tell(
-        config,
-        {
-            "films": len(rows), **statuses, "reasons": dict(reasons),
-            "report": str(config.output / "report.html"), "table": str(config.output / "severity.csv"),
-        },
-    )  # fmt: skip
+    share = statuses["quarantined"] / max(statuses["scored"] + statuses["quarantined"], 1)
+    summary: dict[str, Any] = {"films": len(rows), **statuses}
+    summary["reasons"] = dict(sorted(Counter(str(row.reason) for row in rows if row.reason).items()))
+    summary["accepted"] = share <= config.max_failed
+    summary["report"], summary["table"] = str(config.output / "report.html"), str(config.output / "severity.csv")
+    _tell(config, summary)
+    if summary["accepted"]:
+        return 0
+    message = f"not accepted: {share:.0%} of the films are quarantined, --max-failed allows {config.max_failed:.0%}"
+    print(f"covseg: {message}", file=sys.stderr)
+    return 3
 
 
 def _source(path: Path) -> tuple[Path, str | None]:
@@ -77,7 +84,7 @@ def _wanted(key: str, config: PredictConfig, only: str | None) -> bool:
     return fnmatch.fnmatchcase(key, config.include) and not fnmatch.fnmatchcase(key, config.exclude)
 
 
-def _score(config: PredictConfig, source, chosen: list[Entry]) -> list[Row]:
+def _score(config: PredictConfig, source: Store, chosen: list[Entry]) -> list[Row]:
     from covseg.models.folder import open_folder
     from covseg.predict import Corridor, Outputs, predict, resolve
     from covseg.segment import open_backend
@@ -116,11 +123,15 @@ def _progress(total: int) -> Callable[[Row], None]:
     return finished
 
 
-def _tell(config: PredictConfig, summary: dict) -> int:
+def _tell(config: PredictConfig, summary: dict[str, Any]) -> int:
     if config.json_:
         print(json.dumps(summary))
         return 0
     for name, value in summary.items():
-        print(f"{name:>14}  {value}")
+        if not isinstance(value, dict):
+            print(f"{name:>14}  {value}")
+            continue
+        for reason, count in value.items():
+            print(f"{reason:>30}  {count}")
     print("Research use only, not for diagnosis.")
     return 0
