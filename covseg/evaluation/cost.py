@@ -1,0 +1,35 @@
+"""What a model costs: parameters and floating-point operations of one film."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from covseg.models.folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one model.
+
+    Parameters
+    ----------
+    parameters : int
+    gflop : float
+        10^9 floating-point operations of one film at model size (a multiply-add counts as two).
+    """
+
+    parameters: int
+    gflop: float
+
+
+def cost_of(folder: ModelFolder) -> Cost:
+    """Count parameters and operations by running the network once on an empty film."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from covseg.models.network import Answer, load
+
+    network = Answer(load(folder))
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, folder.card.size, folder.card.size))
+    return Cost(sum(part.numel() for part in network.parameters()), counter.get_total_flops() / 1e9)
