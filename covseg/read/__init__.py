@@ -66,11 +66,11 @@ def read(data: bytes) -> Radiograph:
     kind = sniff(data)
     try:
         film = _film(kind, data)
-    except RadiographRefused:
+    except (RadiographRefused, KeyboardInterrupt, SystemExit):
         raise
     except MemoryError as error:
         raise RadiographRefused(Reason.TOO_LARGE, "read", f"no memory to decode this {kind} film") from error
-    except Exception as error:
+    except BaseException as error:  # a panic of the RLE decoder, written in Rust, is no Exception
         # A decoder's own words may quote the header: its class is enough, the rest is chained.
         detail = f"the {kind} decoder failed: {type(error).__name__}"
         raise RadiographRefused(Reason.CORRUPT, "read", detail) from error

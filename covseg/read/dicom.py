@@ -24,8 +24,8 @@ from covseg.read.lookup import grey_table
 FILM_MODALITIES = {"CR", "DX", "RG"}  # computed, digital and scanned conventional radiography
 _IMAGELESS_MODALITIES = {"SEG", "SR", "PR", "KO", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTRECORD", "AU", "ECG", "HD"}
 # Without a modality the class decides: CR, DX, secondary capture.
-_FILM_CLASSES = {uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation}
-_FILM_CLASSES |= {uid.SecondaryCaptureImageStorage, uid.UID("")}
+_FILM_CLASSES: set[str] = {uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation}
+_FILM_CLASSES |= {uid.SecondaryCaptureImageStorage, ""}
 _VIEWS = {"PA", "AP", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 _SQUARE_WITHIN = 0.01
@@ -68,7 +68,7 @@ def read_dicom(data: bytes) -> DicomFilm:
 
 def _check_scope(elements: Elements) -> None:
     """Refuse what is no single, finished film, by the header alone."""
-    modality, sop_class = elements.text("Modality"), uid.UID(elements.text("SOPClassUID"))
+    modality, sop_class = elements.text("Modality"), elements.text("SOPClassUID")
     is_film = modality in FILM_MODALITIES or (not modality and sop_class in _FILM_CLASSES)
     if sop_class == uid.MediaStorageDirectoryStorage or modality in _IMAGELESS_MODALITIES:
         _refuse(Reason.NOT_AN_IMAGE, f"a DICOM object that holds no film (modality {_code(modality)})")

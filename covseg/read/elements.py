@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
-from pydicom import uid
+from pydicom import config, uid
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import data_element_generator
 from pydicom.sequence import Sequence
@@ -189,7 +189,7 @@ def _transfer_syntax(source: BytesIO) -> UID:
         text = Elements({ALLOWED["Modality"]: found[_TRANSFER_SYNTAX]}, UID("")).text("Modality")
         if not re.fullmatch(r"[0-9.]{1,64}", text):
             raise RadiographRefused(Reason.CORRUPT, "read", "the transfer syntax is not a UID")
-        return UID(text)
+        return UID(text, config.IGNORE)
     start = source.getvalue()[source.tell() : source.tell() + 8]
     if not starts_explicit(start):
         return uid.ImplicitVRLittleEndian

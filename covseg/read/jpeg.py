@@ -43,7 +43,11 @@ def read_jpeg(data: bytes) -> Samples:
     if frame.height == 0:
         raise RadiographRefused(Reason.UNSUPPORTED_MODE, "read", "the JPEG states its height only behind its pixels")
     check_size(frame.width, frame.height)
-    return orient(_decode_classic(data) if frame.classic else _decode_rare(data, frame), frame.exif)
+    if not frame.classic:
+        return orient(_decode_rare(data, frame), frame.exif)
+    # Pillow would look into the EXIF block too, and warn about it: it gets zeros instead.
+    plain = data.replace(frame.exif, bytes(len(frame.exif)), 1) if frame.exif else data
+    return orient(_decode_classic(plain), frame.exif)
 
 
 def _decode_classic(data: bytes) -> Samples:

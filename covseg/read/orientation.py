@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
-from PIL import Image
 
 from covseg.errors import RadiographRefused, Reason
 from covseg.read.grey import Samples
 
 _ORIENTATION = 0x0112
+_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 
 
 def orient(samples: Samples, exif: bytes) -> Samples:
@@ -40,10 +42,14 @@ def orient(samples: Samples, exif: bytes) -> Samples:
 
 
 def _orientation(exif: bytes) -> int:
-    block = Image.Exif()
+    """Find the orientation tag in the first directory; by hand, as Pillow only warns about a damaged block."""
+    tiff = exif.removeprefix(b"Exif\0\0")
     try:
-        block.load(exif)
-        value = int(block.get(_ORIENTATION, 1))
-    except Exception as error:
+        order = _BYTE_ORDERS[tiff[:4]]
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        fields = [struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * index) for index in range(count)]
+    except (KeyError, struct.error) as error:
         raise RadiographRefused(Reason.CORRUPT, "read", "the EXIF block cannot be read: which side is up?") from error
+    value = next((field[3] for field in fields if field[0] == _ORIENTATION), 1)
     return value if 1 <= value <= 8 else 1
