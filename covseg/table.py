@@ -38,14 +38,24 @@ def _plain(value: Any) -> Any:
         return round(value, 6)
     if isinstance(value, tuple):
         return list(value)
-    return str(value) if isinstance(value, str) else value
+    return text(value) if isinstance(value, str) else value
+
+
+def text(value: str) -> str:
+    """Return what UTF-8 can hold: a byte of a file name that is not UTF-8 becomes its escape."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def _place(row: Row) -> tuple[str, str]:
+    """Order rows by key as text, which is UTF-8 order; two versions of one key by their ids."""
+    return text(row.key), row.input_id
 
 
 def mark_duplicates(rows: Iterable[Row]) -> list[Row]:
     """Point every repeated content at the first key that has it, and flag it."""
     first: dict[str, str] = {}
     marked = []
-    for row in sorted(rows, key=lambda row: row.key):
+    for row in sorted(rows, key=_place):
         original = first.setdefault(row.sha256, row.input_id) if row.sha256 else row.input_id
         repeated = original != row.input_id
         flags = (*row.qc_flags, "duplicate_content")
@@ -55,7 +65,7 @@ def mark_duplicates(rows: Iterable[Row]) -> list[Row]:
 
 def to_arrow(rows: Iterable[Row]) -> pa.Table:
     """Return the table in `SCHEMA`, sorted by key."""
-    ordered = sorted(rows, key=lambda row: row.key)
+    ordered = sorted(rows, key=_place)
     return pa.Table.from_pylist([cells(row) for row in ordered], schema=SCHEMA)
 
 
@@ -68,12 +78,22 @@ def to_parquet(table: pa.Table) -> bytes:
 
 def to_csv(table: pa.Table) -> bytes:
     """Return UTF-8 CSV with a header; lists joined by ``;``, null as an empty cell."""
+    return csv_header(table.schema) + csv_lines(table)
+
+
+def csv_header(schema: pa.Schema) -> bytes:
+    """Return the first line."""
+    return ",".join(schema.names).encode() + b"\n"
+
+
+def csv_lines(table: pa.Table) -> bytes:
+    """Return the lines of some rows, for a file that is written piece by piece."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(table.column_names)
     for batch in table.to_batches(max_chunksize=10_000):
-        writer.writerows([_cell(value) for value in record.values()] for record in batch.to_pylist())
-    return sink.getvalue().encode("utf-8", "replace")
+        columns = [[_cell(value) for value in column.to_pylist()] for column in batch.columns]
+        writer.writerows(zip(*columns, strict=True))
+    return sink.getvalue().encode()
 
 
 def _cell(value: Any) -> Any:

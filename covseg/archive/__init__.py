@@ -29,7 +29,7 @@ without duplicates marked; both are added here.
 """
 
 from covseg.archive.commits import Outcome, commit_shard
-from covseg.archive.manifests import Manifest, PublishOptions, publish
+from covseg.archive.manifests import Manifest, PublishOptions, publish, rebuild
 from covseg.archive.parts import Part, Plan, Shard
 from covseg.archive.plans import make_plan, newest_plan, pending
 from covseg.archive.runs import MaskMode, Run, key_id, load_run, open_run, probe
@@ -55,4 +55,5 @@ __all__ = [
     "pending",
     "probe",
     "publish",
+    "rebuild",
 ]

@@ -73,7 +73,8 @@ class Listing:
         start = self.cursor
         while not self.cursor.done:
             fresh += [entry for entry in self._page() if entry not in known]
-            if self.cursor.done or len(fresh) >= PART_FILMS or self.cursor.listed - start.listed >= PART_LISTED:
+            enough = len(fresh) >= PART_FILMS or self.cursor.listed - start.listed >= PART_LISTED
+            if enough or (self.cursor.done and fresh):
                 yield self._write(fresh, start)
                 fresh, start = [], self.cursor
 
@@ -114,6 +115,11 @@ class Listing:
         while cursor in found:
             part, cursor = found.pop(cursor)
             yield part, cursor
+
+    def forget(self, parts: list[Part]) -> None:
+        """Remove the parts of a listing that found nothing: a later one must look again, not go on from here."""
+        for part in parts:
+            self.run.dest.delete(part.name)
 
     def record(self, parts: tuple[Part, ...]) -> bytes:
         """Return the plan's record: the same bytes for the same listing."""

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+import errno
+import hashlib
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+
+from covseg.archive import pictures
 from covseg.archive.parts import Plan
+from covseg.archive.plans import pending, plan_record
 from covseg.archive.runs import Run
-from covseg.storage import Store
+from covseg.archive.snapshot import Counts, collect, finish
+from covseg.archive.streams import unspilled
+from covseg.config import code_version
+from covseg.errors import NotPublished, StorageFull
+from covseg.report import Picture, render
+from covseg.storage import Store, entries
+
+OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 
 
 @dataclass(frozen=True)
@@ -22,11 +43,14 @@ class PublishOptions:
         Leave the source keys out of the published table.
     pictures : int
         At most this many films are drawn in the report: four fifths the worst, the rest a sample.
+    timings : mapping of str to float
+        Wall times of the run in seconds, by the caller's names; they stand in the manifest only.
     """
 
     max_failed: float = 0.05
     hide_keys: bool = False
     pictures: int = 500
+    timings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +85,7 @@ class Manifest:
 def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None, attempt_id: str) -> Manifest:
     """Check the sum, write table and report, and create the manifest last.
 
-    A snapshot that has its manifest keeps it; its files are rebuilt when they are missing or differ.
+    A snapshot that has its manifest keeps it; its files are rebuilt when one is missing or of another size.
 
     Parameters
     ----------
@@ -76,4 +100,151 @@ def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None,
         When a shard lacks its commit, the sum does not close, or every film that reached the model has an
         empty lung mask or non-finite output. Nothing is published then.
     """
-    raise NotImplementedError
+    if record := _found(run, plan.number):
+        return _manifest(record, mine=False) if _in_place(run, record) else rebuild(run, plan)
+    if lacking := sum(1 for _ in pending(run, plan)):
+        raise NotPublished(
+            f"{lacking} of {plan.shards} shards have no commit: run covseg score again, it goes on there"
+        )
+    begun = time.monotonic()
+    with _scratch() as folder:
+        build = _Build(run, plan, folder)
+        _stop_nonsense(build.counts)
+        drawn = build.draw(source, options.pictures)
+        outputs = build.files(drawn, hide_keys=options.hide_keys)
+        shown = pictures.keep(run, plan.number, drawn)
+        build.upload()
+        timings = {**options.timings, "publish": round(time.monotonic() - begun, 3)}
+        facts = {"outputs": outputs, "pictures": shown, "published_by": attempt_id, "seconds": timings}
+        mine = run.commits.create(_name(plan.number), _record(plan, options, build.counts, facts))
+    record = _found(run, plan.number) or {}
+    if record["outputs"] != outputs:
+        return rebuild(run, plan)  # another run published while we did, and saw other films or options
+    return _manifest(record, mine=mine or record["published_by"] == attempt_id)
+
+
+def rebuild(run: Run, plan: Plan) -> Manifest:
+    """Write table and report of a published snapshot anew, without its source.
+
+    Raises
+    ------
+    NotPublished
+        When there is no manifest, or what comes out is not what it names.
+    """
+    record = _found(run, plan.number)
+    if record is None:
+        raise NotPublished(f"plan {plan.number} of {run.dest.url} has no manifest: run covseg score again")
+    with _scratch() as folder:
+        build = _Build(run, plan, folder)
+        outputs = build.files(pictures.recall(run, record["pictures"]), hide_keys=record["hide_keys"])
+        for name in OUTPUTS:
+            if outputs[name] != record["outputs"][name]:
+                raise NotPublished(
+                    f"{name} comes out otherwise than manifest {plan.number} says: run covseg verify, "
+                    f"and covseg {record['versions']['covseg']}, which published it"
+                )
+        build.upload()
+    return _manifest(record, mine=False)
+
+
+class _Build:
+    """The files of one snapshot in a scratch folder."""
+
+    def __init__(self, run: Run, plan: Plan, folder: Path) -> None:
+        self.run, self.folder = run, folder
+        self.counts, self._originals = collect(run, plan, folder)
+
+    def draw(self, source: Store | None, limit: int) -> list[Picture]:
+        """Draw the report's films; without masks there is nothing to show on them."""
+        if source is None or self.run.masks == "none" or limit == 0:
+            return []
+        chosen = pictures.choose(unspilled(self.folder / "rows.arrow"), limit)
+        return pictures.draw(self.run, source, chosen)
+
+    def files(self, drawn: list[Picture], *, hide_keys: bool) -> dict[str, dict[str, Any]]:
+        """Write table and report; return their digests and sizes."""
+        severity = finish(self.folder, self._originals, hide_keys=hide_keys)
+        (self.folder / "report.html").write_bytes(render(severity, drawn))
+        return {name: _measured(self.folder / name) for name in OUTPUTS}
+
+    def upload(self) -> None:
+        """Put the files where readers look."""
+        for name in OUTPUTS:
+            self.run.dest.upload(self.folder / name, name)
+
+
+def _stop_nonsense(counts: Counts) -> None:
+    """Refuse to publish what no working model answers."""
+    nonfinite = counts.reasons["nonfinite_logits"]
+    reached = counts.statuses["scored"] + nonfinite
+    if reached and reached == counts.no_lungs + nonfinite:
+        raise NotPublished(
+            f"none of {reached} films that the model answered has a lung ({nonfinite} answers were not finite): "
+            "check the model and that these are chest films; nothing was published"
+        )
+
+
+def _record(plan: Plan, options: PublishOptions, counts: Counts, facts: dict[str, Any]) -> bytes:
+    scored, failed = counts.statuses["scored"], counts.statuses["quarantined"]
+    share = failed / (scored + failed) if failed else 0.0
+    record = {
+        "format": 1,
+        "number": plan.number,
+        "plan": {"name": plan_record(plan.number), "sha256": plan.sha256},
+        "commits": dict(sorted(counts.commits.items())),
+        "films": counts.statuses.total(),
+        "statuses": dict(sorted(counts.statuses.items())),
+        "reasons": dict(sorted(counts.reasons.items())),
+        "failed_share": round(share, 6),
+        "max_failed": options.max_failed,
+        "accepted": share <= options.max_failed,
+        "hide_keys": options.hide_keys,
+        **facts,
+        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"covseg": code_version(), "python": platform.python_version(), "pyarrow": pa.__version__},
+    }
+    return (json.dumps(record, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _found(run: Run, number: int) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(run.commits.read(_name(number)))
+    except FileNotFoundError:
+        return None
+    return record
+
+
+def _manifest(record: dict[str, Any], *, mine: bool) -> Manifest:
+    outputs = {name: output["sha256"] for name, output in record["outputs"].items()}
+    who, counted = record["published_by"], (record["statuses"], record["reasons"])
+    return Manifest(record["number"], record["accepted"], mine, who, *counted, outputs)
+
+
+def _in_place(run: Run, record: dict[str, Any]) -> bool:
+    """Tell whether the published files lie there with their sizes; `covseg verify` reads them too."""
+    found = {entry.key: entry.size for prefix in ("severity.", "report.") for entry in entries(run.dest, prefix)}
+    return all(found.get(name) == output["size"] for name, output in record["outputs"].items())
+
+
+def _name(number: int) -> str:
+    return f"manifests/{number}.json"
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Give a folder of its own that is gone afterwards; say what is full when it is full."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="covseg-publish-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = tempfile.gettempdir()
+        raise StorageFull(
+            f"no space left in {where} for the table: free some, or set TMPDIR, then run again"
+        ) from error

@@ -57,10 +57,11 @@ def make_plan(
         _same_question(run, newest, question)
         return newest
     listing = Listing(run, source, newest, question, shard_size)
-    parts = tuple(part for part in listing.parts() if part.films)
-    if parts:
-        run.commits.create(_record(listing.number), listing.record(parts))
+    parts = list(listing.parts())
+    if any(part.films for part in parts):
+        run.commits.create(plan_record(listing.number), listing.record(tuple(part for part in parts if part.films)))
         return load_plan(run, listing.number)
+    listing.forget(parts)
     if newest is None or listing.cursor.matched == 0:
         raise UsageError(
             f"nothing to score under {source.url}: {listing.cursor.listed} objects, "
@@ -79,7 +80,7 @@ def _apart(run: Run, source: Store) -> None:
 
 
 def _same_question(run: Run, plan: Plan, question: dict[str, Any]) -> None:
-    record = json.loads(run.commits.read(_record(plan.number)))
+    record = json.loads(run.commits.read(plan_record(plan.number)))
     for name, value in question.items():
         if record[name] != value:
             state = "belongs to" if name == "source" else f"has an unfinished plan {plan.number} with"
@@ -99,7 +100,7 @@ def newest_plan(run: Run) -> Plan | None:
 
 def load_plan(run: Run, number: int) -> Plan:
     """Return a committed plan by its number."""
-    data = run.commits.read(_record(number))
+    data = run.commits.read(plan_record(number))
     record = json.loads(data)
     parts = tuple(Part(**part) for part in record["parts"])
     manifest = f"manifests/{number}.json"
@@ -118,5 +119,6 @@ def pending(run: Run, plan: Plan) -> Iterator[Shard]:
             yield from (shard for shard in read_part(run.dest, part) if f"commits/{shard.id}.json" not in done)
 
 
-def _record(number: int) -> str:
+def plan_record(number: int) -> str:
+    """Return the key of a plan's record."""
     return f"plans/{number}/plan.json"

@@ -1,0 +1,298 @@
+"""An independent look at a destination: does everything that was published hold?
+
+In: the stores of a destination; never its source. Out: a `Verdict` with every breach in words. It
+shares no code with the writer in `covseg/archive`; it reads the files as the contract describes them
+and computes every digest, shard name and sum itself. Eight bytes per row and object stay in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from covseg.errors import Reason, Status
+from covseg.storage import Store, entries
+
+OBJECTS = ("masks/", "packed/", "probability/", "tables/")
+READERS = 8
+Json = dict[str, Any]
+
+
+@dataclass
+class Verdict:
+    """What was found.
+
+    Parameters
+    ----------
+    breaches : list of str
+        Empty when everything holds.
+    films, objects, orphans : int
+        Rows of the newest snapshot; objects whose digest was computed; objects that no commit names.
+    snapshot : int or None
+        Number of the newest manifest.
+    """
+
+    breaches: list[str] = field(default_factory=list)
+    films: int = 0
+    objects: int = 0
+    orphans: int = 0
+    snapshot: int | None = None
+
+
+def verify(dest: Store, commits: Store | None = None) -> Verdict:
+    """Check the newest snapshot, and that older ones are part of it.
+
+    Parameters
+    ----------
+    dest, commits : Store
+        The destination; where its create-only records are, when that is elsewhere.
+    """
+    check = _Check(dest, commits or dest)
+    check.run()
+    return check.verdict
+
+
+class _Check:
+    def __init__(self, dest: Store, commits: Store) -> None:
+        self.dest, self.commits = dest, commits
+        self.verdict = Verdict()
+        self.manifest: Json = {}
+        self.shards: set[str] = set()
+        self.rows: list[int] = []  # short digests of the rows of all shard tables
+        self.named: list[int] = []  # of the names of all committed objects
+        self.planned: list[int] = []  # of key and ETag of all planned films
+        self.counted: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Walk manifest, plan, commits, objects, table; go on after a breach as far as one can."""
+        manifests = self._manifests()
+        if not manifests:
+            return self._breach("no manifest: nothing is published")
+        self.verdict.snapshot, self.manifest = max(manifests), manifests[max(manifests)]
+        for number, manifest in manifests.items():
+            self._plan_of(number, manifest)
+            for shard, digest in manifest["commits"].items():
+                self._expect(
+                    digest == self.manifest["commits"].get(shard), f"manifest {number}: commit of {shard} differs"
+                )
+        plan = self._json(self.commits, self.manifest["plan"]["name"])
+        for part in (plan or {}).get("parts", ()):
+            self._part(part)
+        self._sums()
+        self._foreign()
+        self._outputs()
+        return None
+
+    def _breach(self, said: str) -> None:
+        self.verdict.breaches.append(said)
+
+    def _expect(self, holds: bool, said: str) -> None:
+        if not holds:
+            self._breach(said)
+
+    def _read(self, store: Store, name: str) -> bytes | None:
+        try:
+            return store.read(name)
+        except FileNotFoundError:
+            self._breach(f"{name} is gone")
+            return None
+
+    def _json(self, store: Store, name: str) -> Json | None:
+        data = self._read(store, name)
+        try:
+            return None if data is None else dict(json.loads(data))
+        except ValueError:
+            self._breach(f"{name} is not whole JSON")
+            return None
+
+    def _named(self, named: Json, in_name: bool = True) -> bytes | None:
+        """Return an object's bytes when they have the digest and size that a record names."""
+        data = self._read(self.dest, named["name"])
+        if data is None:
+            return None
+        digest = hashlib.sha256(data).hexdigest()
+        self.verdict.objects += 1
+        self._expect(not in_name or digest[:16] in named["name"], f"{named['name']} is not named by its content")
+        if digest != named["sha256"] or len(data) != named.get("size", len(data)):
+            self._breach(f"{named['name']} has other bytes than its record names")
+            return None
+        return data
+
+    def _manifests(self) -> dict[int, Json]:
+        names = [entry.key for entry in entries(self.commits, "manifests/")]
+        found = {int(Path(name).stem): self._json(self.commits, name) for name in names}
+        return {number: manifest for number, manifest in sorted(found.items()) if manifest is not None}
+
+    def _plan_of(self, number: int, manifest: Json) -> None:
+        data = self._read(self.commits, manifest["plan"]["name"])
+        held = data is not None and hashlib.sha256(data).hexdigest() == manifest["plan"]["sha256"]
+        self._expect(held and manifest["number"] == number, f"manifest {number}: its plan is another")
+
+    # --- plan and shards
+
+    def _part(self, part: Json) -> None:
+        data = self._named({"name": part["name"], "sha256": part["sha256"]})
+        if data is None:
+            return
+        sheet = pq.read_table(io.BytesIO(data))
+        shards: dict[str, list[tuple[bytes, int, str]]] = {}
+        for row in sheet.to_pylist():
+            shards.setdefault(row["shard"], []).append((row["key"], row["size"], row["etag"]))
+        self._expect(part["films"] == len(sheet) and part["shards"] == len(shards), f"{part['name']}: sums differ")
+        for shard, members in shards.items():
+            self._expect(_shard_name(members) == shard, f"shard {shard} is not named by its members")
+            self._expect(shard not in self.shards, f"shard {shard} is planned twice")
+            self.shards.add(shard)
+            self.planned += [_short(key + b"\0" + etag.encode()) for key, _, etag in members]
+            self._shard(shard, members)
+
+    def _shard(self, shard: str, members: list[tuple[bytes, int, str]]) -> None:
+        name = f"commits/{shard}.json"
+        data, record = self._read(self.commits, name), self._json(self.commits, name)
+        if data is None or record is None:
+            return
+        digest = hashlib.sha256(data).hexdigest()
+        self._expect(digest == self.manifest["commits"].get(shard), f"{name} is not the one of the manifest")
+        self._expect(record["shard"] == shard, f"{name} is of another shard")
+        objects = [record["table"], *record["objects"]]
+        self.named += [_short(named["name"].encode()) for named in objects]
+        with ThreadPoolExecutor(READERS) as pool:
+            sheet, *_ = pool.map(self._named, objects)
+        if sheet is not None:
+            self._rows(shard, members, pq.read_table(io.BytesIO(sheet)).to_pylist(), record)
+
+    def _rows(self, shard: str, members: list[tuple[bytes, int, str]], rows: list[Json], record: Json) -> None:
+        """Check clause 2 in one shard: its rows are its planned films, each once, with one terminal status."""
+        planned = Counter((_as_text(key), size, etag) for key, size, etag in members)
+        found = Counter((row["key"], row["size"], row["etag"]) for row in rows)
+        self._expect(planned == found, f"shard {shard}: its rows are not its {len(members)} planned films")
+        masks = {named["name"] for named in record["objects"] if named["name"].startswith(("masks/", "packed/"))}
+        for row in rows:
+            self._expect(_terminal(row), f"{row['input_id']}: status {row['status']} with reason {row['reason']}")
+            uri = (row["mask_uri"] or "").partition("#")[0]
+            self._expect(
+                uri in masks if uri else not masks or row["status"] != "scored",
+                f"{row['input_id']}: mask not committed",
+            )
+            self.rows.append(_short(_canonical(row, hide_keys=self.manifest["hide_keys"])))
+            self.counted.update([f"status {row['status']}", *([f"reason {row['reason']}"] if row["reason"] else [])])
+        statuses = Counter(row["status"] for row in rows)
+        self._expect(dict(statuses) == record["statuses"], f"commits/{shard}.json: counts differ from its rows")
+
+    # --- the whole
+
+    def _sums(self) -> None:
+        stated = {f"status {name}": count for name, count in self.manifest["statuses"].items()}
+        stated |= {f"reason {name}": count for name, count in self.manifest["reasons"].items()}
+        self._expect(stated == dict(self.counted), "the manifest's counts are not those of the rows")
+        self.verdict.films = len(self.rows)
+        self._expect(
+            len(self.rows) == self.manifest["films"] == len(self.planned), "films, rows and plan differ in number"
+        )
+        self._expect(len(np.unique(_numbers(self.planned))) == len(self.planned), "a film is planned twice")
+        self._expect(set(self.manifest["commits"]) == self.shards, "the manifest's shards are not the plan's")
+
+    def _foreign(self) -> None:
+        """Look for commits that no plan knows, and count objects that no commit names."""
+        known = {f"commits/{shard}.json" for shard in self.shards | self._open_shards()}
+        for entry in entries(self.commits, "commits/"):
+            self._expect(entry.key in known, f"{entry.key} belongs to no plan")
+        named = _numbers(self.named)
+        for folder in OBJECTS:
+            listed = _numbers(_short(entry.key.encode()) for entry in entries(self.dest, folder))
+            self.verdict.orphans += int((~np.isin(listed, named)).sum())
+
+    def _open_shards(self) -> set[str]:
+        """Return the shards of a plan that is not published yet."""
+        numbers = [
+            int(name.key.split("/")[1]) for name in entries(self.commits, "plans/") if name.key.endswith("plan.json")
+        ]
+        if max(numbers, default=0) <= (self.verdict.snapshot or 0):
+            return set()
+        plan = self._json(self.commits, f"plans/{max(numbers)}/plan.json") or {}
+        parts = [self._read(self.dest, part["name"]) for part in plan.get("parts", ())]
+        tables = [pq.read_table(io.BytesIO(part), columns=["shard"]) for part in parts if part is not None]
+        return {shard for table in tables for shard in table["shard"].unique().to_pylist()}
+
+    def _outputs(self) -> None:
+        """Compare the published table with the shards' rows, and every published file with the manifest."""
+        self._named(self.manifest["pictures"])
+        with tempfile.TemporaryDirectory(prefix="covseg-verify-") as folder:
+            for name, stated in self.manifest["outputs"].items():
+                path = Path(folder) / name
+                try:
+                    self.dest.download(name, path)
+                except FileNotFoundError:
+                    self._breach(f"{name} is gone: covseg publish rebuilds it")
+                    continue
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                self._expect(digest == stated["sha256"], f"{name} is not the one of the manifest")
+                self._content(name, path)
+
+    def _content(self, name: str, path: Path) -> None:
+        if name == "severity.csv":
+            with path.open(newline="", encoding="utf-8") as file:
+                lines = sum(1 for _ in csv.reader(file)) - 1
+            self._expect(lines == len(self.rows), f"{name} has {lines} rows for {len(self.rows)} films")
+        if name == "severity.parquet":
+            try:
+                found = np.sort(_numbers(self._published(path)))
+            except pa.ArrowInvalid:
+                return self._breach(f"{name} cannot be read")
+            self._expect(np.array_equal(found, np.sort(_numbers(self.rows))), f"{name} has other rows than the shards")
+        return None
+
+    def _published(self, path: Path) -> Iterator[int]:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(4096):
+                yield from (_short(_canonical(row, hide_keys=self.manifest["hide_keys"])) for row in batch.to_pylist())
+
+
+def _shard_name(members: list[tuple[bytes, int, str]]) -> str:
+    """Return the first 32 hex digits of the SHA-256 over key, size and ETag of each, each behind its length."""
+    text = b""
+    for key, size, etag in members:
+        for part in (key, b"%d" % size, etag.encode()):
+            text += len(part).to_bytes(8, "big") + part
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def _as_text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
+
+
+def _terminal(row: Json) -> bool:
+    """Tell whether status and reason are of the closed sets and fit; a refusal has a reason, a score none."""
+    if row["status"] == Status.SCORED:
+        return row["reason"] is None
+    return row["reason"] in set(Reason) and Reason(row["reason"]).status == row["status"]
+
+
+def _canonical(row: Json, *, hide_keys: bool) -> bytes:
+    """Return a row as text without what is only known of the whole table, or hidden in it."""
+    flags = [flag for flag in row["qc_flags"] or [] if flag != "duplicate_content"]
+    dropped = {"duplicate_of", *(["key"] if hide_keys else [])}
+    kept = {name: value for name, value in row.items() if name not in dropped} | {"qc_flags": flags}
+    return json.dumps(kept, sort_keys=True).encode()
+
+
+def _short(text: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(text).digest()[:8])
+
+
+def _numbers(values: Iterable[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    return np.fromiter(values, np.uint64)

@@ -1,0 +1,571 @@
+"""Plan, commits and snapshots: every planned film exactly once, whatever breaks off where."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import archives
+import pyarrow.parquet as pq
+import pytest
+from archives import CONFIG, KEY, commit, films, make_masks, make_rows, make_run, score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from covseg import table
+from covseg.archive import (
+    PublishOptions,
+    Run,
+    commit_shard,
+    gc,
+    key_id,
+    listing,
+    make_plan,
+    newest_plan,
+    open_run,
+    pending,
+    probe,
+    publish,
+    rebuild,
+)  # fmt: skip
+from covseg.archive.parts import shard_id
+from covseg.errors import CovsegError, NotPublished, Reason, Status, StorageUnreachable, UsageError
+from covseg.records import Entry
+from covseg.storage import LocalStore, MemoryStore, Store, open_store
+
+OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
+
+
+def rows_of(store: Store) -> list[dict[str, Any]]:
+    return pq.read_table(io.BytesIO(store.read("severity.parquet"))).to_pylist()
+
+
+def outputs(store: Store) -> dict[str, bytes]:
+    return {name: store.read(name) for name in OUTPUTS}
+
+
+# --- run.json ----------------------------------------------------------------------------------------
+
+
+def test_a_destination_of_another_model_is_refused_and_both_are_named() -> None:
+    run = make_run()
+    with pytest.raises(UsageError, match=r"'made'.*'other'"):
+        open_run(run.dest, run.commits, CONFIG.model_copy(update={"model_id": "other"}), run.key_id)
+
+
+def test_another_config_is_refused_with_the_field_that_differs() -> None:
+    run = make_run()
+    with pytest.raises(UsageError, match="batch: 1 there, 2 here"):
+        open_run(run.dest, run.commits, CONFIG.model_copy(update={"batch": 2}), run.key_id)
+
+
+def test_another_project_key_or_mask_mode_is_refused() -> None:
+    run = make_run()
+    with pytest.raises(UsageError, match="key_id"):
+        open_run(run.dest, run.commits, CONFIG, key_id(b"another"))
+    with pytest.raises(UsageError, match="masks"):
+        open_run(run.dest, run.commits, CONFIG, run.key_id, "packed")
+
+
+def test_the_project_key_is_nowhere_in_the_destination() -> None:
+    run, source = make_run(), MemoryStore(films(3), "source")
+    score(run, source)
+    assert not any(KEY in data for data in run.dest.objects.values())  # type: ignore[attr-defined]
+    assert run.key_id.encode() in run.dest.read("run.json")
+
+
+class Overwriting(MemoryStore):
+    """A store that answers every create as made, as servers without conditional writes do."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.objects[key] = data
+        return True
+
+
+def test_a_store_that_overwrites_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UsageError, match="--commits URL"):
+        probe(Overwriting())
+
+
+def test_a_store_that_creates_once_passes_and_is_left_clean() -> None:
+    store = MemoryStore()
+    probe(store)
+    assert store.objects == {}
+
+
+def test_commits_can_live_in_another_store() -> None:
+    dest, commits, source = Overwriting(name="dest"), MemoryStore(name="commits"), MemoryStore(films(20), "source")
+    run = make_run(dest, commits=commits)
+    plan, done, manifest = score(run, source)
+    assert (done, manifest.mine, plan.films) == (3, True, 20)
+    assert {key.partition("/")[0] for key in commits.objects} == {"run.json", "plans", "commits", "manifests"}
+    assert score(run, source)[1] == 0
+
+
+# --- the plan ----------------------------------------------------------------------------------------
+
+
+@given(count=st.integers(1, 60), shard_size=st.integers(1, 20), part_films=st.integers(1, 40), page=st.integers(1, 30))
+@settings(deadline=None, max_examples=60)
+def test_shards_are_a_partition_of_the_listing(count: int, shard_size: int, part_films: int, page: int) -> None:
+    source = Paged(films(count), "source", page)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "PART_FILMS", part_films)
+        run = make_run()
+        plan = make_plan(run, source, shard_size=shard_size)
+    shards = list(pending(run, plan))
+    assert [entry.key for shard in shards for entry in shard.entries] == sorted(source.objects)
+    assert all(1 <= len(shard.entries) <= shard_size for shard in shards)
+    assert all(shard.id == shard_id(shard.entries) for shard in shards)
+    assert (plan.films, plan.shards) == (count, len(shards))
+
+
+class Paged(MemoryStore):
+    """Memory that lists in short pages, and may break off."""
+
+    def __init__(self, objects: dict[str, bytes], name: str, page: int, fail_at: int | None = None) -> None:
+        super().__init__(objects, name)
+        self.page, self.fail_at, self.pages = page, fail_at, 0
+
+    def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Any:
+        self.pages += 1
+        if self.pages == self.fail_at:
+            raise StorageUnreachable("broke off")
+        return super().list_page(after, min(limit, self.page), prefix)
+
+
+def test_a_listing_that_broke_off_goes_on_behind_its_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PART_FILMS", 20)
+    unbroken, run = make_run(), make_run()
+    whole = make_plan(unbroken, Paged(films(100), "source", 10), shard_size=4)
+    with pytest.raises(StorageUnreachable):
+        make_plan(run, Paged(films(100), "source", 10, fail_at=8), shard_size=4)
+    again = Paged(films(100), "source", 10)
+    assert make_plan(run, again, shard_size=4) == whole
+    assert again.pages == 4  # 60 keys lay in three parts already
+
+
+def test_a_shard_id_tells_key_size_and_etag_apart() -> None:
+    same = [Entry("ab", 1, "c"), Entry("a", 1, "bc"), Entry("ab", 2, "c"), Entry("ab", 1, "d"), Entry("a", 11, "c")]
+    assert len({shard_id([entry]) for entry in same}) == len(same)
+
+
+def test_an_unfinished_plan_is_resumed_and_not_listed_again() -> None:
+    run, source = make_run(), MemoryStore(films(20), "source")
+    plan = make_plan(run, source, shard_size=8)
+    commit(run, source, next(iter(pending(run, plan))))
+    source.write("late.png", b"late")
+    again = make_plan(run, source, shard_size=8)
+    assert again == plan
+    assert [len(shard.entries) for shard in pending(run, again)] == [8, 4]
+
+
+def test_a_third_run_scores_nothing_and_ten_new_films_are_the_only_ones() -> None:
+    run, source = make_run(), MemoryStore(films(50), "source")
+    assert score(run, source)[1] == 7
+    before = outputs(run.dest)
+    assert score(run, source)[1] == 0
+    assert outputs(run.dest) == before
+    source.objects.update(films(10, "extra"))
+    plan, done, manifest = score(run, source)
+    assert (plan.number, plan.new_films, done, manifest.statuses) == (2, 10, 2, {"scored": 60})
+    carried = [part for part in plan.parts if part.generation == 1]
+    assert [part.films for part in carried] == [50]
+    assert len(rows_of(run.dest)) == 60
+
+
+def test_a_replaced_film_is_scored_again_beside_its_old_row() -> None:
+    run, source = make_run(), MemoryStore(films(9), "source")
+    score(run, source)
+    source.write("film-00004.png", b"replaced")
+    plan, done, _ = score(run, source)
+    assert (plan.new_films, done) == (1, 1)
+    rows = [row for row in rows_of(run.dest) if row["key"] == "film-00004.png"]
+    assert len({row["input_id"] for row in rows}) == len({row["etag"] for row in rows}) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), max_size=25), st.integers(1, 6))
+@settings(deadline=None, max_examples=15)
+def test_generations_merge_to_one_table_in_key_order(changes: list[tuple[int, int]], shard_size: int) -> None:
+    run, source = make_run(), MemoryStore({"seed": b"seed"}, "source")
+    seen = set()
+    for place in range(0, len(changes) + 1, 5):
+        seen |= {(entry.key, entry.etag) for entry in source.list_page().entries}
+        score(run, source, shard_size=shard_size, options=PublishOptions(1.0, pictures=0))
+        for number, version in changes[place : place + 5]:
+            source.write(f"k{number}", f"{number} {version}".encode())
+    rows = rows_of(run.dest)
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
+    assert Counter((row["key"], row["etag"]) for row in rows) == Counter(seen)
+
+
+def test_the_table_does_not_depend_on_the_cut_into_shards_and_plans() -> None:
+    content = films(40) | {"zz.png": b"film 3"}
+    once, source = make_run(), MemoryStore(content, "source")
+    score(once, source, shard_size=7)
+    twice, growing = make_run(), MemoryStore(dict(list(content.items())[::2]), "source")
+    score(twice, growing, shard_size=5)
+    growing.objects.update(content)
+    score(twice, growing, shard_size=3)
+    assert outputs(once.dest) == outputs(twice.dest)
+
+
+def test_include_exclude_and_limit_choose_in_key_order() -> None:
+    source = MemoryStore(films(5) | films(5, "masks/m") | {"folder/": b""}, "source")
+    run = make_run()
+    plan = make_plan(run, source, include="*.png", exclude="masks/*", limit=3)
+    assert [entry.key for shard in pending(run, plan) for entry in shard.entries] == sorted(films(3))
+
+
+def test_a_limit_names_the_first_films_so_that_a_second_run_has_nothing_to_do() -> None:
+    run, source = make_run(), MemoryStore(films(9), "source")
+    plan = make_plan(run, source, limit=4)
+    for shard in pending(run, plan):
+        commit(run, source, shard)
+    publish(run, plan, PublishOptions(), source, "first")
+    assert make_plan(run, source, limit=4) == replace(plan, published=True)
+    assert make_plan(run, source, limit=6).new_films == 2
+
+
+@pytest.mark.parametrize("content", [{}, {"folder/": b""}, {"a.txt": b"1"}])
+def test_an_empty_prefix_is_an_error(content: dict[str, bytes]) -> None:
+    with pytest.raises(UsageError, match="nothing to score under memory://source"):
+        make_plan(make_run(), MemoryStore(content, "source"), include="*.png")
+
+
+def test_a_source_inside_the_destination_or_around_it_is_an_error(tmp_path: Path) -> None:
+    for source, dest in (("a", "a/b"), ("a/b", "a"), ("a", "a")):
+        run = make_run(LocalStore(tmp_path / f"{source}-{len(dest)}" / dest))
+        with pytest.raises(UsageError, match="lie inside each other"):
+            make_plan(run, LocalStore(tmp_path / f"{source}-{len(dest)}" / source))
+
+
+def test_an_unfinished_plan_of_other_options_is_named() -> None:
+    run, source = make_run(), MemoryStore(films(9), "source")
+    make_plan(run, source, include="*")
+    with pytest.raises(UsageError, match=r"unfinished plan 1 with include '\*', this run has '\*\.png'"):
+        make_plan(run, source, include="*.png")
+
+
+def test_a_destination_of_another_source_is_refused() -> None:
+    run = make_run()
+    score(run, MemoryStore(films(9), "source"))
+    with pytest.raises(UsageError, match="belongs to source 'memory://source'"):
+        make_plan(run, MemoryStore(films(9), "other"))
+
+
+# --- commits -----------------------------------------------------------------------------------------
+
+
+def test_what_a_worker_needs_is_picklable() -> None:
+    run, source = make_run(), MemoryStore(films(3), "source")
+    shard = next(iter(pending(run, make_plan(run, source))))
+    assert pickle.loads(pickle.dumps(shard)) == shard
+    assert pickle.loads(pickle.dumps(run)).config_sha256 == run.config_sha256
+
+
+def test_a_reply_lost_after_the_commit_counts_once() -> None:
+    class Lossy(MemoryStore):
+        def create(self, key: str, data: bytes) -> bool:
+            super().create(key, data)
+            return False  # as a client sees it that sent the request twice
+
+    run = replace(make_run(), commits=Lossy(name="lossy"))
+    source = MemoryStore(films(3), "source")
+    shard = next(iter(pending(run, make_plan(run, source))))
+    rows = make_rows(source, shard)
+    outcome = commit_shard(run, shard, rows, make_masks(rows), "mine")
+    assert (outcome.mine, outcome.statuses) == (True, {"scored": 3})
+
+
+def test_a_shard_done_by_another_attempt_keeps_its_commit() -> None:
+    run, source = make_run(), MemoryStore(films(3), "source")
+    shard = next(iter(pending(run, make_plan(run, source))))
+    rows = make_rows(source, shard)
+    assert commit_shard(run, shard, rows, make_masks(rows), "first").mine
+    before = dict(run.dest.objects)  # type: ignore[attr-defined]
+    second = commit_shard(run, shard, rows, make_masks(rows), "second")
+    assert (second.mine, second.attempt) == (False, "first")
+    assert run.dest.objects == before  # type: ignore[attr-defined]
+
+
+def test_rows_that_are_not_the_shards_are_not_committed() -> None:
+    run, source = make_run(), MemoryStore(films(5), "source")
+    shard = next(iter(pending(run, make_plan(run, source))))
+    rows = make_rows(source, shard)
+    masks = make_masks(rows)
+    swapped = [[replace(rows[0], key="x"), *rows[1:]], [replace(rows[0], config_sha256="x"), *rows[1:]]]
+    wrong = [rows[:-1], [*rows, rows[0]], rows[::-1], *swapped, [replace(row, input_id="x") for row in rows]]
+    for these in wrong:
+        with pytest.raises(CovsegError, match="shard"):
+            commit_shard(run, shard, these, masks, "first")
+    with pytest.raises(CovsegError, match="masks"):
+        commit_shard(run, shard, rows, {}, "first")
+    assert list(pending(run, make_plan(run, source))) == [shard]
+
+
+@pytest.mark.parametrize("mode", ["none", "png", "packed"])
+def test_every_mask_uri_leads_to_its_mask(mode: Any) -> None:
+    run, source = make_run(masks=mode), MemoryStore(films(20) | {"t": b"text"}, "source")
+    score(run, source, options=PublishOptions(1.0, pictures=0))
+    for row in rows_of(run.dest):
+        if mode == "none" or row["status"] != "scored":
+            assert row["mask_uri"] is None
+            continue
+        name, _, input_id = row["mask_uri"].partition("#")
+        data = run.dest.read(name)
+        if input_id:
+            packed = pq.read_table(io.BytesIO(data)).to_pylist()
+            data = next(one["mask"] for one in packed if one["input_id"] == input_id == row["input_id"])
+        assert data == f"mask of {row['sha256']}".encode()
+
+
+def test_probabilities_are_kept_beside_the_masks() -> None:
+    for mode in ("png", "packed"):
+        run, source = make_run(masks=mode), MemoryStore(films(2), "source")  # type: ignore[arg-type]
+        shard = next(iter(pending(run, make_plan(run, source))))
+        rows = make_rows(source, shard)
+        commit_shard(run, shard, rows, make_masks(rows), "first", {rows[0].input_id: b"shades"})
+        assert sum(b"shades" in data for data in run.dest.objects.values()) == 1  # type: ignore[attr-defined]
+
+
+# --- publishing --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_published_while_a_shard_lacks_its_commit() -> None:
+    run, source = make_run(), MemoryStore(films(20), "source")
+    plan = make_plan(run, source, shard_size=8)
+    commit(run, source, next(iter(pending(run, plan))))
+    with pytest.raises(NotPublished, match="2 of 3 shards"):
+        publish(run, plan, PublishOptions(), source, "first")
+    assert not set(OUTPUTS) & set(run.dest.objects)  # type: ignore[attr-defined]
+
+
+def test_statuses_add_up_to_the_plan() -> None:
+    content = films(30) | {"notes.txt": b"text", "empty.png": b"", "gone.png": b"x", "new.png": b"x"}
+    run, source = make_run(), MemoryStore(content, "source")
+    plan = make_plan(run, source, shard_size=8)
+    source.delete("gone.png")
+    source.write("new.png", b"other")
+    for shard in pending(run, plan):
+        commit(run, source, shard)
+    manifest = publish(run, plan, PublishOptions(), source, "first")
+    assert manifest.statuses == {"scored": 30, "out_of_scope": 1, "quarantined": 1, "missing": 1, "changed": 1}
+    assert manifest.reasons == {"not_an_image": 1, "empty": 1, "missing": 1, "changed": 1}
+    assert manifest.accepted  # 1 of 31 is under 5 %
+
+
+def test_too_many_quarantined_films_are_published_but_not_accepted() -> None:
+    run, source = make_run(), MemoryStore(films(9) | {"empty": b"", "t1": b"text", "t2": b"text"}, "source")
+    _, _, manifest = score(run, source, options=PublishOptions(max_failed=0.09))
+    assert manifest.accepted is False
+    assert json.loads(run.dest.read("manifests/1.json"))["failed_share"] == 0.1
+
+
+def test_nothing_is_published_when_no_film_has_a_lung_or_a_finite_answer() -> None:
+    run, source = make_run(), MemoryStore(films(6) | {"t": b"text"}, "source")
+    plan = make_plan(run, source)
+    (shard,) = pending(run, plan)
+    rows = make_rows(source, shard)
+    blind = [replace(row, qc_flags=("lungs_not_found",)) if row.status is Status.SCORED else row for row in rows]
+    broken = replace(blind[0], status=Status.QUARANTINED, reason=Reason.NONFINITE_LOGITS)
+    blind[0] = broken
+    commit_shard(run, shard, blind, make_masks(blind), "first")
+    with pytest.raises(NotPublished, match="none of 6 films"):
+        publish(run, plan, PublishOptions(), source, "first")
+    assert "manifests/1.json" not in run.dest.objects  # type: ignore[attr-defined]
+
+
+def test_empty_infection_is_normal() -> None:
+    run, source = make_run(), MemoryStore(films(4), "source")
+    plan = make_plan(run, source)
+    (shard,) = pending(run, plan)
+    rows = [replace(row, infected_fraction=0.0) for row in make_rows(source, shard)]
+    commit_shard(run, shard, rows, make_masks(rows), "first")
+    assert publish(run, plan, PublishOptions(), source, "first").accepted
+
+
+def test_equal_contents_point_at_the_first_key_across_plans() -> None:
+    run, source = make_run(), MemoryStore({"b": b"same", "c": b"other", "t": b"text", "u": b"text"}, "source")
+    score(run, source, shard_size=1)
+    source.objects |= {"a": b"same", "d": b"same"}
+    score(run, source, shard_size=1)
+    rows = {row["key"]: row for row in rows_of(run.dest)}
+    assert [key for key in "abcdtu" if rows[key]["duplicate_of"]] == ["b", "d"]
+    assert rows["b"]["duplicate_of"] == rows["d"]["duplicate_of"] == rows["a"]["input_id"]
+    assert rows["d"]["qc_flags"] == ["duplicate_content"]
+
+
+def test_the_published_table_is_the_one_of_a_folder_run() -> None:
+    run, source = make_run(masks="none"), MemoryStore(films(30) | {"x": b"film 3", "t": b"text"}, "source")
+    score(run, source)
+    rows = [archives.make_row(source, entry) for entry in source.list_page().entries]
+    expected = table.to_arrow(table.mark_duplicates(rows))
+    assert pq.read_table(io.BytesIO(run.dest.read("severity.parquet"))).equals(expected)
+    assert run.dest.read("severity.csv") == table.to_csv(expected)
+
+
+def test_hidden_keys_are_in_no_published_file_and_not_in_their_order() -> None:
+    run, source = make_run(), MemoryStore(films(50, "jane-doe"), "source")
+    score(run, source, options=PublishOptions(hide_keys=True))
+    rows = rows_of(run.dest)
+    assert "key" not in rows[0]
+    assert [row["input_id"] for row in rows] == sorted(row["input_id"] for row in rows)
+    assert not any(b"jane-doe" in data for data in outputs(run.dest).values())
+    assert b"jane-doe" not in run.dest.read("manifests/1.json")
+
+
+def test_keys_that_spreadsheets_or_browsers_would_run_are_disarmed() -> None:
+    run, source = make_run(), MemoryStore({'=HYPERLINK("x")': b"1", "<script>alert(1)</script>": b"2"}, "source")
+    score(run, source)
+    assert b"\n=HYPERLINK" not in run.dest.read("severity.csv")
+    assert b"'=HYPERLINK" in run.dest.read("severity.csv")
+    assert b"HYPERLINK" not in run.dest.read("report.html")
+    assert b"alert(1)" not in run.dest.read("report.html")
+
+
+def test_missing_outputs_are_rebuilt_to_the_same_bytes_without_the_source() -> None:
+    run, source = make_run(), MemoryStore(films(30), "source")
+    score(run, source)
+    before = outputs(run.dest)
+    run.dest.delete("report.html")
+    run.dest.write("severity.csv", b"edited")
+    source.objects.clear()
+    plan = newest_plan(run)
+    assert plan is not None
+    rebuild(run, plan)
+    assert outputs(run.dest) == before
+
+
+def test_a_snapshot_that_comes_out_otherwise_is_not_written() -> None:
+    run, source = make_run(), MemoryStore(films(30), "source")
+    plan, _, _ = score(run, source)
+    name = next(key for key in run.dest.objects if key.startswith("tables/"))  # type: ignore[attr-defined]
+    run.dest.write(name, b"edited")
+    with pytest.raises(NotPublished, match="is not what its commit names"):
+        rebuild(run, plan)
+
+
+def test_two_identical_runs_at_once_make_one_manifest_and_the_loser_says_who() -> None:
+    run, source = make_run(), MemoryStore(films(60), "source")
+    gate = threading.Barrier(2)
+
+    def attempt(name: str) -> Any:
+        gate.wait()
+        return score(run, source, name)[2]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(attempt, ("first", "second"))
+    assert sorted((first.mine, second.mine)) == [False, True]
+    winner = "first" if first.mine else "second"
+    assert first.published_by == second.published_by == winner
+    alone = make_run()
+    score(alone, source)
+    assert outputs(run.dest) == outputs(alone.dest)
+
+
+class Killed(BaseException):
+    """Nothing of ours catches it, as nothing catches SIGKILL."""
+
+
+class Mortal(MemoryStore):
+    """Memory whose user dies before its n-th change."""
+
+    left = 10**9
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+    def write(self, key: str, data: bytes) -> None:
+        self._step()
+        super().write(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._step()
+        return super().create(key, data)
+
+    def upload(self, path: Path, key: str) -> None:
+        self._step()
+        super().upload(path, key)
+
+
+def test_a_run_killed_between_any_two_steps_resumes_to_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from covseg.archive import commits
+
+    monkeypatch.setattr(commits, "WRITERS", 1)
+    source = MemoryStore(films(10) | {"t": b"text"}, "source")
+    whole = make_run(Mortal(name="dest"))
+    score(whole, source, shard_size=4)
+    steps = 10**9 - whole.dest.left  # type: ignore[attr-defined]
+    expected = {key: data for key, data in whole.dest.objects.items() if not key.startswith(("manifests", "commits"))}  # type: ignore[attr-defined]
+    assert steps > 20
+    for killed_before in range(1, steps):
+        dest = Mortal(name="dest")
+        run: Run | None = None
+        dest.left = killed_before
+        with pytest.raises(Killed):
+            run = make_run(dest)
+            score(run, source, "killed", shard_size=4)
+        dest.left = 10**9
+        score(make_run(dest), source, "second", shard_size=4)
+        found = {key: data for key, data in dest.objects.items() if not key.startswith(("manifests", "commits"))}
+        assert found == expected, f"killed before step {killed_before}"
+
+
+# --- gc ----------------------------------------------------------------------------------------------
+
+
+def test_gc_removes_what_no_record_names_and_nothing_else(tmp_path: Path) -> None:
+    run, source = make_run(LocalStore(tmp_path / "dest")), MemoryStore(films(20), "source")
+    score(run, source)
+    kept = {path for path in (tmp_path / "dest").rglob("*") if path.is_file()}
+    for orphan in ("masks/0-0.png", "tables/x-0.parquet", "plans/2/part-0.parquet", "packed/p", "pictures/7-0.json"):
+        run.dest.write(orphan, b"orphan")
+    run.dest.write("notes/mine.txt", b"not covseg's")
+    (tmp_path / "dest" / "masks" / ".covseg-half").write_bytes(b"half")
+    assert (gc(run).orphans, gc(run).uploads) == (0, 0)  # too young
+    assert gc(run, 0, dry_run=True).orphans == 5
+    swept = gc(run, 0)
+    assert (swept.orphans, swept.uploads, swept.bytes) == (5, 1, 30)
+    assert {path for path in (tmp_path / "dest").rglob("*") if path.is_file()} == kept | {
+        tmp_path / "dest" / "notes" / "mine.txt"
+    }
+
+
+# --- a bucket ----------------------------------------------------------------------------------------
+
+ODD_KEYS = [
+    "=HYPERLINK(1).png", "<script>alert(1)</script>.png", "a//b", "../../etc/passwd", "a\nb.png", "a\rb",
+    "日本/胸部.png", "😀.png", "é" * 300, "k" * 1000, "+1", "@x", "\t.png", " ", "a b%20c+d&e?f#g", "'", '"', "\\",
+    "a\u2028b",
+]  # fmt: skip
+
+
+@pytest.mark.service
+def test_a_bucket_of_odd_keys_over_three_pages_is_accounted_exactly(ceph_bucket: str) -> None:
+    source = open_store(f"s3://{ceph_bucket}/" + "p" * 15)
+    content = films(2500 - len(ODD_KEYS)) | {key: f"odd {key}".encode() for key in ODD_KEYS}
+    content["k" * 1000] = b"text"
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(source.write, content, content.values()))
+    run = make_run(open_store(f"s3://{ceph_bucket}/dest"), masks="packed")
+    probe(run.commits)
+    plan, done, manifest = score(run, source, shard_size=256, options=PublishOptions(pictures=0))
+    assert (plan.films, done, manifest.statuses) == (2500, 10, {"scored": 2499, "out_of_scope": 1})
+    assert Counter(row["key"] for row in rows_of(run.dest)) == Counter(content)
+    before = outputs(run.dest)
+    assert score(run, source, shard_size=256)[1] == 0
+    assert outputs(run.dest) == before
+    # a folder cannot hold such keys, memory can: the same films give the same table
+    memory = make_run(masks="packed")
+    score(memory, MemoryStore(content, "source"), shard_size=256, options=PublishOptions(pictures=0))
+    assert outputs(memory.dest) == before
