@@ -204,14 +204,19 @@ def _histogram(fraction: pa.ChunkedArray) -> list[Bar]:
     return [Bar(name, counts.get(str(number), 0), len(fraction)) for number, name in enumerate(names)]
 
 
+def _together(column: pa.ChunkedArray) -> pa.Array:
+    """Drop nulls and join the chunks: a mean must not depend on how the table was cut."""
+    return column.drop_null().combine_chunks()
+
+
 def _scale(name: str, column: pa.ChunkedArray) -> Scale:
-    values = column.drop_null()
+    values = _together(column)
     low, median, high = pc.quantile(values, [0.25, 0.5, 0.75]).to_pylist()
     return Scale(name, *words.SCALES[name], len(values), pc.mean(values).as_py(), low, median, high)
 
 
 def _zone(side: str, level: str, scored: pa.Table) -> Zone:
-    values = scored[f"infected_fraction_{side}_{level}"].drop_null()
+    values = _together(scored[f"infected_fraction_{side}_{level}"])
     affected = _true(pc.greater(values, 0)) / len(values) if len(values) else None
     return Zone(side, level, len(values), pc.mean(values).as_py(), affected)
 

@@ -134,7 +134,10 @@
     const here = shown.indexOf(row);
     byId("film-previous").disabled = here <= 0;
     byId("film-next").disabled = here < 0 || here === shown.length - 1;
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      dialog.showModal();
+      byId("film-close").focus();
+    }
     dialog.scrollTop = 0;
   };
   const step = (by) => {
@@ -143,7 +146,7 @@
   };
 
   // Wire the page.
-  filters.forEach((filter) => filter.addEventListener("input", update));
+  for (const filter of filters) for (const event of ["input", "change"]) filter.addEventListener(event, update);
   byId("filter-reset").addEventListener("click", () => { filters.forEach((filter) => { filter.value = ""; }); update(); });
   document.querySelectorAll("#films th").forEach((header) => header.querySelector("button").addEventListener("click", () => sortBy(header)));
   lines.forEach((line) => line.addEventListener("click", () => show(place(line))));

@@ -1,0 +1,310 @@
+"""The report as a person uses it: in a real browser, by mouse and by keyboard, at desktop and phone width."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from covseg import severity, table
+from covseg.errors import Reason, Status
+from covseg.records import Masks, Row
+from covseg.report import Gallery, render
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver import ActionChains, Keys  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.select import Select  # noqa: E402
+
+pytestmark = pytest.mark.service
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+QUIET = (
+    "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+    "disable-component-update", "disable-sync", "disable-dev-shm-usage",
+)  # fmt: skip
+
+
+def film(number: int) -> Row:
+    """Film number 0 to 11: more infected with the number; two of them flagged."""
+    fraction = number / 12
+    flags = ("missing_spacing", "rotated") if number in (3, 7) else ("missing_spacing",)
+    return Row(
+        f"{number:032x}", f"{number}.png", "etag", "sha", 10, Status.SCORED, infected_fraction=fraction,
+        infected_fraction_right_upper=fraction, extent_0_8=number % 9, infection_probability=number / 12,
+        grade=severity.GRADES[severity.step(fraction)], grade_table=severity.GRADE_TABLE, qc_flags=flags,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows, gallery = [film(number) for number in range(12)], Gallery()
+    generator = np.random.default_rng(1)
+    for row in rows:
+        lung = np.zeros((64, 64), np.uint8)
+        lung[8:56, 8:28] = lung[8:56, 36:56] = 1
+        infection = lung.copy()
+        infection[: 56 - 4 * int(row.input_id, 16)] = 0
+        masks = Masks(lung, infection, lung, False, 0.0, 1, 1.0)
+        pixels = generator.random((64, 64), np.float32)
+        gallery.offer(row.input_id, row.infected_fraction, pixels, masks, infection.astype(np.float32))
+    rows += [Row("f" * 32, "x", "etag", None, 0, Status.QUARANTINED, Reason.EMPTY)]
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_bytes(render(table.to_arrow(rows), gallery.pictures()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no chromium with chromedriver on this machine (Debian: apt-get install chromium chromium-driver)")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in (*QUIET, f"user-data-dir={profile}"):
+            options.add_argument(f"--{flag}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        yield browser
+        browser.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome, page: Path) -> Iterator[webdriver.Chrome]:
+    """The report, freshly opened at 1280 pixels; afterwards: nothing was refused, nothing left the page."""
+    resize(chromium, 1280)
+    emulate(chromium)
+    chromium.get("about:blank")
+    chromium.get_log("performance")  # what the browser's own first tab asked for
+    chromium.get(page.as_uri())
+    yield chromium
+    assert chromium.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith("data:image/")} <= {page.as_uri()}
+
+
+def resize(browser: webdriver.Chrome, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def emulate(browser: webdriver.Chrome, media: str = "") -> None:
+    """Show a medium without motion, so that nothing glides away from under a click."""
+    still = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": still})
+
+
+def ids(browser: webdriver.Chrome) -> list[int]:
+    """Numbers of the films in the table, as shown from top to bottom; -1 the refused one."""
+    titles = browser.execute_script(
+        "return [...document.querySelectorAll('#films tbody tr:not([hidden]) button')].map(button => button.title)"
+    )
+    return [-1 if title == "f" * 32 else int(title, 16) for title in titles]
+
+
+def pictures(browser: webdriver.Chrome) -> int:
+    return len(browser.find_elements(By.CSS_SELECTOR, "#gallery li:not([hidden])"))
+
+
+def header(browser: webdriver.Chrome, column: str):
+    return browser.find_element(By.CSS_SELECTOR, f'#films th[data-column="{column}"]')
+
+
+def press(browser: webdriver.Chrome, *keys: str) -> None:
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def focused(browser: webdriver.Chrome) -> str:
+    return browser.execute_script("return document.activeElement.title || document.activeElement.textContent.trim()")
+
+
+def test_the_table_opens_with_the_most_infected_first_and_the_refused_last(browser):
+    assert ids(browser) == [*range(11, -1, -1), -1]
+    assert header(browser, "infected_fraction").get_attribute("aria-sort") == "descending"
+
+
+def test_a_heading_sorts_by_click_then_back_and_a_missing_value_stays_last(browser):
+    button = header(browser, "infected_fraction").find_element(By.TAG_NAME, "button")
+    button.click()
+    assert ids(browser) == [*range(12), -1]
+    assert header(browser, "infected_fraction").get_attribute("aria-sort") == "ascending"
+    button.click()
+    assert ids(browser) == [*range(11, -1, -1), -1]
+
+
+def test_a_heading_sorts_by_the_keyboard_and_one_heading_at_a_time_says_so(browser):
+    button = header(browser, "extent_0_8").find_element(By.TAG_NAME, "button")
+    browser.execute_script("arguments[0].focus()", button)
+    press(browser, Keys.ENTER)
+    assert ids(browser)[0] == 8
+    assert [one.get_attribute("data-column") for one in browser.find_elements(By.CSS_SELECTOR, "th[aria-sort]")] == [
+        "extent_0_8"
+    ]
+
+
+def test_filters_narrow_rows_and_pictures_and_say_how_many_are_left(browser):
+    Select(browser.find_element(By.ID, "filter-flag")).select_by_value("rotated")
+    assert ids(browser) == [7, 3]
+    assert pictures(browser) == 2
+    assert browser.find_element(By.ID, "films-shown").text == "2 of 13 rows and 2 of 12 pictures shown"
+    browser.find_element(By.ID, "filter-reset").click()
+    assert len(ids(browser)) == 13
+
+
+def test_films_are_found_by_grade_by_status_and_by_text(browser):
+    Select(browser.find_element(By.ID, "filter-grade")).select_by_visible_text("none")
+    assert ids(browser) == [0]
+    browser.find_element(By.ID, "filter-reset").click()
+    Select(browser.find_element(By.ID, "filter-status")).select_by_value("refused")
+    assert ids(browser) == [-1]
+    browser.find_element(By.ID, "filter-reset").click()
+    browser.find_element(By.ID, "filter-text").send_keys("Empty")
+    assert ids(browser) == [-1]
+
+
+def test_rows_are_walked_by_arrow_keys_and_opened_and_closed_by_the_keyboard(browser):
+    first = browser.find_element(By.CSS_SELECTOR, "#films tbody button")
+    browser.execute_script("arguments[0].focus()", first)
+    press(browser, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    assert int(focused(browser), 16) == 9
+    press(browser, Keys.ENTER)
+    dialog = browser.find_element(By.ID, "film")
+    assert dialog.is_displayed()
+    assert f"{9:032x}" in browser.find_element(By.ID, "film-title").text
+    assert "75.0" in dialog.text
+    assert "Missing spacing".lower() in dialog.text.lower()
+    press(browser, Keys.ARROW_RIGHT)
+    assert f"{8:032x}" in browser.find_element(By.ID, "film-title").text
+    press(browser, Keys.ESCAPE)
+    assert not dialog.is_displayed()
+    assert int(focused(browser), 16) == 9
+
+
+def test_each_list_is_one_stop_of_the_tab_key(browser):
+    for box in ("#films tbody", "#gallery"):
+        assert len(browser.find_elements(By.CSS_SELECTOR, f"{box} button:not([tabindex='-1'])")) == 1
+
+
+def test_every_control_is_reached_by_the_tab_key_and_shows_its_focus(browser):
+    browser.execute_script("document.body.tabIndex = -1; document.body.focus()")
+    reached = []
+    for _ in range(60):
+        press(browser, Keys.TAB)
+        name, outline = browser.execute_script(
+            "const one = document.activeElement;"
+            "return [one.id || one.textContent.trim().slice(0, 20), getComputedStyle(one).outlineStyle]"
+        )
+        reached.append(name)
+        assert outline == "solid", name
+        if name == "What the columns mea":
+            break
+    assert {
+        "filter-text",
+        "filter-grade",
+        "filter-flag",
+        "filter-status",
+        "filter-reset",
+        "Contours",
+        "Probability",
+    } <= set(reached)
+    assert reached[-1] == "What the columns mea"
+
+
+def test_a_thumbnail_opens_its_own_row_with_its_picture(browser):
+    tile = browser.find_element(By.CSS_SELECTOR, "#gallery button")
+    browser.execute_script("arguments[0].focus()", tile)
+    press(browser, Keys.ARROW_RIGHT, Keys.ENTER)
+    assert f"{10:032x}" in browser.find_element(By.ID, "film-title").text
+    shown = browser.find_element(By.CSS_SELECTOR, "#film-picture img").get_attribute("src")
+    assert shown == browser.find_elements(By.CSS_SELECTOR, "#gallery li")[1].find_element(
+        By.TAG_NAME, "img"
+    ).get_attribute("src")
+
+
+def test_a_refused_file_opens_with_its_reason_in_plain_words(browser):
+    browser.execute_script("arguments[0].click()", browser.find_elements(By.CSS_SELECTOR, "#films tbody tr")[-1])
+    text = browser.find_element(By.ID, "film").text
+    assert "Refused: empty" in text
+    assert "The file has no content." in text
+
+
+def test_probability_and_contours_are_switched_everywhere_at_once(browser):
+    browser.execute_script("document.getElementById('gallery').scrollIntoView()")
+    heat = browser.find_element(By.CSS_SELECTOR, "#gallery .heat")
+    contour = browser.find_element(By.CSS_SELECTOR, "#gallery .layers svg")
+    assert (heat.is_displayed(), contour.is_displayed()) == (False, True)
+    for name in ("heat", "contours"):
+        browser.find_element(By.CSS_SELECTOR, f'[data-toggle="{name}"]').click()
+    assert (heat.is_displayed(), contour.is_displayed()) == (True, False)
+    pressed = {
+        button.get_attribute("data-toggle") + button.get_attribute("aria-pressed")
+        for button in browser.find_elements(By.CSS_SELECTOR, "[data-toggle]")
+    }
+    assert pressed == {"heattrue", "contoursfalse"}
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_the_page_never_scrolls_sideways(browser, width):
+    resize(browser, width)
+    assert (
+        browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        <= 0
+    )
+
+
+def test_the_large_view_fits_a_phone(browser):
+    resize(browser, 360)
+    browser.execute_script("document.querySelector('#gallery button').click()")
+    assert (
+        browser.execute_script("const one = document.querySelector('dialog'); return one.scrollWidth - one.clientWidth")
+        <= 0
+    )
+
+
+def test_images_controls_and_headings_are_named_and_ids_are_unique(browser):
+    faults = browser.execute_script("""
+        const all = (selector) => [...document.querySelectorAll(selector)];
+        const ids = all("[id]").map((one) => one.id);
+        const levels = all("main :is(h2, h3), h1").map((one) => Number(one.tagName[1]));
+        return [
+            ...all("img:not([alt])"), ...all("svg:not([aria-hidden]):not([aria-labelledby])"),
+            ...all("button").filter((one) => !one.textContent.trim()),
+            ...all("input, select").filter((one) => !one.labels.length),
+            ...ids.filter((id, place) => ids.indexOf(id) !== place),
+            ...all("[aria-labelledby]").filter((one) => !document.getElementById(one.getAttribute("aria-labelledby"))),
+            ...levels.filter((level, place) => place && level > levels[place - 1] + 1),
+            ...(all("h1").length === 1 ? [] : ["h1"]),
+        ].map((one) => one.outerHTML ?? String(one));
+    """)
+    assert faults == []
+
+
+def test_in_print_everything_fits_the_width_of_a4_and_controls_are_gone(browser):
+    resize(browser, 703)  # 186 mm at 96 pixels an inch: A4 within its margins
+    emulate(browser, "print")
+    try:
+        wide = browser.execute_script(
+            "return [...document.querySelectorAll('main *')]"
+            ".filter((one) => one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML)"
+        )
+        assert wide == []
+        assert not browser.find_element(By.ID, "filter-text").is_displayed()
+        assert browser.find_element(By.CSS_SELECTOR, ".research").is_displayed()
+    finally:
+        emulate(browser)
+
+
+def test_without_script_everything_but_the_controls_is_there(browser):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.refresh()
+        assert len(browser.find_elements(By.CSS_SELECTOR, "#films tbody tr")) == 13
+        assert not browser.find_element(By.ID, "filter-text").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
