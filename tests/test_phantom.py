@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covseg.bad_inputs import bad_inputs
 from covseg.errors import Reason
 from covseg.phantom import WHITE, Phantom, make_phantom
 from covseg.phantom.writer import encode, write_bad_inputs, write_dataset, write_films
@@ -208,6 +209,15 @@ def test_the_command_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["films"] == 4
     names = sorted(path.name for path in (tmp_path / "made" / "films").iterdir())
     assert names == ["phantom-0000.png", "phantom-0001.dcm", "phantom-0002.png", "phantom-0003.dcm"]
+
+
+def test_the_command_adds_every_bad_input_on_request(tmp_path: Path) -> None:
+    assert run(["phantom", "1", str(tmp_path), "--size", "64", "--bad"]) == 0
+    expected = bad_inputs()
+    written = {path.name: path.read_bytes() for path in (tmp_path / "films" / "bad").iterdir()}
+    assert written == {name: data for name, (data, _) in expected.items()}
+    rows = list(csv.DictReader((tmp_path / "bad.csv").read_text().splitlines()))
+    assert {row["key"]: row["reason"] for row in rows} == {f"bad/{name}": why for name, (_, why) in expected.items()}
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

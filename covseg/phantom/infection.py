@@ -36,7 +36,7 @@ def make_opacity(rng: np.random.Generator, lungs: dict[str, Points]) -> Field:
     grid = (xx + wobble[0], yy + wobble[1])
     field = np.zeros((FIELD, FIELD), np.float32)
     heavier = rng.choice(["right", "left"])
-    extent = rng.uniform(0.5, 1.25)
+    extent = rng.uniform(0.5, 1.6)
     for side, outline in lungs.items():
         weight = extent if side == heavier else extent * rng.uniform(0.0, 0.85)
         for _ in range(int(np.ceil(weight * rng.uniform(1.2, 3.0)))):

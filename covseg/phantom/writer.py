@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import Reason
-from covseg.phantom import BITS, WHITE, Phantom, make_phantom
+from covseg.phantom import WHITE, Phantom, make_phantom
 from covseg.records import Mask
 from covseg.storage import LocalStore, Store
 
-FIELD_MM = 430.0  # side of a common detector; sets the pixel spacing
 FORMATS = ("png", "png16", "monochrome2", "monochrome1")
 TRUTH_COLUMNS = (
     "key", "seed", "infected_fraction", "infected_fraction_right", "infected_fraction_left", "lung_area_px",
@@ -38,63 +37,25 @@ def encode(phantom: Phantom, file_format: str) -> bytes:
     phantom : Phantom
     file_format : str
         ``png`` (8 bits), ``png16`` (12 bits in 16), ``monochrome2`` or ``monochrome1`` (DICOM, 12 bits).
+
+    Raises
+    ------
+    ValueError
+        For any other format.
     """
+    if file_format not in FORMATS:
+        raise ValueError(f"unknown film format {file_format!r}: wanted one of {', '.join(FORMATS)}")
     if file_format == "png":
         return _png(np.round(phantom.pixels * np.float32(255 / WHITE)).astype(np.uint8))
     if file_format == "png16":
         return _png(phantom.pixels)
-    return _dicom(phantom, file_format.upper())
+    from covseg.phantom.dicom import encode_dicom
+
+    return encode_dicom(phantom, inverted=file_format == "monochrome1")
 
 
 def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def _dicom(phantom: Phantom, photometric: str) -> bytes:
-    """Return a digital X-ray object, explicit little endian, that names nobody."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-
-    study, series, instance = (
-        generate_uid(entropy_srcs=["covseg phantom", level, str(phantom.seed), str(phantom.pixels.shape), photometric])
-        for level in ("study", "series", "instance")
-    )
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = DigitalXRayImageStorageForPresentation, instance
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    film = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    film.SOPClassUID, film.SOPInstanceUID = DigitalXRayImageStorageForPresentation, instance
-    film.StudyInstanceUID, film.SeriesInstanceUID = study, series
-    for empty in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-                  "AccessionNumber", "ReferringPhysicianName", "SeriesNumber"):  # fmt: skip
-        setattr(film, empty, None)
-    _describe(film, phantom, photometric)
-    buffer = io.BytesIO()
-    film.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _describe(film: object, phantom: Phantom, photometric: str) -> None:
-    """Fill in the header of the acquisition and the pixels."""
-    height, width = phantom.pixels.shape
-    inverted = photometric == "MONOCHROME1"
-    spacing = round(FIELD_MM / max(height, width), 6)
-    pixels = WHITE - phantom.pixels if inverted else phantom.pixels
-    values: dict[str, object] = {
-        "Modality": "DX", "Manufacturer": "covseg phantom", "ImageType": ["DERIVED", "SECONDARY"],
-        "ImageComments": "Synthetic: a procedural phantom, not a patient", "PresentationIntentType": "FOR PRESENTATION",
-        "BodyPartExamined": "CHEST", "ViewPosition": "PA", "ImageLaterality": "U", "PatientOrientation": ["L", "F"],
-        "BurnedInAnnotation": "NO", "InstanceNumber": "1", "PixelSpacing": [spacing, spacing],
-        "ImagerPixelSpacing": [spacing, spacing], "PixelIntensityRelationship": "LOG",
-        "PixelIntensityRelationshipSign": -1 if inverted else 1, "RescaleIntercept": "0", "RescaleSlope": "1",
-        "RescaleType": "US", "PresentationLUTShape": "INVERSE" if inverted else "IDENTITY",
-        "WindowCenter": str(1 << BITS - 1), "WindowWidth": str(1 << BITS), "LossyImageCompression": "00",
-        "SamplesPerPixel": 1, "PhotometricInterpretation": photometric, "Rows": height, "Columns": width,
-        "BitsAllocated": 16, "BitsStored": BITS, "HighBit": BITS - 1, "PixelRepresentation": 0,
-        "PixelData": pixels.astype("<u2").tobytes(),
-    }  # fmt: skip
-    for name, value in values.items():
-        setattr(film, name, value)
 
 
 def write_films(
