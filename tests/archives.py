@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from covseg.archive import (
     Manifest,
@@ -59,7 +61,8 @@ def make_row(source: Store, entry: Entry) -> Row:
 
 
 def make_rows(source: Store, shard: Shard) -> list[Row]:
-    return [make_row(source, entry) for entry in shard.entries]
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(partial(make_row, source), shard.entries))
 
 
 def make_masks(rows: Iterable[Row]) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""An independent look at a destination: does everything that was published hold?
+"""An independent look at a destination: whether everything that was published holds.
 
 In: the stores of a destination; never its source. Out: a `Verdict` with every breach in words. It
 shares no code with the writer in `covseg/archive`; it reads the files as the contract describes them
@@ -12,23 +12,22 @@ import hashlib
 import io
 import json
 import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg.errors import Reason, Status
 from covseg.storage import Store, entries
+from covseg.verify.digests import Json, as_text, canonical, numbers, shard_name, short, terminal
 
 OBJECTS = ("masks/", "packed/", "probability/", "tables/")
 READERS = 8
-Json = dict[str, Any]
 
 
 @dataclass
@@ -61,7 +60,10 @@ def verify(dest: Store, commits: Store | None = None) -> Verdict:
         The destination; where its create-only records are, when that is elsewhere.
     """
     check = _Check(dest, commits or dest)
-    check.run()
+    try:
+        check.run()
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        check.verdict.breaches.append(f"a record or table cannot be read: {type(error).__name__}: {error}")
     return check.verdict
 
 
@@ -71,9 +73,9 @@ class _Check:
         self.verdict = Verdict()
         self.manifest: Json = {}
         self.shards: set[str] = set()
-        self.rows: list[int] = []  # short digests of the rows of all shard tables
-        self.named: list[int] = []  # of the names of all committed objects
-        self.planned: list[int] = []  # of key and ETag of all planned films
+        self.rows = array("Q")  # short digests of the rows of all shard tables
+        self.named = array("Q")  # of the names of all committed objects
+        self.planned = array("Q")  # of key and ETag of all planned films
         self.counted: Counter[str] = Counter()
 
     def run(self) -> None:
@@ -86,7 +88,7 @@ class _Check:
             self._plan_of(number, manifest)
             for shard, digest in manifest["commits"].items():
                 self._expect(
-                    digest == self.manifest["commits"].get(shard), f"manifest {number}: commit of {shard} differs"
+                    digest == self.manifest["commits"].get(shard), f"manifest {number}: another commit of {shard}"
                 )
         plan = self._json(self.commits, self.manifest["plan"]["name"])
         for part in (plan or {}).get("parts", ()):
@@ -153,10 +155,10 @@ class _Check:
             shards.setdefault(row["shard"], []).append((row["key"], row["size"], row["etag"]))
         self._expect(part["films"] == len(sheet) and part["shards"] == len(shards), f"{part['name']}: sums differ")
         for shard, members in shards.items():
-            self._expect(_shard_name(members) == shard, f"shard {shard} is not named by its members")
+            self._expect(shard_name(members) == shard, f"shard {shard} is not named by its members")
             self._expect(shard not in self.shards, f"shard {shard} is planned twice")
             self.shards.add(shard)
-            self.planned += [_short(key + b"\0" + etag.encode()) for key, _, etag in members]
+            self.planned.extend(short(key + b"\0" + etag.encode()) for key, _, etag in members)
             self._shard(shard, members)
 
     def _shard(self, shard: str, members: list[tuple[bytes, int, str]]) -> None:
@@ -168,7 +170,7 @@ class _Check:
         self._expect(digest == self.manifest["commits"].get(shard), f"{name} is not the one of the manifest")
         self._expect(record["shard"] == shard, f"{name} is of another shard")
         objects = [record["table"], *record["objects"]]
-        self.named += [_short(named["name"].encode()) for named in objects]
+        self.named.extend(short(named["name"].encode()) for named in objects)
         with ThreadPoolExecutor(READERS) as pool:
             sheet, *_ = pool.map(self._named, objects)
         if sheet is not None:
@@ -176,18 +178,18 @@ class _Check:
 
     def _rows(self, shard: str, members: list[tuple[bytes, int, str]], rows: list[Json], record: Json) -> None:
         """Check clause 2 in one shard: its rows are its planned films, each once, with one terminal status."""
-        planned = Counter((_as_text(key), size, etag) for key, size, etag in members)
+        planned = Counter((as_text(key), size, etag) for key, size, etag in members)
         found = Counter((row["key"], row["size"], row["etag"]) for row in rows)
         self._expect(planned == found, f"shard {shard}: its rows are not its {len(members)} planned films")
         masks = {named["name"] for named in record["objects"] if named["name"].startswith(("masks/", "packed/"))}
         for row in rows:
-            self._expect(_terminal(row), f"{row['input_id']}: status {row['status']} with reason {row['reason']}")
+            self._expect(terminal(row), f"{row['input_id']}: status {row['status']} with reason {row['reason']}")
             uri = (row["mask_uri"] or "").partition("#")[0]
             self._expect(
                 uri in masks if uri else not masks or row["status"] != "scored",
                 f"{row['input_id']}: mask not committed",
             )
-            self.rows.append(_short(_canonical(row, hide_keys=self.manifest["hide_keys"])))
+            self.rows.append(short(canonical(row, hide_keys=self.manifest["hide_keys"])))
             self.counted.update([f"status {row['status']}", *([f"reason {row['reason']}"] if row["reason"] else [])])
         statuses = Counter(row["status"] for row in rows)
         self._expect(dict(statuses) == record["statuses"], f"commits/{shard}.json: counts differ from its rows")
@@ -202,7 +204,7 @@ class _Check:
         self._expect(
             len(self.rows) == self.manifest["films"] == len(self.planned), "films, rows and plan differ in number"
         )
-        self._expect(len(np.unique(_numbers(self.planned))) == len(self.planned), "a film is planned twice")
+        self._expect(len(np.unique(numbers(self.planned))) == len(self.planned), "a film is planned twice")
         self._expect(set(self.manifest["commits"]) == self.shards, "the manifest's shards are not the plan's")
 
     def _foreign(self) -> None:
@@ -210,9 +212,9 @@ class _Check:
         known = {f"commits/{shard}.json" for shard in self.shards | self._open_shards()}
         for entry in entries(self.commits, "commits/"):
             self._expect(entry.key in known, f"{entry.key} belongs to no plan")
-        named = _numbers(self.named)
+        named = numbers(self.named)
         for folder in OBJECTS:
-            listed = _numbers(_short(entry.key.encode()) for entry in entries(self.dest, folder))
+            listed = numbers(short(entry.key.encode()) for entry in entries(self.dest, folder))
             self.verdict.orphans += int((~np.isin(listed, named)).sum())
 
     def _open_shards(self) -> set[str]:
@@ -250,49 +252,13 @@ class _Check:
             self._expect(lines == len(self.rows), f"{name} has {lines} rows for {len(self.rows)} films")
         if name == "severity.parquet":
             try:
-                found = np.sort(_numbers(self._published(path)))
+                found = np.sort(numbers(self._published(path)))
             except pa.ArrowInvalid:
                 return self._breach(f"{name} cannot be read")
-            self._expect(np.array_equal(found, np.sort(_numbers(self.rows))), f"{name} has other rows than the shards")
+            self._expect(np.array_equal(found, np.sort(numbers(self.rows))), f"{name} has other rows than the shards")
         return None
 
     def _published(self, path: Path) -> Iterator[int]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(4096):
-                yield from (_short(_canonical(row, hide_keys=self.manifest["hide_keys"])) for row in batch.to_pylist())
-
-
-def _shard_name(members: list[tuple[bytes, int, str]]) -> str:
-    """Return the first 32 hex digits of the SHA-256 over key, size and ETag of each, each behind its length."""
-    text = b""
-    for key, size, etag in members:
-        for part in (key, b"%d" % size, etag.encode()):
-            text += len(part).to_bytes(8, "big") + part
-    return hashlib.sha256(text).hexdigest()[:32]
-
-
-def _as_text(key: bytes) -> str:
-    return key.decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
-
-
-def _terminal(row: Json) -> bool:
-    """Tell whether status and reason are of the closed sets and fit; a refusal has a reason, a score none."""
-    if row["status"] == Status.SCORED:
-        return row["reason"] is None
-    return row["reason"] in set(Reason) and Reason(row["reason"]).status == row["status"]
-
-
-def _canonical(row: Json, *, hide_keys: bool) -> bytes:
-    """Return a row as text without what is only known of the whole table, or hidden in it."""
-    flags = [flag for flag in row["qc_flags"] or [] if flag != "duplicate_content"]
-    dropped = {"duplicate_of", *(["key"] if hide_keys else [])}
-    kept = {name: value for name, value in row.items() if name not in dropped} | {"qc_flags": flags}
-    return json.dumps(kept, sort_keys=True).encode()
-
-
-def _short(text: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(text).digest()[:8])
-
-
-def _numbers(values: Iterable[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    return np.fromiter(values, np.uint64)
+                yield from (short(canonical(row, hide_keys=self.manifest["hide_keys"])) for row in batch.to_pylist())

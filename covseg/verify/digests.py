@@ -1,0 +1,53 @@
+"""How the checker names, shortens and judges single things; written from the contract, not from the writer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from covseg.errors import Reason, Status
+
+Json = dict[str, Any]
+
+
+def shard_name(members: list[tuple[bytes, int, str]]) -> str:
+    """Return the first 32 hex digits of the SHA-256 over key, size and ETag of each, each behind its length."""
+    text = b""
+    for key, size, etag in members:
+        for part in (key, b"%d" % size, etag.encode()):
+            text += len(part).to_bytes(8, "big") + part
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def as_text(key: bytes) -> str:
+    """Return a planned key as the table shows it."""
+    return key.decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
+
+
+def terminal(row: Json) -> bool:
+    """Tell whether status and reason are of the closed sets and fit; a refusal has a reason, a score none."""
+    if row["status"] == Status.SCORED:
+        return row["reason"] is None
+    return row["reason"] in set(Reason) and Reason(row["reason"]).status == row["status"]
+
+
+def canonical(row: Json, *, hide_keys: bool) -> bytes:
+    """Return a row as text without what is only known of the whole table, or hidden in it."""
+    flags = [flag for flag in row["qc_flags"] or [] if flag != "duplicate_content"]
+    dropped = {"duplicate_of", *(["key"] if hide_keys else [])}
+    kept = {name: value for name, value in row.items() if name not in dropped} | {"qc_flags": flags}
+    return json.dumps(kept, sort_keys=True).encode()
+
+
+def short(text: bytes) -> int:
+    """Shorten anything to eight bytes."""
+    return int.from_bytes(hashlib.sha256(text).digest()[:8])
+
+
+def numbers(values: Iterable[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """Return short digests as an array."""
+    return np.fromiter(values, np.uint64)
