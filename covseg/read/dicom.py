@@ -85,8 +85,8 @@ def _check_scope(elements: Elements) -> None:
         _refuse(Reason.UNSUPPORTED_MODE, "a raw detector image for processing: send the one for presentation")
     if "FloatPixelData" in elements or "DoubleFloatPixelData" in elements:
         _refuse(Reason.UNSUPPORTED_MODE, "floating point pixels: wanted integers")
-    if "PixelData" not in elements or elements.cut("PixelData"):
-        _refuse(Reason.TRUNCATED, "the DICOM object ends before the end of its pixel data")
+    if "PixelData" not in elements:
+        _refuse(Reason.TRUNCATED, "the DICOM object ends before its pixel data")
 
 
 def _layout(elements: Elements) -> Layout:

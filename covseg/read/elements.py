@@ -122,13 +122,6 @@ class Elements:
         element = self.raw.get(ALLOWED[keyword])
         return ">" if isinstance(element, RawDataElement) and not element.is_little_endian else "<"
 
-    def cut(self, keyword: str) -> bool:
-        """Tell whether the object ends inside this element."""
-        element = self.raw.get(ALLOWED[keyword])
-        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED:
-            return False
-        return len(self.data(keyword)) < element.length
-
     @property
     def encapsulated(self) -> bool:
         """True when the pixel data is stored as compressed fragments."""
@@ -176,9 +169,19 @@ def read_elements(data: bytes) -> Elements:
         syntax = _transfer_syntax(source)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             source = BytesIO(_inflate(data[source.tell() :]))
-        return Elements(_collect(source, syntax), syntax)
+        found = _collect(source, syntax)
     except (EOFError, struct.error) as error:
         raise RadiographRefused(Reason.TRUNCATED, "read", "the DICOM object ends inside an element") from error
+    if any(map(_cut, found.values())):
+        raise RadiographRefused(Reason.TRUNCATED, "read", "the DICOM object ends inside an element")
+    return Elements(found, syntax)
+
+
+def _cut(element: RawDataElement | DataElement) -> bool:
+    """Tell whether the object ended before this element's announced length."""
+    if not isinstance(element, RawDataElement) or element.length == _UNDEFINED:
+        return False
+    return len(element.value or b"") < element.length
 
 
 def _transfer_syntax(source: BytesIO) -> UID:
