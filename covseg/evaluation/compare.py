@@ -1,0 +1,137 @@
+"""Compare evaluations film by film: paired differences with intervals per stratum, and cost.
+
+In: folders that `covseg.evaluation.document.write` left. Out: rows. The same films in the same order
+are resampled for both, so what films have in common cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from covseg.errors import UsageError
+from covseg.evaluation.cases import Cases
+from covseg.evaluation.document import read_back
+from covseg.evaluation.intervals import DRAWS, Difference, Floats, Statistic, paired
+from covseg.evaluation.measures import Measure, Name, measures
+from covseg.evaluation.summary import strata_of
+
+COMPARED = (
+    Name("infection", "dice", "image", "skip"),
+    Name("infection", "iou", "image", "skip"),
+    Name("infection", "dice", "image", "one"),
+    Name("infection", "dice", "dataset", "one"),
+    Name("image level", "sensitivity"),
+    Name("image level", "specificity"),
+    Name("image level", "auroc"),
+    Name("surface", "nsd"),
+    Name("fraction", "mae"),
+    Name("fraction", "pearson_r"),
+    Name("lung", "dice", "image", "one"),
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation, read back."""
+
+    label: str
+    content: dict[str, Any]
+    cases: Cases
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One paired difference: `label` minus the first evaluation.
+
+    Parameters
+    ----------
+    label, stratum : str
+    name : Name
+    first, other : float
+        The two values.
+    difference : Difference
+    """
+
+    label: str
+    stratum: str
+    name: Name
+    first: float
+    other: float
+    difference: Difference
+
+
+def open_evaluations(folders: list[Path]) -> list[Evaluation]:
+    """Read the folders and check that they can be compared.
+
+    Raises
+    ------
+    UsageError
+        When fewer than two are given, or they hold other films or another lung mask.
+    """
+    if len(folders) < 2:
+        raise UsageError("compare wants at least two folders that covseg evaluate has written")
+    names = [folder.name if len({one.name for one in folders}) == len(folders) else str(folder) for folder in folders]
+    read = [Evaluation(name, *read_back(folder)) for name, folder in zip(names, folders, strict=True)]
+    for other in read[1:]:
+        _check_same_films(read[0], other)
+    return read
+
+
+def _check_same_films(first: Evaluation, other: Evaluation) -> None:
+    for field in ("split", "digest"):
+        pair = [one.content["data"][field] for one in (first, other)]
+        if pair[0] != pair[1]:
+            raise UsageError(
+                f"{first.label} and {other.label} judge other films ({field} {pair[0][:16]} and {pair[1][:16]}): "
+                "evaluate both on the same data, split, strata and limit"
+            )
+    if first.content["lung_mask"] != other.content["lung_mask"]:
+        raise UsageError(f"{first.label} and {other.label} used other lung masks: evaluate both with the same --lung")
+    if differing := sorted(set(first.cases.keys) ^ set(other.cases.keys)):
+        raise UsageError(f"{differing[0]} is judged in only one of {first.label} and {other.label}")
+
+
+def compare(evaluations: list[Evaluation], draws: int = DRAWS, seed: int = 0) -> list[Contrast]:
+    """Contrast every evaluation with the first, per stratum."""
+    first, rows = evaluations[0], []
+    strata = tuple(first.content["data"]["counts"])
+    for other in evaluations[1:]:
+        for stratum, kept in strata_of(first.cases, strata).items():
+            rows += _contrasts(other.label, stratum, first.cases.where(kept), other.cases.where(kept), draws, seed)
+    return rows
+
+
+def _contrasts(label: str, stratum: str, first: Cases, other: Cases, draws: int, seed: int) -> list[Contrast]:
+    if not len(first):
+        return []
+    found = [
+        {name: (one, place) for one in measures(cases) for place, name in enumerate(one.names)}
+        for cases in (first, other)
+    ]
+    rows = []
+    for name in COMPARED:
+        if name not in found[0] or name not in found[1] or not _known(*found[0][name]) or not _known(*found[1][name]):
+            continue
+        (a, place), (b, _) = found[0][name], found[1][name]
+        one, two = _pick(a, place), _pick(b, place)
+        [difference] = paired(two, one, a.groups, draws, seed)
+        whole = np.ones((1, len(a.groups)))
+        rows.append(Contrast(label, stratum, name, float(one(whole)[0, 0]), float(two(whole)[0, 0]), difference))
+    return rows
+
+
+def _known(measure: Measure, place: int) -> bool:
+    return bool(measure.n[place])
+
+
+def _pick(measure: Measure, place: int) -> Statistic:
+    """Restrict a measure to one of its values."""
+
+    def statistic(weights: Floats) -> Floats:
+        return measure.statistic(weights)[:, place : place + 1]
+
+    return statistic

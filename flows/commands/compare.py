@@ -1,0 +1,82 @@
+"""``covseg compare``: paired differences between evaluations, per stratum, and cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from covseg.evaluation.compare import Contrast, Evaluation
+
+
+class CompareConfig(BaseModel):
+    """What `covseg compare` can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evaluations: tuple[Path, ...] = Field(
+        description="Folders that covseg evaluate -o has written; the first is the base."
+    )
+    output: Annotated[Path | None, Parameter(alias="-o")] = Field(
+        default=None, description="Also write the rows as JSON here."
+    )
+    draws: int = Field(default=2000, ge=100, le=100_000, description="Resamples of the paired bootstrap.")
+
+
+def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
+    """Compare evaluations film by film: paired differences with intervals, per stratum, and cost."""
+    from covseg.evaluation.compare import compare as contrast
+    from covseg.evaluation.compare import open_evaluations
+
+    evaluations = open_evaluations(list(config.evaluations))
+    rows = contrast(evaluations, config.draws)
+    if config.output:
+        config.output.write_text(json.dumps([_plain(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    print("\n".join([*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label)]))
+    print("Paired bootstrap over films; p is two-sided and not corrected for the number of rows. Research use only.")
+    return 0
+
+
+def _plain(row: Contrast) -> dict[str, Any]:
+    return {**asdict(row), "name": vars(row.name), "difference": asdict(row.difference)}
+
+
+def cost_lines(evaluations: list[Evaluation]) -> list[str]:
+    """Show what each model costs."""
+    data = evaluations[0].content["data"]
+    lines = [
+        f"{data['set']} {data['split']}, {data['films']} films; lung mask: {evaluations[0].content['lung_mask']}",
+        f"{'':<24}{'parameters':>12}{'GFLOP':>8}{'films/s':>9}  backend",
+    ]
+    for one in evaluations:
+        cost = one.content["cost"]
+        name = f"{one.label} ({one.content['model']['id']})"
+        lines.append(
+            f"{name[:24]:<24}{cost['parameters'] / 1e6:>10.2f} M{cost['gflop']:>8.2f}{cost['films_per_second'] or 0:>9.1f}"
+            f"  {cost['backend']}"
+        )
+    return lines
+
+
+def contrast_lines(rows: list[Contrast], base: str) -> list[str]:
+    """Show the paired differences; a star marks an interval without 0."""
+    lines = [f"{'':<12}{'measure':<34}{base[:10]:>11}{'other':>9}   difference [95 %]          p      n"]
+    label = stratum = ""
+    for row in rows:
+        if row.label != label:
+            lines.append(f"{row.label} - {base}")
+            label, stratum = row.label, ""
+        name = " ".join(part for part in (row.name.part, row.name.metric, row.name.reduction, row.name.empty) if part)
+        one = row.difference
+        star = "*" if one.low > 0 or one.high < 0 else " "
+        lines.append(
+            f"{row.stratum if row.stratum != stratum else '':<12}{name:<34}{row.first:>11.3f}{row.other:>9.3f}   "
+            f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {star} {one.p:>8.4f} {one.n:>6}"
+        )
+        stratum = row.stratum
+    return lines
