@@ -90,9 +90,9 @@ class Corridor:
     def open_film(self, store: Store, entry: Entry) -> Film | Scored:
         """Fetch, read and prepare one film; a refusal comes back as a row."""
         try:
-            data = store.read(entry.key)
-        except FileNotFoundError:
-            return self.refuse(entry, RadiographRefused(Reason.MISSING, "fetch", "listed, but gone when it was read"))
+            data = store.fetch(entry)
+        except RadiographRefused as refusal:
+            return self.refuse(entry, refusal)
         try:
             radiograph = read(data)
             return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size))
