@@ -11,8 +11,9 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import ray
@@ -46,8 +47,9 @@ class Node:
 def connect(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Join the cluster at `address`, else at ``RAY_ADDRESS``, else start one here; leave it at the end.
 
-    Inside another `connect` this does nothing. Signal handlers stay the caller's: Ray would put its
-    own in the place of Prefect's, and a cancelled flow run would not know that it was cancelled.
+    Inside another `connect` this does nothing. SIGTERM is a KeyboardInterrupt while Ray runs, the only thing
+    that its calls let through; the caller's own handler gets the signal once the workers are stopped, so
+    that a cancelled flow run knows that it was cancelled.
 
     Parameters
     ----------
@@ -62,12 +64,42 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     if ray.is_initialized():
         yield
         return
-    with _own_signals():
+    with _sigterm() as (arm, disarm):
         _start(address or os.environ.get("RAY_ADDRESS") or "local", cpus or len(os.sched_getaffinity(0)))
+        arm()
+        try:
+            yield
+        finally:
+            disarm()
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
+    """Yield what makes SIGTERM an interrupt and what makes it wait; pass it on at the end if it came."""
+    if threading.current_thread() is not threading.main_thread():
+        yield (lambda: None, lambda: None)
+        return
+    kept = signal.getsignal(signal.SIGTERM)
+    came = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        note(number, frame)
+        raise KeyboardInterrupt
+
     try:
-        yield
+        yield (lambda: signal.signal(signal.SIGTERM, stop), lambda: signal.signal(signal.SIGTERM, note))
+    except SystemExit as error:  # what Ray's own handler makes of it while Ray starts
+        came = came or error.code == signal.SIGTERM
+        raise
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, kept)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _start(address: str, cpus: int) -> None:
@@ -103,24 +135,6 @@ def _start_here(cpus: int) -> None:
 def _join(address: str) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(address=address, **QUIET)
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = signal.getsignal(signal.SIGTERM)
-    stopped = False
-    try:
-        yield
-    except SystemExit:  # what Ray's own handler makes of SIGTERM while it starts
-        stopped = True
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, kept)
-        if stopped:
-            signal.raise_signal(signal.SIGTERM)
 
 
 def nodes() -> list[Node]:
