@@ -24,7 +24,14 @@ QUIET = {
 COMMANDS = {
     "predict": "Score a film or a folder in this process: masks, rows and a report.",
     "score": "Score an archive in a folder or a bucket on Ray; run again to resume.",
+    "publish": "Publish what is committed in a destination, or rebuild its newest table and report.",
+    "verify": "Check everything that a destination published, independently; exit 1 on any breach.",
+    "gc": "Remove from a destination what killed runs left behind.",
     "phantom": "Make chest films with known lungs and infection, for the demo and the tests.",
+    "evaluate": "Judge a model on a labelled split: every averaging convention, every stratum, with intervals.",
+    "calibrate": "Choose thresholds, minimum areas, presence gate and temperature on Val; write them into the model.",
+    "compare": "Compare evaluations film by film: paired differences with intervals, and cost.",
+    "data": "Look at a labelled set: counts, masks, near-duplicates across splits.",
 }
 
 app = App(
@@ -33,6 +40,7 @@ app = App(
     "Every command also takes --config FILE.toml (a table named after the command; flags win) and --debug "
     "(tracebacks).",
     version_flags=["--version"],
+    help_format="plaintext",
 )
 for name, line in COMMANDS.items():
     app.command(f"flows.commands.{name.replace('-', '_')}:{name.replace('-', '_')}", name=name, help=line)

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
+import albumentations
+import cv2
+
+Grey = NDArray[np.uint8]
 
 
 class Augmenter:
@@ -26,10 +28,10 @@ class Augmenter:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.line = A.Compose(
+        self.line = albumentations.Compose(
             [
-                A.HorizontalFlip(p=0.5),
-                A.Affine(
+                albumentations.HorizontalFlip(p=0.5),
+                albumentations.Affine(
                     scale=(0.85, 1.15),
                     translate_percent=(-0.08, 0.08),
                     rotate=(-12, 12),
@@ -39,17 +41,17 @@ class Augmenter:
                     fill=0,
                     fill_mask=0,
                 ),
-                A.ElasticTransform(alpha=40, sigma=9, approximate=True, p=0.15),
-                A.RandomBrightnessContrast(0.2, 0.25, p=0.6),
-                A.RandomGamma((70, 140), p=0.4),
-                A.OneOf([A.GaussianBlur((3, 5)), A.GaussNoise(std_range=(0.01, 0.05))], p=0.3),
+                albumentations.ElasticTransform(alpha=40, sigma=9, approximate=True, p=0.15),
+                albumentations.RandomBrightnessContrast(0.2, 0.25, p=0.6),
+                albumentations.RandomGamma((70, 140), p=0.4),
+                albumentations.OneOf(
+                    [albumentations.GaussianBlur((3, 5)), albumentations.GaussNoise(std_range=(0.01, 0.05))], p=0.3
+                ),
             ],
             additional_targets={"lung": "mask", "infection": "mask"},
         )
 
-    def __call__(
-        self, film: NDArray, lung: NDArray, infection: NDArray, epoch: int, sample: int
-    ) -> tuple[NDArray, NDArray, NDArray]:
+    def __call__(self, film: Grey, lung: Grey, infection: Grey, epoch: int, sample: int) -> tuple[Grey, Grey, Grey]:
         """Return the augmented film and masks, all uint8 ``(H, W)``."""
         self.line.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, sample)).generate_state(1)[0]))
         moved = self.line(image=film, lung=lung, infection=infection)

@@ -58,19 +58,19 @@ def load_split(root: Path, split: str, limit: int | None = None) -> Films:
         raise FileNotFoundError(f"no films under {root / split}: wanted COVID-19/images/*.png and so on")
     with ThreadPoolExecutor(4) as pool:
         triples = list(pool.map(_read_triple, [path for _, path in entries]))
-    stacks = [np.stack(column) for column in zip(*triples, strict=True)]
+    films, lungs, infections = (np.stack(column) for column in zip(*triples, strict=True))
     digest = hashlib.sha256()
-    for stack in stacks:
+    for stack in (films, lungs, infections):
         digest.update(stack.tobytes())
     strata = np.array([index for index, _ in entries])
-    return Films([path.name for _, path in entries], strata, *stacks, digest=digest.hexdigest())
+    return Films([path.name for _, path in entries], strata, films, lungs, infections, digest.hexdigest())
 
 
 def _thin(paths: list[Path], limit: int | None) -> list[Path]:
     return paths if limit is None else paths[:: max(1, len(paths) * 3 // limit)]
 
 
-def _read_triple(path: Path) -> tuple[NDArray, NDArray, NDArray]:
+def _read_triple(path: Path) -> tuple[NDArray[np.uint8], ...]:
     stratum = path.parent.parent
     return tuple(_grey(stratum / kind / path.name) for kind in ("images", "lung masks", "infection masks"))
 
