@@ -18,6 +18,7 @@ from pydicom.encaps import encapsulate, get_frame
 from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused, Reason
 from covseg.read import read
+from covseg.read.codestream import Layout, run_decoder
 
 # A 64 x 64 ramp, as another program (DCMTK) wrote it: nothing installed here writes 12-bit JPEG.
 TWELVE_BIT_JPEG = base64.b64decode(
@@ -116,6 +117,12 @@ def test_a_grey_film_stored_in_colour_reads_as_grey():
 def test_an_unknown_transfer_syntax_lacks_a_decoder():
     data = carrying(b"\xff\x0a" + bytes(64), uid.MPEG2MPML, film(SIDE), 8)
     assert reason_of(data.replace(uid.MPEG2MPML.encode(), b"1.2.840.10008.1.2.4.110")) is Reason.MISSING_DECODER
+
+
+def test_a_decoder_that_is_not_installed_is_missing():
+    with pytest.raises(RadiographRefused) as refused:
+        run_decoder(b"", uid.JPEGLossless, Layout(SIDE, SIDE, 1, 8, 8), plugin="pylibjpeg")  # its GPL part is left out
+    assert refused.value.reason is Reason.MISSING_DECODER
 
 
 def test_a_codestream_larger_than_the_header_is_not_decoded():

@@ -158,7 +158,11 @@ def decode(frame: bytes, syntax: UID, layout: Layout) -> Samples:
 
 
 def run_decoder(data: bytes, syntax: UID, layout: Layout, plugin: str = "") -> Samples:
-    """Run one of pydicom's decoders on pixel data as it stands in a data set."""
+    """Run one of pydicom's decoders on pixel data as it stands in a data set; ``missing_decoder`` without its plugin."""
+    decoder = get_decoder(syntax)
+    if plugin and plugin not in decoder.available_plugins:
+        detail = f"{plugin} is not installed, or lacks its part for {syntax.name}: install covseg's locked requirements"
+        raise RadiographRefused(Reason.MISSING_DECODER, "read", detail)
     options: dict[str, Any] = {
         "rows": layout.rows,
         "columns": layout.columns,
@@ -172,7 +176,7 @@ def run_decoder(data: bytes, syntax: UID, layout: Layout, plugin: str = "") -> S
         "pixel_keyword": "PixelData",
         "decoding_plugin": plugin,
     }
-    return get_decoder(syntax).as_array(data, **options)[0]
+    return decoder.as_array(data, **options)[0]
 
 
 def _decoder(frame: bytes, syntax: UID, layout: Layout) -> tuple[UID, str]:
