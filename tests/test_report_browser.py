@@ -148,6 +148,14 @@ def test_a_heading_sorts_by_the_keyboard_and_one_heading_at_a_time_says_so(brows
     ]
 
 
+def test_grades_sort_by_severity_not_by_alphabet(browser):
+    header(browser, "grade").find_element(By.TAG_NAME, "button").click()
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('#films tbody td:nth-child(3)')].map(cell => cell.textContent.trim())"
+    )
+    assert list(dict.fromkeys(shown)) == ["critical", "severe", "moderate", "mild", "none", "refused"]
+
+
 def test_filters_narrow_rows_and_pictures_and_say_how_many_are_left(browser):
     Select(browser.find_element(By.ID, "filter-flag")).select_by_value("rotated")
     assert ids(browser) == [7, 3]

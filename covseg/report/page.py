@@ -16,7 +16,7 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from covseg.report import words
-from covseg.report.cohort import summarise
+from covseg.report.cohort import Cohort, summarise
 from covseg.report.pictures import Picture
 from covseg.report.selection import COLUMNS, Selection, select
 
@@ -64,18 +64,19 @@ def render(table: pa.Table, pictures: list[Picture]) -> bytes:
     cohort, selection = summarise(table), select(table)
     page = _environment().get_template("report.html.j2").render(
         style=style, script=script, policy=_policy(style, script),
-        cohort=cohort, selection=selection, pictures=_pictured(pictures, selection), data=_data(selection),
+        cohort=cohort, selection=selection, pictures=_pictured(pictures, selection), data=_data(cohort, selection),
         words=words, printed_rows=PRINTED_ROWS, printed_pictures=PRINTED_PICTURES,
     )  # fmt: skip
     return page.encode()
 
 
-def _data(selection: Selection) -> dict[str, Any]:
+def _data(cohort: Cohort, selection: Selection) -> dict[str, Any]:
     """Return what the script needs: the embedded rows as lists, and the words for their codes."""
     return {
         "columns": COLUMNS,
         "rows": [[row[name] for name in COLUMNS] for row in selection.rows],
         "details": [[name, *meaning] for name, meaning in DETAILS.items()],
+        "grades": [bar.name for bar in cohort.grades],
         "flags": words.FLAGS,
         "reasons": words.REASONS,
         "printed": [PRINTED_ROWS, PRINTED_PICTURES],

@@ -29,6 +29,7 @@
   };
 
   // Filter and sort.
+  const count = (number) => number.toLocaleString("en");
   const words = data.rows.map((row) =>
     ["input_id", "status", "reason", "grade", "qc_flags"].map((name) => row[at[name]] ?? "").join(" ").replaceAll("_", " ").toLowerCase());
   const filters = ["text", "grade", "flag", "status"].map((name) => byId("filter-" + name));
@@ -50,7 +51,7 @@
     }
     shown = lines.filter((line) => !line.hidden).map(place);
     byId("films-shown").textContent =
-      `${shown.length} of ${lines.length} rows and ${tiles.filter((tile) => !tile.hidden).length} of ${tiles.length} pictures shown`;
+      `${count(shown.length)} of ${count(lines.length)} rows and ${tiles.filter((tile) => !tile.hidden).length} of ${tiles.length} pictures shown`;
   };
   const sortBy = (header) => {
     const name = header.dataset.column;
@@ -61,6 +62,7 @@
     const sign = order === "ascending" ? 1 : -1;
     const rank = (line) => {
       const found = value(place(line), name);
+      if (name === "grade" && found !== null) return data.grades.indexOf(found); // by severity, not by alphabet
       return Array.isArray(found) ? found.length || null : found;
     };
     const compare = (a, b) => (typeof a === "string" ? (a < b ? -1 : Number(a > b)) : a - b);
