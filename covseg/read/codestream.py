@@ -158,7 +158,7 @@ def decode(frame: bytes, syntax: UID, layout: Layout) -> Samples:
 
 
 def run_decoder(data: bytes, syntax: UID, layout: Layout, plugin: str = "") -> Samples:
-    """Run one of pydicom's decoders on pixel data as it stands in a data set; ``missing_decoder`` without its plugin."""
+    """Run one of pydicom's decoders on pixel data as it stands; ``missing_decoder`` when its plugin is not there."""
     decoder = get_decoder(syntax)
     if plugin and plugin not in decoder.available_plugins:
         detail = f"{plugin} is not installed, or lacks its part for {syntax.name}: install covseg's locked requirements"
