@@ -36,7 +36,7 @@ def film(tmp_path: Path) -> Path:
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from flows import cli; cli.app(['--help'], result_action='return_value'); print(sorted(sys.modules))"
+    code = "import sys; from flows import cli; cli.run(['--help']); print(sorted(sys.modules))"
     listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for module in ("torch", "numpy", "cv2", "onnxruntime", "prefect", "ray", "optuna", "pyarrow"):
         assert f"'{module}'" not in listed
