@@ -25,9 +25,11 @@ def agreement(predicted: Floats, truth: Floats) -> Statistic:
     def statistic(weights: Floats) -> Floats:
         total = weights.sum(axis=1, keepdims=True)
         error, bias, squared, mx, my, xx, yy, xy = (weights @ columns / total).T
-        pearson = (xy - mx * my) / np.sqrt((xx - mx**2) * (yy - my**2))
+        spreads = np.sqrt(np.maximum(xx - mx**2, 0) * np.maximum(yy - my**2, 0))
+        # a stratum whose truth is constant (all negatives) has no correlation
+        pearson = np.divide(xy - mx * my, spreads, out=np.full_like(spreads, np.nan), where=spreads > 1e-12)
         n = total[:, 0]
-        spread = 1.96 * np.sqrt(np.maximum(squared - bias**2, 0) * n / (n - 1))
+        spread = 1.96 * np.sqrt(np.maximum(squared - bias**2, 0) * n / np.maximum(n - 1, 1))
         return np.stack([error, bias, pearson, bias - spread, bias + spread], axis=1)
 
     return statistic

@@ -108,24 +108,26 @@ def compare(evaluations: list[Evaluation], draws: int = DRAWS, seed: int = 0) ->
 def _contrasts(label: str, stratum: str, first: Cases, other: Cases, draws: int, seed: int) -> list[Contrast]:
     if not len(first):
         return []
-    found = [
-        {name: (one, place) for one in measures(cases) for place, name in enumerate(one.names)}
-        for cases in (first, other)
-    ]
+    found = [_by_name(cases) for cases in (first, other)]
     rows = []
     for name in COMPARED:
-        if name not in found[0] or name not in found[1] or not _known(*found[0][name]) or not _known(*found[1][name]):
-            continue
-        (a, place), (b, _) = found[0][name], found[1][name]
-        one, two = _pick(a, place), _pick(b, place)
-        [difference] = paired(two, one, a.groups, draws, seed)
-        whole = np.ones((1, len(a.groups)))
-        rows.append(Contrast(label, stratum, name, float(one(whole)[0, 0]), float(two(whole)[0, 0]), difference))
+        if name in found[0] and name in found[1]:
+            (a, one), (_, two) = found[0][name], found[1][name]
+            whole = np.ones((1, len(a.groups)))
+            values = float(one(whole)[0, 0]), float(two(whole)[0, 0])
+            if np.isfinite(values).all():
+                [difference] = paired(two, one, a.groups, draws, seed)
+                rows.append(Contrast(label, stratum, name, *values, difference))
     return rows
 
 
-def _known(measure: Measure, place: int) -> bool:
-    return bool(measure.n[place])
+def _by_name(cases: Cases) -> dict[Name, tuple[Measure, Statistic]]:
+    """Return each named value as a statistic of its own."""
+    return {
+        name: (measure, _pick(measure, place))
+        for measure in measures(cases)
+        for place, name in enumerate(measure.names)
+    }
 
 
 def _pick(measure: Measure, place: int) -> Statistic:

@@ -26,7 +26,7 @@ class Grid:
 
     infection: tuple[float, ...] = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
     min_component_share: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
-    min_infection_share: tuple[float, ...] = (0.0, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03)
+    min_infection_share: tuple[float, ...] = (0.0, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
     presence: tuple[float, ...] = (0.0,)
 
 

@@ -63,7 +63,7 @@ def screen(found: Calibration, least: float) -> list[str]:
     lines = [
         f"{found.films.name} {found.films.split}: {films}; left out {found.excluded}, refused {found.refused}",
         f"objective: highest mean Dice on positives, specificity on negatives >= {least}; model grid",
-        f"{'what may move':<24}{'Dice':>7}{'spec':>7}   {'Dice, cross-fitted':<20}{'spec, cross-fitted':<20}gain in Dice",
+        f"{'what may move':<24}{'Dice':>7}{'spec':>7}   {'Dice, cross-fitted':<20}{'spec, cross-fitted':<20}Dice gain",
     ]
     for one in found.fits:
         gain = f"{one.gain.value:+.3f} [{one.gain.low:+.3f}, {one.gain.high:+.3f}]"

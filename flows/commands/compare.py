@@ -55,10 +55,9 @@ def cost_lines(evaluations: list[Evaluation]) -> list[str]:
     ]
     for one in evaluations:
         cost = one.content["cost"]
-        name = f"{one.label} ({one.content['model']['id']})"
+        name, rate = f"{one.label} ({one.content['model']['id']})", cost["films_per_second"] or 0
         lines.append(
-            f"{name[:24]:<24}{cost['parameters'] / 1e6:>10.2f} M{cost['gflop']:>8.2f}{cost['films_per_second'] or 0:>9.1f}"
-            f"  {cost['backend']}"
+            f"{name[:24]:<24}{cost['parameters'] / 1e6:>10.2f} M{cost['gflop']:>8.2f}{rate:>9.1f}  {cost['backend']}"
         )
     return lines
 
