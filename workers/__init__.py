@@ -1,0 +1,1 @@
+"""How many at once: Ray and Optuna around plain functions of covseg."""

@@ -11,9 +11,8 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import ray
@@ -47,9 +46,8 @@ class Node:
 def connect(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Join the cluster at `address`, else at ``RAY_ADDRESS``, else start one here; leave it at the end.
 
-    Inside another `connect` this does nothing. SIGTERM is a KeyboardInterrupt while Ray runs, the only thing
-    that its calls let through; the caller's own handler gets the signal once the workers are stopped, so
-    that a cancelled flow run knows that it was cancelled.
+    Inside another `connect` this does nothing. Signal handlers stay the caller's: Ray would put its own in
+    the place of Prefect's, and a cancelled flow run would not know that it was cancelled.
 
     Parameters
     ----------
@@ -64,37 +62,26 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     if ray.is_initialized():
         yield
         return
-    with _sigterm() as (arm, disarm):
+    with _own_signals():
         _start(address or os.environ.get("RAY_ADDRESS") or "local", cpus or len(os.sched_getaffinity(0)))
-        arm()
-        try:
-            yield
-        finally:
-            disarm()
-            ray.shutdown()
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @contextlib.contextmanager
-def _sigterm() -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
-    """Yield what makes SIGTERM an interrupt and what makes it wait; pass it on at the end if it came."""
+def _own_signals() -> Iterator[None]:
+    """Put SIGTERM's handler back, and hand it the signal that came in between."""
     if threading.current_thread() is not threading.main_thread():
-        yield (lambda: None, lambda: None)
+        yield
         return
     kept = signal.getsignal(signal.SIGTERM)
     came = False
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        note(number, frame)
-        raise KeyboardInterrupt
-
     try:
-        yield (lambda: signal.signal(signal.SIGTERM, stop), lambda: signal.signal(signal.SIGTERM, note))
-    except SystemExit as error:  # what Ray's own handler makes of it while Ray starts
-        came = came or error.code == signal.SIGTERM
+        yield
+    except SystemExit:  # what Ray's handler makes of it
+        came = True
         raise
     finally:
         signal.signal(signal.SIGTERM, kept)

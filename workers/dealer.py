@@ -9,9 +9,9 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
-import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from covseg.archive import Outcome, Shard
@@ -54,7 +54,7 @@ class Dealer:
         self._idle = list(fleet.decoders)
         self._again: deque[Shard] = deque()
         self._losses: Counter[str] = Counter()
-        self._flights: dict[ray.ObjectRef[Outcome], Flight] = {}
+        self._flights: dict[Future[Outcome], Flight] = {}
 
     def deal(self, shards: Iterator[Shard]) -> None:
         """Walk all shards.
@@ -71,14 +71,14 @@ class Dealer:
             if not self._flights:
                 return
             left = self._patience_s - (time.monotonic() - heard)
-            landed, _ = ray.wait(list(self._flights), timeout=max(0.0, left))
+            landed, _ = wait(self._flights, max(0.0, left), FIRST_COMPLETED)
             if not landed:
                 raise EnvironmentFailed(
                     f"no shard finished for {self._patience_s:.0f} s, {len(self._flights)} under way: "
                     "look at the workers and the store, then run the same command again"
                 )
-            if self._land(landed[0]):
-                heard = time.monotonic()
+            for answer in landed:
+                heard = time.monotonic() if self._land(answer) else heard
 
     def _next(self, shards: Iterator[Shard]) -> Shard | None:
         return self._again.popleft() if self._again else next(shards, None)
@@ -87,13 +87,14 @@ class Dealer:
         decoder = self._idle.pop()
         model = self._fleet.model_for(decoder)
         flight = Flight(shard, decoder, model, (decoder.worker, model.worker))
-        self._flights[decoder.worker.score.remote(shard, model.worker, uuid.uuid4().hex)] = flight
+        # A future, not ray.wait: Ray's calls turn the exception of a signal handler into a SystemError.
+        self._flights[decoder.worker.score.remote(shard, model.worker, uuid.uuid4().hex).future()] = flight
 
-    def _land(self, reference: ray.ObjectRef[Outcome]) -> bool:
+    def _land(self, answer: Future[Outcome]) -> bool:
         """Take in one shard; tell whether it finished."""
-        flight = self._flights.pop(reference)
+        flight = self._flights.pop(answer)
         try:
-            outcome = ray.get(reference)
+            outcome = answer.result()
         except RayActorError as error:
             flight.decoder.replace(flight.workers[0])
             return self._deal_again(flight, error)

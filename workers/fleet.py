@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.archive import Outcome, Run, Shard, commit_shard
@@ -211,14 +212,15 @@ def open_fleet(model: str, backend: str, workers: int | None) -> Fleet:
 
 
 def _one_name(models: list[Seat]) -> str:
+    answers: list[Future[str]] = [seat.worker.name.remote().future() for seat in models]
     try:
-        names: set[str] = set(ray.get([seat.worker.name.remote() for seat in models], timeout=START_S))
-    except GetTimeoutError:
-        raise EnvironmentFailed(
-            f"no model worker started within {START_S} s: are all GPUs of the cluster taken?"
-        ) from None
+        names = {answer.result(START_S) for answer in answers}
+    except TimeoutError:
+        raise EnvironmentFailed(f"no model worker within {START_S} s: are all GPUs of the cluster taken?") from None
     except RayActorError as error:
         raise EnvironmentFailed(f"a model worker died on start: {error}") from error
+    except RayTaskError as error:
+        raise error.cause from None
     if len(names) > 1:
         raise EnvironmentFailed(
             f"the cluster's machines run different backends ({', '.join(sorted(names))}), and one table holds one: "
