@@ -29,6 +29,7 @@ FRONTAL, INVERTED, ROTATED, OTHER_VIEW, NO_RADIOGRAPH = range(5)
 BLOCKS = ("features", "lung", "film", "shape", "grey")
 GRID, THUMBNAIL = 64, 16  # pixels a side
 QUANTILES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
+PLACES = np.rint(np.multiply(QUANTILES, GRID**2 - 1)).astype(int)
 RIDGE = 0.02  # added to the variances, so that directions without spread do not decide
 CLIP = 8.0  # deviations; farther out is not stranger
 
@@ -131,13 +132,14 @@ def _shape(lung: FloatArray, film: FloatArray) -> FloatArray:
 
 def _grey(model_pixels: FloatArray, film: FloatArray) -> FloatArray:
     """Measure the histogram and the edges, fine and coarse: flat colours, text and noise show here."""
-    edges = [
-        float(np.log(np.abs(np.diff(image, axis=axis)).mean() + 1e-3))
+    steps = [
+        cv2.norm(before, after, cv2.NORM_L1) / before.size
         for image in (model_pixels, model_pixels[::4, ::4])
-        for axis in (0, 1)
+        for before, after in ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1]))
     ]
-    ends = [float((film == end).mean()) for end in (film.max(), film.min())]
-    return np.concatenate([np.quantile(film, QUANTILES), edges, ends]).astype(np.float32)
+    ordered = np.sort(film, axis=None)
+    ends = [(ordered == end).mean() for end in (ordered[-1], ordered[0])]
+    return np.array([*ordered[PLACES], *np.log(np.add(steps, 1e-3)), *ends], np.float32)
 
 
 def judge(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, NDArray[np.int64]]:
