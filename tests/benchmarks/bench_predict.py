@@ -1,7 +1,8 @@
 """What a film costs: the model alone, the corridor, and the loop a user would write instead.
 
 Every figure is measured in one run, in processes of their own, as CPU-seconds (user + system) and
-wall seconds per film; the cost of starting (imports, model) is measured with four films and taken off. Ratios travel, absolute figures do not.
+wall seconds per film; the cost of starting (imports, model) is measured with four films and taken
+off. Ratios travel, absolute figures do not.
 
 Run: ``python -m tests.benchmarks.bench_predict [--films 600] [--sizes 1024 256]``.
 """
