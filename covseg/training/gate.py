@@ -107,10 +107,10 @@ def fit_head(evidence: dict[str, NDArray[np.float32]], left_out: Sequence[str] =
         solver.zero_grad()
         each = functional.cross_entropy(rows @ slope + bias, truth, reduction="none")
         total = (weight * each).sum() + WEIGHT_DECAY * slope.square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
+    solver.step(loss)
     return {"head.weight": slope.detach().numpy(), "head.bias": bias.detach().numpy()}
 
 
