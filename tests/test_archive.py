@@ -570,3 +570,74 @@ def test_a_bucket_of_odd_keys_over_three_pages_is_accounted_exactly(ceph_bucket:
     memory = make_run(masks="packed")
     score(memory, MemoryStore(content, "source"), shard_size=256, options=PublishOptions(pictures=0))
     assert outputs(memory.dest) == before
+
+
+# --- the commands ------------------------------------------------------------------------------------
+
+
+def covseg(*words: Any) -> int:
+    from flows.cli import run
+
+    return run([str(word) for word in words])
+
+
+def test_publish_verify_and_gc_answer_with_their_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dest, source = tmp_path / "dest", LocalStore(tmp_path / "source")
+    for key, data in (films(9) | {"empty.png": b""}).items():
+        source.write(key, data)
+    assert covseg("publish", dest) == 2
+    assert "no run.json" in capsys.readouterr().err
+    run = make_run(LocalStore(dest))
+    assert covseg("publish", dest) == 1
+    plan = make_plan(run, source)
+    assert covseg("publish", dest) == 1
+    assert covseg("verify", dest) == 1
+    for shard in pending(run, plan):
+        commit(run, source, shard)
+    assert covseg("publish", dest) == 3  # one of ten is quarantined
+    assert covseg("publish", dest) == 3
+    assert covseg("verify", dest) == 0
+    before = outputs(run.dest)
+    (dest / "report.html").unlink()
+    assert covseg("verify", dest) == 1
+    assert covseg("publish", dest, "--pictures", 0) == 3
+    assert outputs(run.dest) == before
+    (dest / "masks" / "orphan.png").write_bytes(b"x")
+    capsys.readouterr()
+    assert covseg("gc", dest, "--older-than-hours", 0, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"orphans": 1, "uploads": 0, "bytes": 1, "removed": True}
+    assert covseg("verify", dest, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["holds"] is True
+
+
+def test_the_report_shows_films_with_their_masks(tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    source = LocalStore(tmp_path / "source")
+    for number in range(6):
+        film = cv2.resize(rng.integers(0, 255, (16, 16), np.uint8), (256, 256))
+        source.write(f"{number}.png", cv2.imencode(".png", film)[1].tobytes())
+    run = make_run(LocalStore(tmp_path / "dest"), masks="packed")
+    plan = make_plan(run, source)
+    (shard,) = pending(run, plan)
+    rows = make_rows(source, shard)
+    label_map = np.zeros((256, 256), np.uint8)
+    label_map[50:200, 50:200] = 1
+    label_map[100:150, 100:150] = 2
+    png = cv2.imencode(".png", label_map)[1].tobytes()
+    commit_shard(run, shard, rows, {row.input_id: png for row in rows}, "first")
+    publish(run, plan, PublishOptions(pictures=5), source, "first")
+    report = run.dest.read("report.html")
+    assert 4 <= report.count(b"data:image/jpeg;base64,") <= 6
+    (kept,) = (tmp_path / "dest" / "pictures").iterdir()
+    pictures = json.loads(kept.read_bytes())
+    assert all(picture["lung"] and picture["infection"] for picture in pictures)
+    worst = max(rows, key=lambda row: row.infected_fraction or 0)
+    assert pictures[0]["input_id"] == worst.input_id
+    for key in ("0.png", "1.png"):
+        source.delete(key)
+    (tmp_path / "dest" / "report.html").unlink()
+    rebuild(run, plan)
+    assert run.dest.read("report.html") == report

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import await_port, free_port, make_bucket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from covseg.archive import probe
 from covseg.errors import RadiographRefused, StorageDenied, StorageFull, StorageUnreachable, UsageError
+from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, Store, entries, open_store, overlap
-from covseg.storage.protocol import order
+from covseg.storage.protocol import LARGEST_FILM, order
 
 STORES = ["local", "memory", *(pytest.param(name, marks=pytest.mark.service) for name in ("s3", "ceph"))]
 LEGAL_KEYS = [
@@ -125,6 +129,11 @@ def test_an_object_that_is_gone_is_missing(store: Store) -> None:
         store.fetch(entry)
 
 
+def test_an_object_that_would_fill_the_memory_is_not_read(store: Store) -> None:
+    with pytest.raises(RadiographRefused, match="too_large"):
+        store.fetch(Entry("film.png", LARGEST_FILM + 1, "x"))
+
+
 def test_files_travel_up_and_down(store: Store, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(os.urandom(100_000))
     store.upload(tmp_path / "in", "deep/er/file")
@@ -199,8 +208,6 @@ def test_a_read_only_folder_is_denied(nobody: None) -> None:
 
 @pytest.fixture
 def unused_port() -> int:
-    from conftest import free_port
-
     return free_port()
 
 
@@ -269,6 +276,38 @@ def test_a_large_file_goes_up_in_parts_and_unfinished_parts_are_found(ceph_bucke
     store.abort_upload(left)
     store.abort_upload(left)
     assert store.stale_uploads(-5) == []
+
+
+@pytest.fixture
+def overwriting_server(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> Iterator[None]:
+    """An S3 server that drops If-None-Match, as older ones do."""
+    program = (
+        "import sys; from moto.server import DomainDispatcherApplication, create_backend_app\n"
+        "from werkzeug.serving import run_simple\n"
+        "app = DomainDispatcherApplication(create_backend_app)\n"
+        "def deaf(environ, respond): environ.pop('HTTP_IF_NONE_MATCH', None); return app(environ, respond)\n"
+        "run_simple('127.0.0.1', int(sys.argv[1]), deaf, threaded=True)"
+    )
+    command = [sys.executable, "-c", program, str(unused_port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "for-tests")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused_port}")
+        await_port(unused_port, process)
+        yield
+        process.terminate()
+
+
+@pytest.mark.service
+def test_a_server_without_create_only_writes_is_refused_by_the_probe(overwriting_server: None) -> None:
+    with pytest.raises(UsageError, match="--commits URL"):
+        probe(open_store(f"s3://{make_bucket()}"))
+
+
+@pytest.mark.service
+def test_servers_with_create_only_writes_pass_the_probe(s3_bucket: str) -> None:
+    probe(open_store(f"s3://{s3_bucket}"))
 
 
 @pytest.mark.service

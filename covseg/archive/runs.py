@@ -94,6 +94,7 @@ def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, ma
         "config_sha256": config.digest,
         "key_id": key_id,
         "masks": masks,
+        "dest": None if commits.url == dest.url else dest.url,  # commits that live elsewhere are one destination's
         "config": config.model_dump(mode="json"),
     }
     record = (json.dumps(wanted, sort_keys=True, indent=1) + "\n").encode()
@@ -103,7 +104,7 @@ def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, ma
 
 
 def _same(found: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
-    for name in ("format", "model_id", "weights_sha256", "key_id", "masks", "config_sha256"):
+    for name in ("format", "model_id", "weights_sha256", "key_id", "masks", "dest", "config_sha256"):
         if found.get(name) != wanted[name]:
             raise UsageError(
                 f"{url} belongs to {name} {found.get(name)!r}, this run has {wanted[name]!r}"

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from covseg.errors import StorageDenied, StorageFull, StorageUnreachable, UsageError
 from covseg.records import Entry
-from covseg.storage.protocol import Page, missing, order, refuse_changed
+from covseg.storage.protocol import Page, missing, order, refuse_changed, refuse_large
 
 _STAGED = ".covseg-"
 
@@ -91,6 +91,7 @@ class LocalStore:
 
     def fetch(self, entry: Entry) -> bytes:
         """Return the file's bytes, if size and time are the planned ones before and after."""
+        refuse_large(entry)
         with _storage_errors(self.url):
             try:
                 with self.path(entry.key).open("rb") as file:

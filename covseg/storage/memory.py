@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from covseg.records import Entry
-from covseg.storage.protocol import Page, missing, order, refuse_changed
+from covseg.storage.protocol import Page, missing, order, refuse_changed, refuse_large
 
 _CREATING = threading.Lock()
 
@@ -45,6 +45,7 @@ class MemoryStore:
 
     def fetch(self, entry: Entry) -> bytes:
         """Return the bytes, if they are the planned ones."""
+        refuse_large(entry)
         if entry.key not in self.objects:
             raise missing()
         data = self.objects[entry.key]

@@ -12,6 +12,7 @@ from typing import Protocol
 from covseg.errors import RadiographRefused, Reason
 from covseg.records import Entry
 
+LARGEST_FILM = 512 * 2**20  # bytes; twice a raw 16-bit film of 144 megapixels
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -50,8 +51,9 @@ class Store(Protocol):
         Raises
         ------
         RadiographRefused
-            ``missing`` when the object is gone, ``changed`` when its ETag is another, ``checksum_mismatch``
-            when the ETag is a plain MD5 and the bytes, read three times, do not have it.
+            ``missing`` when the object is gone, ``changed`` when its ETag is another, ``too_large`` above
+            `LARGEST_FILM`, ``checksum_mismatch`` when the ETag is a plain MD5 and the bytes, read three
+            times, do not have it.
         """
         ...
 
@@ -120,6 +122,13 @@ def refuse_changed(entry: Entry, etag: str) -> None:
             "fetch",
             f"planned with ETag {entry.etag}, read with {etag}: plan again to score the new one",
         )
+
+
+def refuse_large(entry: Entry) -> None:
+    """Raise `RadiographRefused` before an object is read that would fill the memory."""
+    if entry.size > LARGEST_FILM:
+        detail = f"{entry.size} bytes, more than the {LARGEST_FILM} that any film has"
+        raise RadiographRefused(Reason.TOO_LARGE, "fetch", detail)
 
 
 def missing() -> RadiographRefused:

@@ -26,7 +26,7 @@ import s3fs
 
 from covseg.errors import CovsegError, RadiographRefused, Reason, StorageUnreachable
 from covseg.records import Entry
-from covseg.storage.protocol import Page, intact, missing, order, refuse_changed
+from covseg.storage.protocol import Page, intact, missing, order, refuse_changed, refuse_large
 from covseg.storage.s3_errors import code_of, translate
 
 T = TypeVar("T")
@@ -103,6 +103,7 @@ class S3Store:
 
     def fetch(self, entry: Entry) -> bytes:
         """Return the bytes that were planned."""
+        refuse_large(entry)
         try:
             etag, data, sound = self._get(entry.key, entry.etag)
         except FileNotFoundError:

@@ -1,0 +1,115 @@
+"""Planning and publishing of synthetic keys, without pixels: wall time, CPU time and peak memory of each step.
+
+    python -m tests.benchmarks.bench_archive 100000 400000
+
+Every count runs in a process of its own, so that peaks do not mix. Listing is from a store that makes
+its pages up; everything else goes to a folder on this disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from covseg.archive import PublishOptions, commit_shard, key_id, make_plan, open_run, pending, publish
+from covseg.config import ScoringConfig
+from covseg.errors import Status
+from covseg.records import Entry, Row, input_id
+from covseg.storage import LocalStore, MemoryStore, Page
+from covseg.verify import verify
+
+KEY = b"a key for the bench"
+CONFIG = ScoringConfig(
+    model_id="bench", weights_sha256="0" * 64, card={}, backend="onnxruntime cpu fp32", batch=4, code_version="1"
+)
+
+
+class Endless(MemoryStore):
+    """A bucket of `count` films whose listing is computed, not kept."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(name="endless")
+        self.count = count
+
+    def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Page:
+        """List the next page."""
+        start = int(after[5:15]) + 1 if after else 0
+        stop = min(start + limit, self.count)
+        found = [Entry(f"site/{number:010}.png", 100_000, f"{number:032x}") for number in range(start, stop)]
+        return Page(found, found[-1].key if stop < self.count else None)
+
+
+def row_of(entry: Entry) -> Row:
+    """Return a full row; one in fifty repeats the content of another film."""
+    number = int(entry.etag, 16)
+    digest = hashlib.sha256(b"%d" % (number if number % 50 else number // 2)).hexdigest()
+    share = int(digest[:6], 16) / 0xFFFFFF
+    fractions = {
+        f"infected_fraction_{side}{zone}": round(share * weight, 6)
+        for side in ("right", "left")
+        for zone, weight in (("", 1.0), ("_upper", 0.5), ("_middle", 1.1), ("_lower", 1.3))
+    }
+    return Row(
+        input_id=input_id(KEY, "bench", entry.key, entry.etag), key=entry.key, etag=entry.etag, sha256=digest,
+        size=entry.size, status=Status.SCORED, height=1024, width=1024, infected_fraction=share, **fractions,
+        lung_area_px=300_000, lung_area_fraction=0.3, infected_area_px=int(300_000 * share), grade="mild",
+        extent_0_8=3, zones_extent_0_24=9, zones_affected_0_6=4, grade_table="made", zone_method="made",
+        infection_probability=share, threshold=0.5, component_count=3, largest_component_share=0.5,
+        lung_ratio_right_left=1.1, infection_outside_lung_fraction=0.01, gate_score=share,
+        model_id=CONFIG.model_id, weights_sha256=CONFIG.weights_sha256, config_sha256=CONFIG.digest,
+        backend=CONFIG.backend, code_version=CONFIG.code_version,
+    )  # fmt: skip
+
+
+def measure(count: int) -> dict[str, Any]:
+    """Run every step once in this process; return seconds and the peak resident memory after each, in MB."""
+    found: dict[str, Any] = {"films": count}
+    with tempfile.TemporaryDirectory(prefix="covseg-bench-") as folder:
+        dest = LocalStore(Path(folder) / "dest")
+        run = open_run(dest, dest, CONFIG, key_id(KEY), "none")
+        source = Endless(count)
+        plan = _timed(found, "plan", lambda: make_plan(run, source))
+
+        def commit() -> None:
+            for shard in pending(run, plan):
+                commit_shard(run, shard, [row_of(entry) for entry in shard.entries], {}, "bench")
+
+        _timed(found, "commit", commit)
+        _timed(found, "publish", lambda: publish(run, plan, PublishOptions(pictures=0), None, "bench"))
+        _timed(found, "plan again", lambda: make_plan(run, source))
+        verdict = _timed(found, "verify", lambda: verify(dest))
+        found["holds"] = not verdict.breaches
+    return found
+
+
+def _timed(found: dict[str, Any], step: str, work: Callable[[], Any]) -> Any:
+    Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
+    wall, cpu = time.perf_counter(), time.process_time()
+    answer = work()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    found[step] = {
+        "wall_s": round(time.perf_counter() - wall, 2),
+        "cpu_s": round(time.process_time() - cpu, 2),
+        "peak_mb": int(status["VmHWM"].split()[0]) // 1024,
+    }
+    return answer
+
+
+def main() -> None:
+    """Measure each count in a fresh process, or in this one when told so."""
+    if sys.argv[1:2] == ["--here"]:
+        print(json.dumps(measure(int(sys.argv[2]))))
+        return
+    for count in sys.argv[1:] or ["100000", "400000"]:
+        subprocess.run([sys.executable, __file__, "--here", count], check=True)
+
+
+if __name__ == "__main__":
+    main()
