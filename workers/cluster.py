@@ -106,6 +106,7 @@ def _start(address: str, cpus: int) -> None:
 
 
 def _start_here(cpus: int) -> None:
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: anything else that runs would come first
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         Config.initialize("")  # Ray read the mode when it was imported
