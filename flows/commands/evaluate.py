@@ -14,8 +14,8 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class EvaluateConfig(BaseModel):
-    """What `covseg evaluate` can be told, by flags or by a TOML file."""
+class EvaluateRun(BaseModel):
+    """What the command and the flow `evaluate` can be told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,17 +38,25 @@ class EvaluateConfig(BaseModel):
         default=None, ge=1, description="Batches side by side, one CPU thread each; default: all."
     )
     draws: int = Field(default=2000, ge=100, le=100_000, description="Resamples of the bootstrap.")
+
+    def judge(self, progress: Callable[[int, int], None] = lambda *_: None) -> dict[str, Any]:
+        """Judge the model, write the three files, and return the content of ``metrics.json``."""
+        from covseg.evaluation.evaluate import Request, evaluate
+
+        streams = self.streams or len(os.sched_getaffinity(0))
+        given = self.model_dump(include=set(EvaluateRun.model_fields) - {"streams"})
+        return evaluate(Request(**given, streams=streams), progress)
+
+
+class EvaluateConfig(EvaluateRun):
+    """What `covseg evaluate` can be told, by flags or by a TOML file."""
+
     json_: Annotated[bool, Parameter(name="--json")] = Field(default=False, description="Print the headline as JSON.")
 
 
 def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
     """Judge a model on a labelled split: every averaging convention, every stratum, with intervals."""
-    from covseg.evaluation.evaluate import Request
-    from covseg.evaluation.evaluate import evaluate as judge
-
-    streams = config.streams or len(os.sched_getaffinity(0))
-    request = Request(**config.model_dump(exclude={"json_", "streams"}), streams=streams)
-    content = judge(request, progress_line("films"))
+    content = config.judge(progress_line("films"))
     if config.json_:
         shown = {name: content[name] for name in ("headline", "data", "warnings", "cost")}
         print(json.dumps({**shown, "output": str(config.output)}))
@@ -153,7 +161,7 @@ _OTHERS = {
 def _other_table(values: dict[tuple[Any, ...], Any], rows: list[str], status: dict[str, dict[str, int]]) -> list[str]:
     """Image level, boundaries, fraction: one line per stratum, statuses beside the boundary means."""
     heads = "".join(f"{head:>7}" for head in _OTHERS)
-    lines = [f"{'':<12}{heads}{'lung':>7}{'HD95':>6}  missed/false alarm/refused"]
+    lines = [f"{'':<12}{heads}{'lung':>7}{'HD95':>6}  missed/alarm/refused"]
     for stratum in rows:
         cells = "".join(_cell(values, stratum, part, metric, "image", "", width=7) for part, metric in _OTHERS.values())
         lung = _cell(values, stratum, "lung", "dice", "image", "one", width=7)

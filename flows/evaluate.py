@@ -1,0 +1,67 @@
+"""Flow `evaluate`: judge a model on a labelled split; the command ``covseg evaluate`` under Prefect.
+
+Its parameters are the fields of `flows.commands.evaluate.EvaluateRun`. What stands in Prefect is the
+table, counts and a link to the page: no pixels and no names of films. Run it here with
+``python -m flows.evaluate MODEL --data ROOT``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run as current_run
+
+from flows.commands.evaluate import EvaluateRun, screen
+from flows.parameters import take
+from flows.server import given_or_local
+
+
+@task(name="judge", cache_policy=NO_CACHE)  # no retries: a wrong path does not mend, and Test is not looked at twice
+def judge_split(settings: EvaluateRun) -> dict[str, Any]:
+    """Walk the split through the corridor, judge it, and write the three files."""
+    content = settings.judge()
+    get_run_logger().info("judged %d films of %s", content["data"]["films"], content["data"]["split"])
+    return content
+
+
+def _show(content: dict[str, Any], settings: EvaluateRun) -> None:
+    """Leave the whole table and the way to the page as artifacts."""
+    table = "\n".join(["```", *screen(content), "```", "", "Research use only, not for diagnosis."])
+    create_markdown_artifact(table, key="evaluate-table", description=f"{content['model']['id']}, {settings.split}")
+    create_link_artifact(f"file://{settings.output.absolute()}/evaluation.html", link_text="page", key="evaluate-page")
+
+
+def _name() -> str:
+    return f"evaluate {current_run.parameters['model']} on {current_run.parameters['split']}"
+
+
+@flow(name="evaluate", flow_run_name=_name, persist_result=False)
+@take(EvaluateRun)
+def evaluate(**parameters: Any) -> dict[str, Any]:
+    """Judge a model on a labelled split: every averaging convention, every stratum, with intervals."""
+    settings = EvaluateRun(**parameters)
+    content = judge_split(settings)
+    _show(content, settings)
+    return {"headline": content["headline"], "warnings": content["warnings"]}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the flow once from the command line, with a Prefect server of its own unless one is given."""
+    app = App(name="python -m flows.evaluate", help="Run the flow `evaluate` once.")
+
+    @app.default
+    def run(settings: Annotated[EvaluateRun, Parameter(name="*")]) -> int:
+        with given_or_local():
+            evaluate(**settings.model_dump(mode="json"))
+        return 0
+
+    return int(app(words, result_action="return_value") or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Fixtures of the evaluation's tests.
+
+Index
+-----
+made_set      a made data set in the Kaggle layout: Train 12 and Val 16 films of 96 x 96
+model_copy    a copy of the default model's folder that a test may change, on a 96-pixel grid
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from covseg.models.folder import ModelFolder
+from covseg.phantom.writer import write_dataset
+
+
+@pytest.fixture(scope="session")
+def made_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    write_dataset(root, {"Train": 12, "Val": 16}, size=96)
+    return root
+
+
+@pytest.fixture
+def model_copy(tmp_path: Path, model_folder: ModelFolder) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder.path, folder)
+    card = json.loads((folder / "covseg.json").read_text())
+    card["size"] = 96
+    (folder / "covseg.json").write_text(json.dumps(card))
+    return folder

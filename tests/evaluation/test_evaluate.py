@@ -1,0 +1,233 @@
+"""`covseg evaluate`, `compare` and `data check` on made films, end to end."""
+
+import html
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from covseg.data import open_set
+from covseg.errors import RadiographRefused, Reason, UsageError
+from covseg.evaluation import run as run_module
+from covseg.evaluation.compare import compare, open_evaluations
+from covseg.evaluation.datacheck import check, to_json
+from covseg.evaluation.datacheck_page import render_check
+from covseg.evaluation.document import read_back
+from covseg.evaluation.evaluate import Request, evaluate
+from covseg.evaluation.ledger import LEDGER
+from covseg.evaluation.measures import Name
+from covseg.evaluation.page import render
+from covseg.predict import Corridor, predict, resolve
+from covseg.storage import LocalStore
+from flows.cli import run as covseg
+from flows.commands.evaluate import screen
+
+
+@pytest.fixture(scope="module")
+def evaluation(made_set, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluation")
+    content = evaluate(Request("default", made_set, "Val", output, backend="torch", draws=200))
+    return output, content
+
+
+def value(content, stratum, part, metric, reduction="image", empty=""):
+    wanted = {"stratum": stratum, "part": part, "metric": metric, "reduction": reduction, "empty": empty}
+    [line] = [line for line in content["lines"] if wanted.items() <= line.items()]
+    return line
+
+
+def test_what_is_judged_is_what_predict_writes(made_set, evaluation, model_folder, backend, tmp_path):
+    """One pipeline: the masks of `covseg predict` give the same counts."""
+    films = open_set(made_set, "Val")
+    corridor = Corridor(model_folder.card, resolve(model_folder, backend, 4), key=b"k")
+    entries = list(run_module.entries_of(films))
+    rows = {row.key: row for row in predict(corridor, backend, LocalStore(made_set), entries, LocalStore(tmp_path))}
+    _, cases = read_back(evaluation[0])
+    for number, film in enumerate(films.films):
+        guess = cv2.imread(str(tmp_path / rows[film.key].mask_uri), cv2.IMREAD_UNCHANGED) == 2
+        real = cv2.imread(str(made_set / film.infection), cv2.IMREAD_UNCHANGED) > 0
+        expected = [(guess & real).sum(), (guess & ~real).sum(), (~guess & real).sum(), (~guess & ~real).sum()]
+        assert cases.keys[number] == film.key and cases.counts()[number].tolist() == expected
+
+
+def test_every_convention_of_every_stratum_is_in_the_json(evaluation):
+    _, content = evaluation
+    for stratum in ("COVID-19", "Non-COVID", "Normal", "negatives", "all"):
+        for reduction in ("image", "batch(8)", "dataset"):
+            for empty in ("one", "zero", "skip"):
+                for metric in ("dice", "iou", "precision", "recall", "f1", "specificity", "accuracy"):
+                    value(content, stratum, "infection", metric, reduction, empty)
+    assert content["lung_mask"] == "predicted" and content["data"]["counts"]["COVID-19"] == 8
+    assert json.loads((evaluation[0] / "metrics.json").read_text()) == content
+
+
+def test_dice_on_negatives_is_their_image_level_specificity(evaluation):
+    _, content = evaluation
+    dice = value(content, "negatives", "infection", "dice", "image", "one")
+    assert dice["value"] == value(content, "negatives", "image level", "specificity")["value"]
+
+
+def test_all_is_the_mixture_of_the_strata(evaluation):
+    _, content = evaluation
+    parts = [
+        (count, value(content, name, "infection", "dice", "image", "one")["value"])
+        for name, count in content["data"]["counts"].items()
+    ]
+    mixed = sum(count * score for count, score in parts) / sum(count for count, _ in parts)
+    assert value(content, "all", "infection", "dice", "image", "one")["value"] == pytest.approx(mixed, abs=1e-5)
+
+
+def test_cases_have_one_row_a_film_with_its_own_dice(evaluation):
+    table = pq.read_table(evaluation[0] / "cases.parquet")
+    assert table.num_rows == 16 and len(set(table["key"].to_pylist())) == 16
+    for row in table.to_pylist():
+        total = 2 * row["tp"] + row["fp"] + row["fn"]
+        assert row["dice"] == (pytest.approx(2 * row["tp"] / total) if total else None)
+
+
+def test_the_screen_begins_with_the_headline_and_fits(evaluation):
+    lines = screen(evaluation[1])
+    assert "COVID-19 only" in lines[1] and "negative specificity" in lines[2] and "lung mask: predicted" in lines[3]
+    assert len(lines) <= 50 and max(map(len, lines)) <= 120
+
+
+def test_the_page_is_a_pure_function_and_names_nothing_outside(evaluation):
+    output, content = evaluation
+    _, cases = read_back(output)
+    page = html.unescape((output / "evaluation.html").read_text())
+    bare = re.sub(r"data:[a-z/+]+;base64,[A-Za-z0-9+/=]+", "", page)
+    assert "http:" not in bare and "https:" not in bare and "<script" not in bare
+    assert "default-src 'none'" in page and "Research use only" in page and "predicted" in page
+    assert render(content, cases, []) == render(content, cases, [])
+
+
+def test_names_are_escaped_in_the_page(evaluation):
+    output, content = evaluation
+    _, cases = read_back(output)
+    evil = {**content, "model": {**content["model"], "id": "<img src=x onerror=alert(1)>"}}
+    assert b"<img src=x" not in render(evil, cases, [])
+
+
+def test_the_true_lung_is_declared_and_used(made_set, tmp_path):
+    content = evaluate(Request("default", made_set, "Val", tmp_path, lung="truth", limit=8, backend="torch", draws=100))
+    assert content["lung_mask"] == "truth"
+    assert value(content, "all", "lung", "dice", "image", "one")["value"] > 0.95
+    assert "lung mask: truth" in "\n".join(screen(content))
+
+
+def test_bad_truth_is_left_out_and_counted_by_name(made_set, tmp_path):
+    root = shutil.copytree(made_set, tmp_path / "set")
+    films = open_set(root, "Val").films
+    cv2.imwrite(str(root / films[0].infection), np.full((96, 96), 9, np.uint8))
+    (root / films[1].lung).unlink()
+    content = evaluate(Request("default", root, "Val", tmp_path / "out", backend="torch", draws=100))
+    assert content["data"]["excluded_counts"] == {"missing_lung_mask": 1, "mask_not_binary": 1}
+    assert films[0].infection in " ".join(one["detail"] for one in content["data"]["excluded"])
+    assert any("2 films were left out" in warning for warning in content["warnings"])
+    assert value(content, "COVID-19", "infection", "dice", "image", "one")["n"] == 6
+
+
+def test_a_refused_film_stays_in_the_table_as_a_failure(made_set, tmp_path, monkeypatch):
+    lost = open_set(made_set, "Val").films[0].key
+    finish = Corridor.finish
+
+    def refusing(self, film, prediction):
+        if film.entry.key == lost:
+            return self.refuse(film.entry, RadiographRefused(Reason.NOT_FRONTAL_CHEST, "gate", "test"), "0" * 64)
+        return finish(self, film, prediction)
+
+    monkeypatch.setattr(Corridor, "finish", refusing)
+    content = evaluate(Request("default", made_set, "Val", tmp_path, backend="torch", draws=100))
+    assert content["data"]["refused"] == {"COVID-19": {"not_frontal_chest": 1}}
+    assert value(content, "COVID-19", "infection", "dice", "image", "skip")["n"] == 8
+    assert content["surface_status"]["COVID-19"]["refused"] == 1
+    assert any("count as failures" in warning for warning in content["warnings"])
+
+
+def test_each_use_of_test_is_written_beside_the_model(made_set, model_copy, tmp_path):
+    shutil.copytree(made_set / "Val", tmp_path / "set" / "Test")
+    request = Request(str(model_copy), tmp_path / "set", "Test", tmp_path / "out", limit=8, backend="torch", draws=100)
+    uses = [evaluate(request)["test_use"] for _ in range(2)]
+    lines = [json.loads(line) for line in (model_copy / LEDGER).read_text().splitlines()]
+    assert uses == [1, 2] and len(lines) == 2
+    assert lines[0]["counts"]["COVID-19"] == 4 and "covid_dice" in lines[0]["headline"] and lines[0]["time"]
+
+
+def test_val_is_not_written_into_the_ledger(evaluation, model_folder):
+    assert not (model_folder.path / LEDGER).exists()
+
+
+def test_a_model_compared_with_itself_differs_by_nothing(evaluation):
+    rows = compare(open_evaluations([evaluation[0], evaluation[0]]), draws=100)
+    assert rows and all(row.difference.value == 0 == row.difference.low == row.difference.high for row in rows)
+    assert {row.stratum for row in rows} == {"COVID-19", "Non-COVID", "Normal", "negatives", "all"}
+
+
+def test_an_emptied_model_gains_specificity_and_loses_dice(evaluation, made_set, model_folder, tmp_path):
+    strict = shutil.copytree(model_folder.path, tmp_path / "strict")
+    card = json.loads((strict / "covseg.json").read_text())
+    card["thresholds"] = {"presence": 1.0}
+    (strict / "covseg.json").write_text(json.dumps(card))
+    evaluate(Request(str(strict), made_set, "Val", tmp_path / "out", backend="torch", draws=100))
+    rows = {(row.stratum, row.name): row for row in compare(open_evaluations([evaluation[0], tmp_path / "out"]), 200)}
+    assert rows["negatives", Name("image level", "specificity")].other == 1.0
+    assert rows["COVID-19", Name("infection", "dice", "image", "skip")].other == 0.0
+
+
+def test_evaluations_of_other_films_are_not_compared(evaluation, made_set, tmp_path):
+    evaluate(Request("default", made_set, "Val", tmp_path, limit=8, backend="torch", draws=100))
+    with pytest.raises(UsageError, match="judge other films"):
+        open_evaluations([evaluation[0], tmp_path])
+    with pytest.raises(UsageError, match=r"no metrics\.json"):
+        open_evaluations([evaluation[0], made_set])
+
+
+def test_the_commands_work_from_the_command_line(made_set, evaluation, tmp_path, capsys):
+    flags = ["--data", str(made_set), "--limit", "8", "--backend", "torch", "--draws", "100"]
+    assert covseg(["evaluate", "default", *flags, "-o", str(tmp_path / "a")]) == 0
+    assert "negative specificity" in capsys.readouterr().out
+    assert covseg(["compare", str(tmp_path / "a"), str(tmp_path / "a"), "-o", str(tmp_path / "rows.json")]) == 0
+    assert "GFLOP" in capsys.readouterr().out and json.loads((tmp_path / "rows.json").read_text())
+    assert covseg(["evaluate", "default", "--data", str(made_set), "--split", "Test"]) == 2
+    assert "it has Train, Val" in capsys.readouterr().err
+
+
+def test_a_data_check_finds_what_is_wrong_and_what_is_twice(made_set, tmp_path, capsys):
+    root = shutil.copytree(made_set, tmp_path / "set")
+    train, val = open_set(root, "Train").films, open_set(root, "Val").films
+    shutil.copy(root / train[0].key, root / val[0].key)  # the same film on both sides
+    dimmed = cv2.imread(str(root / train[1].key), cv2.IMREAD_GRAYSCALE) // 2
+    cv2.imwrite(str(root / val[1].key), dimmed)  # and one under another exposure
+    cv2.imwrite(str(root / val[2].infection), np.full((96, 96), 3, np.uint8))
+    assert covseg(["data", "check", str(root), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    content = json.loads((tmp_path / "out" / "data.json").read_text())
+    pairs = {(pair["first"], pair["second"]): pair["exact"] for pair in content["duplicates_across"]}
+    assert pairs[train[0].key, val[0].key] is True and pairs[train[1].key, val[1].key] is False
+    assert [one["reason"] for one in content["splits"][1]["excluded"]] == ["mask_not_binary"]
+    assert "OFFICIAL" in said and "equal pixels" in said
+    assert "<script" not in (tmp_path / "out" / "data.html").read_text()
+
+
+def test_a_set_is_checked_against_another(made_set, tmp_path):
+    other = shutil.copytree(made_set, tmp_path / "other")
+    content = to_json(check(made_set, other))
+    across = {(pair["from"], pair["to"]) for pair in content["duplicates_across"] if pair["exact"]}
+    assert (f"{made_set.name}/Val", "other/Val") in across and len(content["splits"]) == 4
+
+
+@pytest.mark.slow
+def test_the_known_near_duplicates_of_the_real_set_are_found(val_images):
+    known = {(3465, 2356), (4020, 667), (3977, 804), (444, 686), (1380, 3926), (1438, 3551)}
+    found = check(val_images.parent)
+    numbers = {
+        frozenset(int(re.search(r"covid_(\d+)", key).group(1)) for key in (pair.first, pair.second))
+        for _, _, pair in [*found.across, *found.inside]
+    }
+    assert {frozenset(pair) for pair in known} <= numbers
+    assert len(found.across) == 6 and not any(split.excluded for split in found.splits)
+    assert b"same film twice" in render_check(found, "COVID-QU-Ex")
