@@ -1,6 +1,6 @@
 """COVID-QU-Ex in memory: grey films, lung masks and infection masks as 8-bit arrays.
 
-In: the root that holds ``Train`` and ``Val`` in the Kaggle layout. Out: `Films`, aligned arrays.
+In: the root of a labelled set that `covseg.data` can list. Out: `Films`, aligned arrays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-STRATA = ("COVID-19", "Non-COVID", "Normal")
+from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
+from covseg.data.films import STRATA
+from covseg.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -46,37 +48,38 @@ def load_split(root: Path, split: str, limit: int | None = None) -> Films:
 
     Raises
     ------
-    FileNotFoundError
-        When a film or one of its two masks is missing; the path is named.
+    UsageError
+        When the split does not exist, or a film or one of its masks is missing or cannot be believed:
+        training does not leave films out in silence.
     """
-    entries = [
-        (index, path)
-        for index, stratum in enumerate(STRATA)
-        for path in _thin(sorted((root / split / stratum / "images").glob("*.png")), limit)
+    listed = open_set(root, split)
+    if listed.excluded:
+        raise UsageError(f"{listed.excluded[0].detail} ({len(listed.excluded)} such); mend the set before training")
+    chosen = [
+        film for stratum in STRATA for film in _thin([one for one in listed.films if one.stratum == stratum], limit)
     ]
-    if not entries:
-        raise FileNotFoundError(f"no films under {root / split}: wanted COVID-19/images/*.png and so on")
     with ThreadPoolExecutor(4) as pool:
-        triples = list(pool.map(_read_triple, [path for _, path in entries]))
+        triples = list(pool.map(lambda film: _read_triple(listed, film), chosen))
     films, lungs, infections = (np.stack(column) for column in zip(*triples, strict=True))
     digest = hashlib.sha256()
     for stack in (films, lungs, infections):
         digest.update(stack.tobytes())
-    strata = np.array([index for index, _ in entries])
-    return Films([path.name for _, path in entries], strata, films, lungs, infections, digest.hexdigest())
+    strata = np.array([STRATA.index(film.stratum) for film in chosen])
+    return Films([Path(film.key).name for film in chosen], strata, films, lungs, infections, digest.hexdigest())
 
 
-def _thin(paths: list[Path], limit: int | None) -> list[Path]:
-    return paths if limit is None else paths[:: max(1, len(paths) * 3 // limit)]
+def _thin(films: list[LabelledFilm], limit: int | None) -> list[LabelledFilm]:
+    return films if limit is None else films[:: max(1, len(films) * 3 // limit)]
 
 
-def _read_triple(path: Path) -> tuple[NDArray[np.uint8], ...]:
-    stratum = path.parent.parent
-    return tuple(_grey(stratum / kind / path.name) for kind in ("images", "lung masks", "infection masks"))
-
-
-def _grey(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise FileNotFoundError(f"cannot read {path}: wanted a grey PNG; is the pair complete?")
-    return image
+def _read_triple(listed: FilmSet, film: LabelledFilm) -> tuple[NDArray[np.uint8], ...]:
+    pixels = cv2.imread(str(listed.root / film.key), cv2.IMREAD_GRAYSCALE)
+    if pixels is None:
+        raise UsageError(f"cannot read {listed.root / film.key}: wanted a grey image")
+    try:
+        truth = read_truth(listed, film, (pixels.shape[0], pixels.shape[1]))
+    except BadMask as bad:
+        raise UsageError(f"{bad.detail}; mend the set before training") from bad
+    if truth.lung is None:
+        raise UsageError(f"{film.key} has no lung mask, and this network learns both")
+    return np.asarray(pixels, np.uint8), truth.lung * np.uint8(255), truth.infection * np.uint8(255)
