@@ -1,0 +1,217 @@
+"""The flow `score` on a real Prefect server with a process worker, over a real Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+
+from covseg.phantom import make_phantom
+from covseg.phantom.writer import encode
+from workers.score_run import ScoreRun
+
+pytestmark = [pytest.mark.flow, pytest.mark.ray, pytest.mark.timeout(900)]
+
+PROJECT = Path(__file__).resolve().parents[1]
+CANARY = "DOE-JANE-19540321"
+FILMS, SHARD = 16, 4
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    for seed in range(FILMS - 1):
+        (folder / f"{CANARY}-{seed:02}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))
+    (folder / f"{CANARY}.txt").write_text("not a film")
+    return folder
+
+
+def prefect(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "prefect", *words], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def deployed(ray_cluster: str, prefect_server: Path) -> Iterator[Path]:
+    """The deployment of infra/prefect.yaml, and a process worker; yields Prefect's folder."""
+    prefect("work-pool", "create", "covseg", "--type", "process")
+    prefect("--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--all")
+    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covseg"]
+    worker = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT)
+    yield prefect_server
+    worker.terminate()
+    worker.wait(60)
+
+
+def parameters(archive: Path, dest: Path) -> dict[str, Any]:
+    return {"source": str(archive), "dest": str(dest), "shard_size": SHARD, "workers": 2}
+
+
+def client() -> Any:
+    from prefect.client.orchestration import get_client
+
+    return get_client(sync_client=True)
+
+
+def newest_run() -> Any:
+    with client() as server:
+        return server.read_flow_runs(limit=1, sort="EXPECTED_START_TIME_DESC")[0]
+
+
+def await_state(run: UUID, *names: str) -> Any:
+    with client() as server:
+        while (found := server.read_flow_run(run)).state.name not in names:
+            time.sleep(0.3)
+        return found
+
+
+def commits(dest: Path) -> list[str]:
+    return sorted(path.name for path in (dest / "commits").glob("*.json"))
+
+
+def start_run(given: dict[str, Any]) -> UUID:
+    words = [word for name, value in given.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+    prefect("deployment", "run", "score/archive", *words)
+    return newest_run().id
+
+
+def scoring_workers() -> list[int]:
+    from tests.test_scoring_ray import pids
+
+    return pids("DecodeWorker") + pids("ModelWorker")
+
+
+def test_the_flow_has_the_parameters_of_the_command() -> None:
+    from flows.score import score
+
+    told = score.parameters.model_dump()
+    wanted = ScoreRun.model_json_schema()
+    shown = {
+        name: {key: value for key, value in field.items() if key not in ("position", "title")}
+        for name, field in told["properties"].items()
+    }
+    assert shown == {
+        name: {key: value for key, value in field.items() if key != "title"}
+        for name, field in wanted["properties"].items()
+    }
+    assert told["required"] == wanted["required"]
+
+
+def test_a_parameter_out_of_bounds_is_refused_before_the_run() -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.score import score
+
+    with pytest.raises(ParameterTypeError, match="limit"):
+        score.validate_parameters({"source": "a", "dest": "b", "limit": 0})
+
+
+def test_the_deployment_file_names_what_exists() -> None:
+    from prefect.flows import load_flow_from_entrypoint
+
+    file = yaml.safe_load((PROJECT / "infra" / "prefect.yaml").read_text())
+    known = {"name", "description", "entrypoint", "tags", "parameters", "schedules", "concurrency_limit", "work_pool"}
+    for deployment in file["deployments"]:
+        assert set(deployment) <= known
+        flow = load_flow_from_entrypoint(deployment["entrypoint"])
+        assert flow.name == "score"
+        flow.validate_parameters(deployment["parameters"])
+        assert set(deployment["parameters"]) <= set(ScoreRun.model_fields)
+        assert all(schedule.keys() <= {"cron", "timezone", "active"} for schedule in deployment["schedules"])
+
+
+def test_hooks_have_the_names_that_prefect_asks_for() -> None:
+    import inspect
+
+    from flows.score import score
+
+    for hook in (*score.on_cancellation_hooks, *score.on_crashed_hooks):
+        assert list(inspect.signature(hook).parameters) == ["flow", "flow_run", "state"]
+
+
+def test_a_deployed_run_keeps_the_parameters_it_is_not_given_and_leaves_artifacts_without_names(
+    deployed: Path, archive: Path, tmp_path: Path
+) -> None:
+    given = parameters(archive, tmp_path / "dest")
+    run = await_state(start_run(given), "Completed", "Failed", "Crashed")
+    assert run.state.name == "Completed"
+    assert run.name == f"score {archive.name} into dest"
+    assert run.parameters == {"masks": "png", "max_failed": 0.05, **given}
+    assert (tmp_path / "dest" / "manifests" / "1.json").exists()
+    with client() as server:
+        kept = {artifact.key: artifact for artifact in server.read_artifacts()}
+    assert {"score-progress", "score-summary", "score-refusals", "score-report"} <= set(kept)
+    assert json.loads(kept["score-refusals"].data) == [{"reason": "not_an_image", "films": 1}]
+    assert f"{FILMS - 1}" in kept["score-summary"].data
+    assert_no_names(deployed, tmp_path / "dest")
+
+
+def assert_no_names(home: Path, dest: Path) -> None:
+    """Grep everything that Prefect keeps on disk for a source key, an input id and the secret."""
+    ids = [path.name.split("-")[0] for path in (dest / "masks").iterdir()]
+    secrets = [CANARY, *ids, os.environ["COVSEG_PROJECT_KEY"]]
+    for path in home.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [secret for secret in secrets if secret.encode() in content], path
+
+
+def test_cancelling_ends_the_ray_work_within_ten_seconds(deployed: Path, archive: Path, tmp_path: Path) -> None:
+    from prefect.states import Cancelling
+
+    run = start_run({**parameters(archive, tmp_path), "shard_size": 1})
+    while not commits(tmp_path):
+        time.sleep(0.1)
+    assert scoring_workers()
+    with client() as server:
+        server.set_flow_run_state(run, Cancelling())
+    asked = time.monotonic()
+    while scoring_workers() and time.monotonic() - asked < 10:
+        time.sleep(0.1)
+    assert not scoring_workers()
+    assert await_state(run, "Cancelled", "Crashed", "Completed").state.name == "Cancelled"
+    assert not (tmp_path / "manifests").exists()
+
+
+def test_a_schedule_fires(deployed: Path, archive: Path, tmp_path: Path) -> None:
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    given = parameters(archive, tmp_path / "dest")
+    often = [(IntervalSchedule(interval=timedelta(seconds=20)), True)]
+    with client() as server:
+        deployment = server.read_deployment_by_name("score/archive").id
+        schedule = server.create_deployment_schedules(deployment, often, parameters=given)[0].id
+    while not list((tmp_path / "dest" / "manifests").glob("*")):
+        time.sleep(0.5)
+    with client() as server:
+        server.delete_deployment_schedule(deployment, schedule)
+        scheduled = [run for run in server.read_flow_runs(sort="START_TIME_ASC") if run.auto_scheduled]
+    assert scheduled[0].parameters == {"masks": "png", "max_failed": 0.05, **given}
+
+
+def test_a_killed_flow_process_loses_and_doubles_nothing(deployed: Path, archive: Path, tmp_path: Path) -> None:
+    """SIGKILL after the first commit, then the same flow again: the bytes of a run that nobody disturbed."""
+    words = [sys.executable, "-m", "flows.score", str(archive), "--shard-size", str(SHARD), "--workers", "2"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*words, "--dest", str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*words, "--dest", str(broken)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not commits(broken):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([*words, "--dest", str(broken)], check=True, capture_output=True)
+    for name in ("severity.parquet", "severity.csv", "report.html"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
+    assert commits(whole) == commits(broken)

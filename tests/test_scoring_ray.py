@@ -1,0 +1,245 @@
+"""Bulk scoring on a real Ray cluster: the same table as predict, and whatever is killed, the same bytes.
+
+Needs the `ray_cluster` fixture; films are phantoms of 256 pixels, six shards of four.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from covseg.archive import Shard, pending
+from covseg.errors import EnvironmentFailed, UsageError
+from covseg.phantom import make_phantom
+from covseg.phantom.writer import encode
+from workers.dealer import Dealer
+from workers.score_run import Progress, ScoreRun, Summary
+from workers.scoring import open_work, score_archive
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+FILMS, SHARD = 24, 4
+PUBLISHED = ("severity.parquet", "severity.csv", "report.html")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-two films, a text and half a film."""
+    folder = tmp_path_factory.mktemp("archive")
+    add_films(folder, range(FILMS - 2))
+    (folder / "notes.png").write_text("not a film")
+    (folder / "half.png").write_bytes(encode(make_phantom(99, 256, 256), "png")[:2000])
+    return folder
+
+
+def add_films(folder: Path, seeds: range) -> None:
+    for seed in seeds:
+        (folder / f"film-{seed:03}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))
+
+
+def settings(archive: Path, dest: Path, **changes: object) -> ScoreRun:
+    return ScoreRun(source=str(archive), dest=str(dest), shard_size=SHARD, max_failed=0.2, workers=2, **changes)
+
+
+def run_score(
+    archive: Path, dest: Path, tell: Callable[[Progress], None] = lambda _: None, **changes: object
+) -> Summary:
+    return score_archive(settings(archive, dest, **changes), tell)
+
+
+def command(archive: Path, dest: Path) -> list[str]:
+    options = ["--shard-size", str(SHARD), "--max-failed", "0.2", "--workers", "2", "--json"]
+    return [sys.executable, "-m", "flows.cli", "score", str(archive), str(dest), *options]
+
+
+def start(archive: Path, dest: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(archive, dest), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def published(dest: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((dest / name).read_bytes()).hexdigest() for name in PUBLISHED}
+
+
+def commits(dest: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (dest / "commits").glob("*.json")}
+
+
+def pids(name: str) -> list[int]:
+    """Return the processes of one kind of Ray worker, of the cluster that this test session started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
+                raylet = parent(int(folder.name))
+                found += [int(folder.name)] if parent(raylet) == os.getpid() else []
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def await_commits(dest: Path, count: int, process: subprocess.Popen[str]) -> None:
+    while len(commits(dest)) < count and process.poll() is None:
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def unbroken(ray_cluster: str, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What a run that nobody disturbed has published."""
+    dest = tmp_path_factory.mktemp("unbroken") / "dest"
+    summary = run_score(archive, dest)
+    assert summary.finished == summary.films == FILMS
+    assert summary.mine
+    assert summary.statuses == {"scored": 22, "out_of_scope": 1, "quarantined": 1}
+    yield dest
+
+
+def test_score_and_predict_write_the_same_table(unbroken: Path, archive: Path, tmp_path: Path) -> None:
+    words = ["predict", str(archive), "-o", str(tmp_path), "--no-overlay"]
+    subprocess.run([sys.executable, "-m", "flows.cli", *words], check=True, stdout=subprocess.DEVNULL)
+    ours, theirs = (pq.read_table(folder / "severity.parquet").to_pylist() for folder in (unbroken, tmp_path))
+    assert [row | {"mask_uri": None} for row in ours] == [row | {"mask_uri": None} for row in theirs]
+
+
+def test_a_second_run_scores_nothing_and_changes_no_byte(unbroken: Path, archive: Path) -> None:
+    before = published(unbroken), commits(unbroken)
+    summary = run_score(archive, unbroken)
+    assert (summary.finished, summary.mine) == (0, False)
+    assert (published(unbroken), commits(unbroken)) == before
+
+
+def test_only_new_films_are_scored(unbroken: Path, archive: Path, tmp_path: Path) -> None:
+    source, dest = tmp_path / "source", tmp_path / "dest"
+    source.mkdir()
+    add_films(source, range(6))
+    assert run_score(source, dest).finished == 6
+    before = commits(dest)
+    add_films(source, range(6, 16))
+    summary = run_score(source, dest)
+    assert (summary.snapshot, summary.finished, summary.films) == (2, 10, 16)
+    assert before.items() <= commits(dest).items()
+
+
+@pytest.mark.parametrize("worker", ["ModelWorker", "DecodeWorker"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_killed_worker_costs_nothing_but_time(
+    unbroken: Path, archive: Path, tmp_path: Path, worker: str, seed: int
+) -> None:
+    moment = random.Random(seed).randrange(1, 4)
+    killed = []
+
+    def kill(progress: Progress) -> None:
+        if progress.shards == moment:
+            killed.append(random.Random(seed).choice(pids(worker)))
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = run_score(archive, tmp_path, kill)
+    assert killed
+    assert summary.finished == FILMS
+    assert summary.redone <= 2
+    assert published(tmp_path) == published(unbroken)
+
+
+class Hunted(Dealer):
+    """Kills whoever takes the last shard."""
+
+    def _launch(self, shard: Shard) -> None:
+        super()._launch(shard)
+        if self._progress.shards == 5:
+            for pid in pids("DecodeWorker"):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_shard_that_always_loses_its_worker_ends_the_run_and_keeps_the_others(
+    ray_cluster: str, archive: Path, tmp_path: Path
+) -> None:
+    with open_work(settings(archive, tmp_path)) as work:
+        plan = work.plan()
+        work.fleet.start_decoders(work.job, 1)
+        with pytest.raises(EnvironmentFailed, match="lost its worker 3 times"):
+            Hunted(work.fleet, Progress(FILMS), lambda _: None, 600).deal(pending(work.job.run, plan))
+    assert len(commits(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_killed_run_resumes_to_the_same_bytes(unbroken: Path, archive: Path, tmp_path: Path, shards: int) -> None:
+    process = start(archive, tmp_path)
+    await_commits(tmp_path, shards, process)
+    process.kill()
+    process.communicate()
+    before = commits(tmp_path)
+    assert len(before) >= shards
+    summary = run_score(archive, tmp_path)
+    assert summary.finished <= FILMS - SHARD * len(before)
+    assert before.items() <= commits(tmp_path).items()
+    assert published(tmp_path) == published(unbroken)
+
+
+def test_sigterm_stops_the_workers_and_says_how_to_resume(ray_cluster: str, archive: Path, tmp_path: Path) -> None:
+    process = start(archive, tmp_path)
+    await_commits(tmp_path, 1, process)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert shlex.join(["covseg", *command(archive, tmp_path)[3:]]) in said
+    assert not list((tmp_path / "manifests").glob("*"))
+    for _ in range(100):
+        if not pids("DecodeWorker") + pids("ModelWorker"):
+            break
+        time.sleep(0.1)
+    assert not pids("DecodeWorker") + pids("ModelWorker")
+
+
+def test_two_identical_runs_at_once_publish_one_snapshot(unbroken: Path, archive: Path, tmp_path: Path) -> None:
+    both = [start(archive, tmp_path) for _ in range(2)]
+    summaries = [json.loads(process.communicate()[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(list((tmp_path / "manifests").iterdir())) == 1
+    assert sorted(summary["mine"] for summary in summaries) == [False, True]
+    assert len({summary["published_by"] for summary in summaries}) == 1
+    assert published(tmp_path) == published(unbroken)
+
+
+def test_no_progress_ends_the_run(ray_cluster: str, archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailed, match="no shard finished"):
+        run_score(archive, tmp_path, patience_s=0.01)
+
+
+def test_a_destination_of_another_config_is_refused(unbroken: Path, archive: Path) -> None:
+    with pytest.raises(UsageError, match="batch"):
+        run_score(archive, unbroken, batch=2)
+
+
+def test_too_many_quarantined_films_are_published_but_not_accepted(
+    ray_cluster: str, archive: Path, tmp_path: Path
+) -> None:
+    summary = run_score(archive, tmp_path, include="[hf]*[f0].png", max_failed=0.0)  # half.png and two or three films
+    assert not summary.accepted
+    assert summary.exit_code == 3
+
+
+def test_a_dry_run_counts_and_writes_nothing(archive: Path, tmp_path: Path) -> None:
+    words = ["score", str(archive), str(tmp_path / "dest"), "--dry-run", "--json"]
+    said = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words], check=True, capture_output=True, text=True
+    ).stdout
+    told = json.loads(said)
+    assert told["films"] == told["sampled"] == FILMS
+    assert told["kinds"] == {"png": 22}
+    assert sum(told["refusals"].values()) == 2
+    assert told["output_bytes"] > 0
+    assert not (tmp_path / "dest").exists()
