@@ -11,6 +11,8 @@ s3_server      endpoint of a moto S3 server process, with the AWS settings that 
 s3_bucket      name of a fresh bucket on it
 ceph_server    settings that lead to a Ceph gateway with authentication; skips where Ceph is not installed
 ceph_bucket    name of a fresh bucket on it, with those settings in force
+ray_cluster    address of a local Ray of two cores; RAY_ADDRESS leads child processes to it
+prefect_server folder of a local Prefect server (prefect.db); PREFECT_API_URL leads child processes to it
 """
 
 from __future__ import annotations
@@ -143,3 +145,31 @@ def ceph_bucket(ceph_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
     for name, value in ceph_server.items():
         monkeypatch.setenv(name, value)
     return make_bucket()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    from workers.cluster import connect
+
+    with connect("local", cpus=2), pytest.MonkeyPatch.context() as patch:
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        patch.setenv("RAY_ADDRESS", address)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("prefect")
+        patch.setenv("PREFECT_HOME", str(home))
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        patch.setenv("DO_NOT_TRACK", "1")
+        from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+        from flows.server import local
+
+        with local() as url, temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: home}):
+            patch.setenv("PREFECT_API_URL", url)
+            yield home
