@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_archive 100000 400000
 
 Every count runs in a process of its own, so that peaks do not mix. `peak_mb` holds the pages of mapped
-scratch files, which the system takes back when it needs them; `own_mb` is without them. Listing is from a store that makes
-its pages up; everything else goes to a folder on this disk.
+scratch files, which the system takes back when it needs them; `own_mb` is without them.
+Listing is from a store that makes its pages up; everything else goes to a folder on this disk.
 """
 
 from __future__ import annotations
