@@ -42,6 +42,7 @@ def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
     from covseg.evaluation.calibrate import Request, record
     from covseg.evaluation.calibrate import calibrate as fit_model
     from covseg.evaluation.calibration_page import render_calibration
+    from covseg.models.folder import open_folder
     from covseg.storage import LocalStore
     from flows.commands.evaluate import progress_line
 
@@ -50,7 +51,7 @@ def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
     found = fit_model(request, progress_line("films"))
     store = LocalStore(config.output)
     store.write("calibration.json", json.dumps(record(found, config.specificity), indent=1).encode())
-    store.write("calibration.html", render_calibration(found, config.model, config.specificity))
+    store.write("calibration.html", render_calibration(found, open_folder(config.model).card.id, config.specificity))
     print("\n".join(screen(found, config.specificity)))
     where = "nothing written: dry run" if config.dry_run else f"written into {config.model}/covseg.json"
     print(f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis.")

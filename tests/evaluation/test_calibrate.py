@@ -17,6 +17,7 @@ from covseg.evaluation.sweep import Grid, Table, outcomes, presence_candidates, 
 from covseg.models.folder import Thresholds, open_folder
 from covseg.postprocess import postprocess, temper
 from covseg.records import Prediction
+from flows.cli import run as covseg
 
 SMALL = Grid((0.4, 0.5, 0.6), (0.0, 0.005, 0.02), (0.0, 0.03), (0.0, 0.3, 0.7))
 
@@ -175,6 +176,18 @@ def test_calibrate_writes_thresholds_and_leaves_the_rest(made_set, model_copy):
     again = calibrate(Request(str(model_copy), made_set, "Val", 0.5, backend="torch", dry_run=True))
     assert again.start == found.chosen
     assert again.fits[-1].dice.value == pytest.approx(found.fits[-1].dice.value)
+
+
+def test_the_command_writes_the_curves_and_a_dry_run_leaves_the_model(made_set, model_copy, tmp_path, capsys):
+    before = (model_copy / "covseg.json").read_bytes()
+    flags = ["--data", str(made_set), "--backend", "torch", "--dry-run", "-o", str(tmp_path / "out")]
+    assert covseg(["calibrate", str(model_copy), *flags]) == 0
+    said = capsys.readouterr().out
+    assert "presence gate alone" in said and "cross-fitted" in said and "dry run" in said
+    assert (model_copy / "covseg.json").read_bytes() == before
+    page = (tmp_path / "out" / "calibration.html").read_text()
+    assert page.count("data:image/svg+xml") == 5 and "<script" not in page
+    assert json.loads((tmp_path / "out" / "calibration.json").read_text())["counts"]["COVID-19"] == 8
 
 
 def test_the_test_split_is_refused(own_test_split, model_copy):
