@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch.nn import functional
 
-from covseg.gate import BLOCKS, FRONTAL, KINDS, Numbers, describe, judge, margin, project, weigh
+from covseg.gate import BLOCKS, FRONTAL, INVERTED, KINDS, ROTATED, Numbers, describe, judge, margin, project, weigh
 from covseg.models.folder import CARD, GATE, ModelFolder, open_folder
 from covseg.preprocess import prepare
 from covseg.segment import open_backend, segment
@@ -36,7 +36,9 @@ AXES = {"features": 48, "lung": 24, "film": 48, "shape": 12, "grey": 12}
 WEIGHT_DECAY = 1e-3
 EDGE_QUANTILE = 0.995  # of Val; where each judge's scale reads 1
 REFUSE_QUANTILE, FLAG_QUANTILE = 0.993, 0.985  # of Val; see infra/decisions/gate.md
-QUARTER_TURNS = ("rotated_90", "rotated_270")  # one family twice: left out together
+LIKELY = (INVERTED, ROTATED)  # real archives hold these; they get `LIKELY_TIMES` as many members to fit
+LIKELY_TIMES = 3
+TWINS = (("rotated_90", "rotated_270"), ("rotated_180", "upside_down"))  # one family twice: left out together
 Blocks = dict[str, NDArray[np.float32]]
 Describe = Callable[[Sequence[Image]], Blocks]
 
@@ -130,7 +132,8 @@ def refused_when_unseen(
 ) -> dict[str, float]:
     """Share of every family that is refused by a gate whose linear layer never saw it."""
     shares: dict[str, float] = {}
-    for group in [QUARTER_TURNS, *((name,) for name in FAMILIES if name not in QUARTER_TURNS)]:
+    alone = set(FAMILIES).difference(*TWINS)
+    for group in (*TWINS, *((name,) for name in sorted(alone))):
         blind = numbers | fit_head(evidence, group)
         limit = np.quantile(calibrate(blind, val), REFUSE_QUANTILE)
         shares |= {name: _share(judge(drawn[name], blind)[0] > limit) for name in group}
@@ -161,7 +164,8 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     folder : ModelFolder
         The model that the gate stands behind.
     count, members : int
-        Train films; drawn members of every family, from Train to fit and half as many from Val to measure.
+        Train films; drawn members of every family, from Train to fit (`LIKELY_TIMES` as many of the likely ones)
+        and half as many from Val to measure.
 
     Returns
     -------
@@ -176,8 +180,9 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     seen_val = see(list(val.films))
     numbers = fit_whitening(frontal)
     evidence, fresh, drawn = {"frontal": weigh(frontal, numbers)[0]}, {}, {}
-    for name, (_, draw) in FAMILIES.items():
-        drawn[name] = see(draw_family(train, name, draw, members, seed=1))
+    for name, (kind, draw) in FAMILIES.items():
+        wanted = members * LIKELY_TIMES if kind in LIKELY else members
+        drawn[name] = see(draw_family(train, name, draw, wanted, seed=1))
         fresh[name] = see(draw_family(val, name, draw, members // 2, seed=2))
         evidence[name] = weigh(drawn[name], numbers)[0]
         log.info("%s drawn", name)
@@ -220,7 +225,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds Train and Val")
     parser.add_argument("--model", type=Path, required=True, help="model folder, changed in place")
     parser.add_argument("--films", type=int, default=900, help="Train films")
-    parser.add_argument("--members", type=int, default=80, help="drawn images of every family")
+    parser.add_argument("--members", type=int, default=60, help="drawn images of every family")
     flags = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     forget(flags.model)

@@ -55,8 +55,13 @@ def rotated_90(film: Image, lung: Image, random: Random) -> Image:
 
 
 def rotated_180(film: Image, lung: Image, random: Random) -> Image:
-    """Put the film upside down, by half a turn or by a mirror."""
-    return np.rot90(film, 2) if random.random() < 0.5 else film[::-1]
+    """Give half a turn."""
+    return np.rot90(film, 2)
+
+
+def upside_down(film: Image, lung: Image, random: Random) -> Image:
+    """Mirror top and bottom."""
+    return film[::-1]
 
 
 def rotated_270(film: Image, lung: Image, random: Random) -> Image:
@@ -165,7 +170,7 @@ def _alone(draw: Callable[[Random], Image]) -> Draw:
 
 _KINDS: dict[int, tuple[Draw, ...]] = {
     INVERTED: (inverted, inverted_rotated),
-    ROTATED: (rotated_90, rotated_180, rotated_270),
+    ROTATED: (rotated_90, rotated_180, rotated_270, upside_down),
     OTHER_VIEW: (shoulders, abdomen, half, zoom, overlaid, _alone(drawings.side_view), _alone(drawings.limb)),
     NO_RADIOGRAPH: (
         *(tiles, shuffled, mask, edges, pasted),
