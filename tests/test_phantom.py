@@ -28,10 +28,6 @@ from covseg.segment import Backend, segment
 from covseg.storage import MemoryStore, entries
 from flows.cli import run
 
-EARLY_MODEL = pytest.mark.xfail(
-    strict=True,
-    reason="the default weights are an early checkpoint; take this mark off with the next ones",
-)
 SEEN = range(12)  # seeds that the model is shown
 HALF_STEP = 0.51 / 65535  # the reader keeps 16 bits of a windowed film
 
@@ -247,14 +243,12 @@ def answers(corridor: Corridor, backend: Backend) -> list[tuple[Phantom, Masks]]
     return found
 
 
-@EARLY_MODEL
 def test_the_model_sees_the_lungs(answers: list[tuple[Phantom, Masks]]) -> None:
     scores = [dice(masks.lung, film.lung_mask) for film, masks in answers[: len(SEEN)]]
     assert np.mean(scores) >= 0.85
     assert min(scores) >= 0.75
 
 
-@EARLY_MODEL
 def test_the_model_tells_right_from_left_on_films_and_on_mirror_images(answers: list[tuple[Phantom, Masks]]) -> None:
     for film, masks in answers:
         assert dice((masks.side == RIGHT).astype(np.uint8), film.right_lung_mask) > 0.75
