@@ -165,7 +165,8 @@ def _scaled(value: FloatArray, scale: FloatArray) -> FloatArray:
 
 def margin(logits: FloatArray) -> FloatArray:
     """Return log-odds ``(N,)`` of anything else against a frontal film, from logits ``(N, kinds)``."""
-    return np.asarray(np.logaddexp.reduce(logits[:, 1:], axis=1) - logits[:, FRONTAL], np.float32)
+    with np.errstate(invalid="ignore"):  # NaN in, NaN out: `gate` refuses it
+        return np.asarray(np.logaddexp.reduce(logits[:, 1:], axis=1) - logits[:, FRONTAL], np.float32)
 
 
 def weigh(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, FloatArray]:
