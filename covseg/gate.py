@@ -59,7 +59,8 @@ def gate(
     Raises
     ------
     RadiographRefused
-        Above ``refuse_above``: ``not_radiograph`` or ``not_frontal_chest``, by what it looks like.
+        Above ``refuse_above``: ``not_radiograph`` or ``not_frontal_chest``, by what it looks like;
+        ``nonfinite_logits`` for features that are no numbers.
 
     Notes
     -----
@@ -67,9 +68,11 @@ def gate(
     """
     if limits is None:
         return None, ()
+    if not np.isfinite(prediction.features).all():
+        raise RadiographRefused(Reason.NONFINITE_LOGITS, "gate", "the model returned NaN or infinity as features")
     blocks = {name: block[None] for name, block in describe(model_pixels, prediction).items()}
     (score,), (kind,) = (array.tolist() for array in judge(blocks, limits.numbers))
-    if not score <= limits.refuse_above:  # so written that NaN is refused
+    if score > limits.refuse_above:
         reason = Reason.NOT_RADIOGRAPH if kind == NO_RADIOGRAPH else Reason.NOT_FRONTAL_CHEST
         raise RadiographRefused(
             reason,

@@ -205,9 +205,9 @@ def copied(model_folder: ModelFolder, tmp_path: Path) -> Iterator[Path]:
     yield Path(shutil.copytree(model_folder.path, tmp_path / "model"))
 
 
-def test_not_a_number_is_refused(model_folder: ModelFolder) -> None:
+def test_features_that_are_no_numbers_are_refused(model_folder: ModelFolder) -> None:
     answer = Prediction(np.zeros((64, 64), np.float32), np.zeros((64, 64), np.float32), 0.5, np.full(256, np.nan, "f4"))
-    with pytest.raises(RadiographRefused):
+    with pytest.raises(RadiographRefused, match="nonfinite_logits"):
         gate(np.zeros((64, 64), np.float32), answer, model_folder.card.gate)
 
 
