@@ -12,10 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import archives
 import pyarrow.parquet as pq
 import pytest
-from archives import CONFIG, KEY, commit, films, make_masks, make_rows, make_run, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +37,8 @@ from covseg.archive.parts import shard_id
 from covseg.errors import CovsegError, NotPublished, Reason, Status, StorageUnreachable, UsageError
 from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, Store, open_store
+from tests import archives
+from tests.archives import CONFIG, KEY, commit, films, make_masks, make_rows, make_run, score
 
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 

@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
-from dicom_films import PLAIN, SIDE, TWELVE_BIT, dataset, reason_of, written
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
@@ -16,6 +15,7 @@ from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused, Reason
 from covseg.read import read
 from covseg.read.elements import ALLOWED, read_elements
+from tests.dicom_films import PLAIN, SIDE, TWELVE_BIT, dataset, reason_of, written
 
 
 def table_item(table, first=0, bits=16):

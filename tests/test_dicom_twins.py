@@ -8,7 +8,6 @@ import io
 import numpy as np
 import pydicom
 import pytest
-from dicom_films import PLAIN, SIDE, TWELVE_BIT, carrying, dataset, jpeg_lossless, reason_of, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +18,7 @@ from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused, Reason
 from covseg.read import read
 from covseg.read.codestream import Layout, run_decoder
+from tests.dicom_films import PLAIN, SIDE, TWELVE_BIT, carrying, dataset, jpeg_lossless, reason_of, written
 
 # A 64 x 64 ramp, as another program (DCMTK) wrote it: nothing installed here writes 12-bit JPEG.
 TWELVE_BIT_JPEG = base64.b64decode(

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import await_port, free_port, make_bucket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from covseg.errors import RadiographRefused, StorageDenied, StorageFull, Storage
 from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, Store, entries, open_store, overlap
 from covseg.storage.protocol import LARGEST_FILM, order
+from tests.conftest import await_port, free_port, make_bucket
 
 STORES = ["local", "memory", *(pytest.param(name, marks=pytest.mark.service) for name in ("s3", "ceph"))]
 LEGAL_KEYS = [

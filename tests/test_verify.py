@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from archives import commit, films, make_run, score
 
 from covseg import verify as package
 from covseg.archive import Run, make_plan, pending
 from covseg.storage import MemoryStore
 from covseg.verify import verify
+from tests.archives import commit, films, make_run, score
 
 Objects = dict[str, bytes]
 

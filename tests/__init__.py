@@ -1,0 +1,1 @@
+"""Tests of covseg; they mirror the tree."""
