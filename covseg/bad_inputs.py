@@ -97,6 +97,7 @@ def _pngs() -> BadInputs:
         "constant.png": (_png(np.full((_SIDE, _SIDE), 128, np.uint8)), Reason.NO_CONTRAST),
         "almost_constant.png": (_png(speck), Reason.NO_CONTRAST),
         "mask.png": (_png(mask), Reason.NOT_RADIOGRAPH),
+        "empty_mask.png": (_png(np.zeros((_SIDE, _SIDE), np.uint8)), Reason.NOT_RADIOGRAPH),
         "label_map.png": (_png(mask // 255 + mask // 128), Reason.NOT_RADIOGRAPH),
         "one_bit.png": (_encode(Image.fromarray(mask).convert("1"), "PNG"), Reason.NOT_RADIOGRAPH),
         "coloured.png": (_encode(Image.fromarray(_coloured()), "PNG"), Reason.NOT_RADIOGRAPH),

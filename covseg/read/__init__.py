@@ -26,7 +26,7 @@ ends early                                            ``truncated``
 wrong checksum, broken stream, broken header          ``corrupt``
 over 64 million pixels, by the header                 ``too_large``, before anything is decoded
 under 64 pixels on a side                             ``too_small``
-constant or nearly so                                 ``no_contrast``
+constant or nearly so                                 ``no_contrast``; a PNG or JPEG of zeros ``not_radiograph``
 ====================================================  ==============================================================
 """
 
@@ -74,7 +74,7 @@ def read(data: bytes) -> Radiograph:
         # A decoder's own words may quote the header: its class is enough, the rest is chained.
         detail = f"the {kind} decoder failed: {type(error).__name__}"
         raise RadiographRefused(Reason.CORRUPT, "read", detail) from error
-    check_contrast(film.pixels)
+    check_contrast(film.pixels, kind)
     return Radiograph(film.pixels, hashlib.sha256(data).hexdigest(), film.view_position, film.pixel_spacing_mm, kind)
 
 

@@ -101,13 +101,16 @@ def luma(samples: Samples) -> Samples:
     return cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
 
 
-def check_contrast(pixels: Pixels) -> None:
+def check_contrast(pixels: Pixels, kind: str) -> None:
     """Refuse a blank film, and an image of a few flat levels.
 
     Parameters
     ----------
     pixels : ndarray of float32, shape (H, W)
         In [0, 1].
+    kind : str
+        ``png``, ``jpeg`` or ``dicom``. A picture file of zeros alone is an empty mask, as archives that hold films
+        beside their masks have by the hundred; a DICOM film of zeros is a failed exposure.
 
     Raises
     ------
@@ -121,6 +124,8 @@ def check_contrast(pixels: Pixels) -> None:
         levels = np.unique(pixels)
     if levels.size >= MIN_LEVELS:
         return
+    if kind != "dicom" and levels[-1] == 0:
+        raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", "every pixel is 0: an empty mask, wanted a film")
     # A label map counts from 0; noise on a blank film lies around its base.
     if levels.size == 1 or (levels[0] > 0 and levels[-1] - levels[0] < BLANK_SPAN):
         raise RadiographRefused(Reason.NO_CONTRAST, "read", f"a blank image: {levels.size} grey level(s), side by side")
