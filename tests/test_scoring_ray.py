@@ -51,7 +51,8 @@ def add_films(folder: Path, seeds: range) -> None:
 
 
 def settings(archive: Path, dest: Path, **changes: object) -> ScoreRun:
-    return ScoreRun(source=str(archive), dest=str(dest), shard_size=SHARD, max_failed=0.2, workers=2, **changes)
+    usual = {"source": str(archive), "dest": str(dest), "shard_size": SHARD, "max_failed": 0.2, "workers": 2}
+    return ScoreRun.model_validate(usual | changes)
 
 
 def run_score(
@@ -160,8 +161,9 @@ class Hunted(Dealer):
     def _launch(self, shard: Shard) -> None:
         super()._launch(shard)
         if self._progress.shards == 5:
-            for pid in pids("DecodeWorker"):
-                os.kill(pid, signal.SIGKILL)
+            while not (found := pids("DecodeWorker.score")):
+                time.sleep(0.01)
+            os.kill(found[0], signal.SIGKILL)
 
 
 def test_a_shard_that_always_loses_its_worker_ends_the_run_and_keeps_the_others(
@@ -227,7 +229,7 @@ def test_a_destination_of_another_config_is_refused(unbroken: Path, archive: Pat
 def test_too_many_quarantined_films_are_published_but_not_accepted(
     ray_cluster: str, archive: Path, tmp_path: Path
 ) -> None:
-    summary = run_score(archive, tmp_path, include="[hf]*[f0].png", max_failed=0.0)  # half.png and two or three films
+    summary = run_score(archive, tmp_path, include="[hf]*[f0].png", max_failed=0.0)  # half.png and films of tens
     assert not summary.accepted
     assert summary.exit_code == 3
 
