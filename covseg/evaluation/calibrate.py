@@ -115,6 +115,10 @@ def calibrate(request: Request, progress: Callable[[int, int], None] = lambda *_
     table, excluded = _sweep_all(request, folder, films, grid, progress)
     if table.positive.all() or not table.positive.any():
         raise UsageError(f"{request.data} {films.split} has one class only: wanted films with and without infection")
+    if not np.isfinite(table.presence).any():
+        raise UsageError(
+            f"the corridor refused every film of {request.data} {films.split}: run covseg predict to see why"
+        )
     found = fit_all(table, grid, start, request.specificity, films, excluded)
     if not request.dry_run:
         write_thresholds(folder.path, found, request)

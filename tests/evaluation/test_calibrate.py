@@ -201,3 +201,11 @@ def own_test_split(made_set, tmp_path):
 
     shutil.copytree(made_set / "Val", tmp_path / "set" / "Test")
     return tmp_path / "set"
+
+
+def test_a_set_that_the_corridor_refuses_whole_is_a_clear_error(made_set, model_copy, model_folder):
+    card = json.loads((model_copy / "covseg.json").read_text())
+    card["gate"] = model_folder.card.gate.model_dump() | {"refuse_above": -1e6}
+    (model_copy / "covseg.json").write_text(json.dumps(card))
+    with pytest.raises(UsageError, match="refused every film"):
+        calibrate(Request(str(model_copy), made_set, "Val", 0.5, backend="torch"))
