@@ -90,7 +90,8 @@ def main() -> None:
             write_films(folder, count, flags.size)
         found = {}
         for cores in (1, 2):
-            words = ["-m", "flows.cli", "predict", "-o", f"{scratch}/out", "--no-overlay", "--streams", str(cores)]
+            words = ["-m", "flows.cli", "predict", "-o", f"{scratch}/out", "--no-overlay", "--no-pictures"]
+            words += ["--streams", str(cores)]
             found["predict", cores] = cost(lambda count, w=words: [*w, str(folders[count])], flags.films, cores)
             found["score", cores] = measure(folders[flags.films], cores, max(8, min(256, flags.films // 16)))
             for way in ("predict", "score"):
