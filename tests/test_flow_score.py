@@ -185,9 +185,6 @@ def test_cancelling_ends_the_ray_work_within_ten_seconds(deployed: Path, archive
     assert not (tmp_path / "manifests").exists()
 
 
-@pytest.mark.skip(
-    reason="a local Prefect 3.8.8 server makes no run for a schedule added over its API; not understood yet"
-)
 def test_a_schedule_fires(deployed: Path, archive: Path, tmp_path: Path) -> None:
     from prefect.client.schemas.schedules import IntervalSchedule
 
