@@ -140,3 +140,8 @@ cli.run(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["scored"] == 1
+
+
+def test_verifying_what_is_no_destination_is_a_usage_error(tmp_path, capsys):
+    assert here("verify", str(tmp_path / "nowhere")) == 2
+    assert "run.json" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
+from covseg.errors import UsageError
 from flows.commands.destinations import Destination
 
 
@@ -22,7 +23,12 @@ def verify(config: Annotated[VerifyConfig, Parameter(name="*")]) -> int:
     """Compute every digest and sum of a destination anew; 1 when anything published does not hold."""
     from covseg.verify import verify as check
 
-    verdict = check(*config.stores())
+    stores = config.stores()
+    try:
+        stores[0].read("run.json")
+    except FileNotFoundError:
+        raise UsageError(f"{stores[0].url} has no run.json: wanted a destination of covseg score") from None
+    verdict = check(*stores)
     found = asdict(verdict)
     if not config.json_:
         for breach in found.pop("breaches")[: config.show]:
