@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test test-slow check bench lock clean
 
 $(STAMP): infra/locks/all.txt infra/locks/uv.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
 
 check: $(STAMP)
 	$(BIN)/ruff check .

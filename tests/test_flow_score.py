@@ -145,6 +145,7 @@ def test_hooks_have_the_names_that_prefect_asks_for() -> None:
         assert list(inspect.signature(hook).parameters) == ["flow", "flow_run", "state"]
 
 
+@pytest.mark.slow
 def test_a_deployed_run_keeps_the_parameters_it_is_not_given_and_leaves_artifacts_without_names(
     deployed: Path, archive: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def assert_no_names(home: Path, dest: Path) -> None:
             assert not [secret for secret in secrets if secret.encode() in content], path
 
 
+@pytest.mark.slow
 def test_cancelling_ends_the_ray_work_within_ten_seconds(deployed: Path, archive: Path, tmp_path: Path) -> None:
     from prefect.states import Cancelling
 
@@ -189,6 +191,7 @@ def test_cancelling_ends_the_ray_work_within_ten_seconds(deployed: Path, archive
     assert not (tmp_path / "manifests").exists()
 
 
+@pytest.mark.slow
 def test_a_schedule_fires(deployed: Path, archive: Path, tmp_path: Path) -> None:
     from prefect.client.schemas.schedules import IntervalSchedule
 
@@ -205,6 +208,7 @@ def test_a_schedule_fires(deployed: Path, archive: Path, tmp_path: Path) -> None
     assert scheduled[0].parameters == {"masks": "png", "max_failed": 0.05, **given}
 
 
+@pytest.mark.slow
 def test_a_killed_flow_process_loses_and_doubles_nothing(deployed: Path, archive: Path, tmp_path: Path) -> None:
     """SIGKILL after the first commit, then the same flow again: the bytes of a run that nobody disturbed."""
     words = [sys.executable, "-m", "flows.score", str(archive), "--shard-size", str(SHARD), "--workers", "2"]
