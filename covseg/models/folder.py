@@ -42,7 +42,10 @@ class Thresholds(_Frozen):
 
 
 class FlagLimits(_Frozen):
-    """Limits of the QC flags; quantiles of Val unless the comment says otherwise."""
+    """Limits of the QC flags; a released model's are the .005 and .995 quantiles of its Val films.
+
+    `one_lung_share` and `contrast` are set by hand.
+    """
 
     lung_area_fraction: tuple[float, float] = (0.08, 0.6)
     lung_ratio_right_left: tuple[float, float] = (0.5, 2.0)
