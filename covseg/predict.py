@@ -100,7 +100,7 @@ class Corridor:
             return self.refuse(entry, refusal)
         try:
             radiograph = read(data)
-            return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size))
+            return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size, self.card.normalisation))
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
 

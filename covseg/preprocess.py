@@ -34,8 +34,8 @@ class Geometry:
     size: int
 
 
-def prepare(pixels: FloatImage, size: int) -> tuple[FloatImage, Geometry]:
-    """Stretch a film to the square model grid and standardise its grey values.
+def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -> tuple[FloatImage, Geometry]:
+    """Stretch a film to the square model grid and normalise its grey values.
 
     The film is stretched, not letterboxed: the training films (COVID-QU-Ex) were stretched to a
     square by their publisher, so a stretched film is what the model has learnt to read.
@@ -46,16 +46,19 @@ def prepare(pixels: FloatImage, size: int) -> tuple[FloatImage, Geometry]:
         Grey values in [0, 1], bone bright.
     size : int
         Side of the model grid in pixels.
+    normalisation : str
+        ``standardise``: zero mean, unit deviation (a constant film becomes all zeros); ``unit``: as it is.
 
     Returns
     -------
     model_pixels : ndarray of float32, shape (size, size)
-        Zero mean, unit standard deviation (a constant film becomes all zeros).
     geometry : Geometry
         What `restore` needs.
     """
     height, width = pixels.shape
-    return standardise(resize(pixels, size, size)), Geometry(height, width, size)
+    small = resize(pixels, size, size)
+    normal = standardise(small) if normalisation == "standardise" else np.asarray(small, np.float32)
+    return normal, Geometry(height, width, size)
 
 
 def standardise(pixels: FloatImage) -> FloatImage:

@@ -59,11 +59,14 @@ def test_a_12_bit_film_keeps_its_shades():
 
 def test_training_and_scoring_give_equal_pixels():
     pytest.importorskip("albumentations", reason="the train extra is not installed")
-    from covseg.training.compact import batch_tensors
+    from covseg.training.batches import Samples
     from covseg.training.dataset import Films
+    from covseg.training.recipe import load_recipe
 
     films = np.random.default_rng(2).integers(0, 255, (1, 256, 256), np.uint8)
     empty = np.zeros_like(films)
     split = Films(["a.png"], np.array([0]), films, empty, empty, "")
-    trained = batch_tensors(split, np.array([0]), 128, None, 0)[0][0, 0].numpy()
-    assert np.array_equal(trained, prepare(films[0].astype(np.float32) / 255, 128)[0])
+    for normalisation in ("standardise", "unit"):
+        recipe = load_recipe("fast", ["input.size=128", f"input.normalisation={normalisation}"])
+        trained = Samples(split, recipe)[-1, 0][0][0].numpy()
+        assert np.array_equal(trained, prepare(films[0].astype(np.float32) / 255, 128, normalisation)[0])

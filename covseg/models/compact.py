@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Return convolution, batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -19,27 +20,29 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Seq
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two 3x3 convolutions around an identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = _conv(width, width)
+        self.first = convolution(width, width)
         self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Keep the shape ``(N, C, H, W)``."""
         return torch.relu(features + self.second(self.first(features)))
 
 
-class _Up(nn.Module):
+class Up(nn.Module):
     """Double the grid by pixel shuffle, add the skip, refine."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.widen = nn.Conv2d(inputs, outputs * 4, 1)
-        self.refine = _Residual(outputs)
+        self.refine = Residual(outputs)
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        """Bring ``(N, I, H, W)`` to the skip's ``(N, O, 2H, 2W)``."""
         return self.refine(torch.relu(nn.functional.pixel_shuffle(self.widen(features), 2) + skip))
 
 
@@ -68,17 +71,17 @@ class CompactUNet(nn.Module):
         stem: int = 16,
     ) -> None:
         super().__init__()
-        self.stem = _conv(1, stem, 5, 2)
+        self.stem = convolution(1, stem, 5, 2)
         inputs = [stem, *widths[:-1]]
         self.encoder = nn.ModuleList(
-            nn.Sequential(_conv(before, width, 3, 2), *(_Residual(width) for _ in range(depth)))
+            nn.Sequential(convolution(before, width, 3, 2), *(Residual(width) for _ in range(depth)))
             for before, width, depth in zip(inputs, widths, depths, strict=True)
         )
         self.decoder = nn.ModuleList(
-            _Up(deep, shallow) for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            Up(deep, shallow) for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.widen = nn.Conv2d(widths[0], stem * 4, 1)
-        self.refine = _conv(stem, stem)
+        self.refine = convolution(stem, stem)
         self.head = nn.Conv2d(stem, 8, 1)
         self.presence = nn.Linear(widths[-1], 1)
 

@@ -1,14 +1,15 @@
 """A model folder: ``weights.safetensors`` and ``covseg.json``, checked before anything runs.
 
-In: a reference (``default``, or a path). Out: a `ModelFolder`, the typed content of its JSON and
-the path of weights whose digest matches. Nothing is unpickled.
+In: a reference (``default``, a path, or a model in a registry, which is pulled into the cache first).
+Out: a `ModelFolder`, the typed content of its JSON and the path of weights whose digest matches. Nothing
+is unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from covseg.errors import ModelRefused
+from covseg.models.references import WANTED, is_reference
 
 DEFAULT = Path(__file__).parent / "default"
 WEIGHTS, CARD, GATE = "weights.safetensors", "covseg.json", "gate.safetensors"
@@ -80,7 +82,7 @@ class ModelCard(_Frozen):
     network: str
     network_args: dict[str, Any] = {}
     size: int = Field(gt=0, description="side of the square model grid, pixels")
-    normalisation: str = "standardise"
+    normalisation: Literal["standardise", "unit"] = Field("standardise", description="see covseg/preprocess.py")
     labels: tuple[str, ...] = ("lung", "infection")
     thresholds: Thresholds = Thresholds()
     flags: FlagLimits = FlagLimits()
@@ -99,6 +101,7 @@ class ModelFolder(_Frozen):
 
     path: Path
     card: ModelCard
+    reference: str | None = Field(None, description="the version in a registry that this is a cached copy of")
 
     @property
     def weights(self) -> Path:
@@ -112,18 +115,23 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
     Parameters
     ----------
     ref : str or Path
-        ``default`` or the path of a model folder.
+        ``default``, the path of a model folder, or ``[REGISTRY/]NAME@TAG`` (see `covseg.models.registry`).
 
     Raises
     ------
     ModelRefused
-        When a file is missing, the JSON has unknown or wrong fields, or the digest differs.
+        When a file is missing, the JSON has unknown or wrong fields, or a digest differs.
     """
+    if isinstance(ref, str) and is_reference(ref):
+        from covseg.models.registry import pinned, pull
+
+        version = pinned(ref)
+        return open_folder(pull(version)).model_copy(update={"reference": version})
     path = DEFAULT if str(ref) == "default" else Path(ref)
     for name in (CARD, WEIGHTS):
         if not (path / name).is_file():
             raise ModelRefused(
-                f"no {name} in model folder {path}: wanted 'default' or a folder with {CARD} and {WEIGHTS}"
+                f"no {name} in model folder {path}, wanted {CARD} and {WEIGHTS} there; a model is {WANTED}"
             )
     try:
         card = ModelCard.model_validate_json((path / CARD).read_bytes())

@@ -1,4 +1,4 @@
-"""Move a film and its two masks together; grey until the end; one seed per sample.
+"""Move a film and its masks together; grey until the end; one seed per sample.
 
 The stream is a pure function of (seed, epoch, sample), so a resumed run sees the same films.
 """
@@ -10,6 +10,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from covseg.training.recipe import AugmentConfig
+
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations
 import cv2
@@ -17,42 +19,51 @@ import cv2
 Grey = NDArray[np.uint8]
 
 
+def line(config: AugmentConfig) -> list[albumentations.BasicTransform | albumentations.BaseCompose]:
+    """Return the moves that have a probability, in order."""
+    moves = [
+        (config.mirror, albumentations.HorizontalFlip(p=config.mirror)),
+        (
+            config.affine,
+            albumentations.Affine(
+                scale=(1 - config.scale, 1 + config.scale),
+                translate_percent=(-config.shift, config.shift),
+                rotate=(-config.rotate, config.rotate),
+                shear=(-config.shear, config.shear),
+                p=config.affine,
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=0,
+                fill_mask=0,
+            ),
+        ),
+        (config.elastic, albumentations.ElasticTransform(alpha=40, sigma=9, approximate=True, p=config.elastic)),
+        (
+            config.exposure,
+            albumentations.RandomBrightnessContrast(config.brightness, config.contrast, p=config.exposure),
+        ),
+        (config.gamma, albumentations.RandomGamma((70, 140), p=config.gamma)),
+        (config.blur, albumentations.GaussianBlur((3, 5), p=config.blur)),
+        (config.noise, albumentations.GaussNoise(std_range=config.noise_std, p=config.noise)),
+    ]
+    return [move for probability, move in moves if probability > 0]
+
+
 class Augmenter:
-    """Mirror, shift, scale, rotate, re-expose, blur and add noise.
+    """The augmentation of a recipe.
 
     Parameters
     ----------
+    config : AugmentConfig
     seed : int
         Seed of the run.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, config: AugmentConfig, seed: int) -> None:
         self.seed = seed
-        self.line = albumentations.Compose(
-            [
-                albumentations.HorizontalFlip(p=0.5),
-                albumentations.Affine(
-                    scale=(0.85, 1.15),
-                    translate_percent=(-0.08, 0.08),
-                    rotate=(-12, 12),
-                    shear=(-4, 4),
-                    p=0.9,
-                    border_mode=cv2.BORDER_CONSTANT,
-                    fill=0,
-                    fill_mask=0,
-                ),
-                albumentations.ElasticTransform(alpha=40, sigma=9, approximate=True, p=0.15),
-                albumentations.RandomBrightnessContrast(0.2, 0.25, p=0.6),
-                albumentations.RandomGamma((70, 140), p=0.4),
-                albumentations.OneOf(
-                    [albumentations.GaussianBlur((3, 5)), albumentations.GaussNoise(std_range=(0.01, 0.05))], p=0.3
-                ),
-            ],
-            additional_targets={"lung": "mask", "infection": "mask"},
-        )
+        self.line = albumentations.Compose(line(config))
 
-    def __call__(self, film: Grey, lung: Grey, infection: Grey, epoch: int, sample: int) -> tuple[Grey, Grey, Grey]:
-        """Return the augmented film and masks, all uint8 ``(H, W)``."""
+    def __call__(self, film: Grey, masks: Grey, epoch: int, sample: int) -> tuple[Grey, Grey]:
+        """Return the augmented film ``(H, W)`` and masks ``(H, W, M)``, uint8."""
         self.line.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, sample)).generate_state(1)[0]))
-        moved = self.line(image=film, lung=lung, infection=infection)
-        return moved["image"], moved["lung"], moved["infection"]
+        moved = self.line(image=film, mask=masks)
+        return moved["image"], moved["mask"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
+from covseg.data.duplicates import fingerprint, pairs
 from covseg.data.films import STRATA
 from covseg.errors import UsageError
 
@@ -43,8 +44,13 @@ class Films:
     digest: str
 
 
-def load_split(root: Path, split: str, limit: int | None = None) -> Films:
-    """Read one split; `limit` keeps every k-th film of each stratum.
+def load_split(
+    root: Path,
+    split: str,
+    limit: int | None = None,
+    strata: tuple[str, ...] = STRATA,
+) -> Films:
+    """Read one split, only `strata`; `limit` keeps every k-th film of each stratum.
 
     Raises
     ------
@@ -56,16 +62,34 @@ def load_split(root: Path, split: str, limit: int | None = None) -> Films:
     if listed.excluded:
         raise UsageError(f"{listed.excluded[0].detail} ({len(listed.excluded)} such); mend the set before training")
     chosen = [
-        film for stratum in STRATA for film in _thin([one for one in listed.films if one.stratum == stratum], limit)
+        film
+        for stratum in STRATA
+        if stratum in strata
+        for film in _thin([one for one in listed.films if one.stratum == stratum], limit)
     ]
+    if not chosen:
+        raise UsageError(f"no film of {', '.join(strata)} in {root}, split {split}: nothing to train on")
     with ThreadPoolExecutor(4) as pool:
         triples = list(pool.map(lambda film: _read_triple(listed, film), chosen))
     films, lungs, infections = (np.stack(column) for column in zip(*triples, strict=True))
     digest = hashlib.sha256()
     for stack in (films, lungs, infections):
         digest.update(stack.tobytes())
-    strata = np.array([STRATA.index(film.stratum) for film in chosen])
-    return Films([Path(film.key).name for film in chosen], strata, films, lungs, infections, digest.hexdigest())
+    places = np.array([STRATA.index(film.stratum) for film in chosen])
+    return Films([Path(film.key).name for film in chosen], places, films, lungs, infections, digest.hexdigest())
+
+
+def without_leaks(training: Films, held_out: Films) -> tuple[Films, int]:
+    """Leave out films of training that are, exactly or nearly, films of the other split; return how many."""
+    mine, theirs = ([fingerprint(str(row), film) for row, film in enumerate(one.films)] for one in (training, held_out))
+    leaked = {int(pair.first) for pair in pairs(mine, theirs)}
+    kept = [row for row in range(len(training.names)) if row not in leaked]
+    rows = np.array(kept)
+    left = replace(
+        training, names=[training.names[row] for row in kept], strata=training.strata[rows],
+        films=training.films[rows], lungs=training.lungs[rows], infections=training.infections[rows],
+    )  # fmt: skip
+    return left, len(leaked)
 
 
 def _thin(films: list[LabelledFilm], limit: int | None) -> list[LabelledFilm]:

@@ -45,10 +45,10 @@ Describe = Callable[[Sequence[Image]], Blocks]
 
 def describer(folder: ModelFolder) -> Describe:
     """Return a function from grey films to stacked blocks ``(N, D)``, as scoring would see them."""
-    backend, size = open_backend(folder), folder.card.size
+    backend, size, normalisation = open_backend(folder), folder.card.size, folder.card.normalisation
 
     def batch(images: Sequence[Image]) -> list[Blocks]:
-        pixels = np.stack([prepare((image / 255).astype(np.float32), size)[0] for image in images])
+        pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
         return [describe(film, answer) for film, answer in zip(pixels, segment(backend, pixels), strict=True)]
 
     def run(images: Sequence[Image]) -> Blocks:

@@ -1,21 +1,34 @@
-"""Losses on logits; every one is defined, with a gradient, on a batch of empty masks."""
+"""A weighted sum of losses on logits; every term is defined, with a useful or zero gradient, on empty masks.
+
+In: mask logits and truth ``(N, M, H, W)``, truth 0 or 1. Out: one number. Half of the films have no
+infection at all, so what a term does there decides the false alarms.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from covseg.training.recipe import LossConfig
 
-def bce(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean binary cross-entropy; empty masks push every pixel down."""
-    return functional.binary_cross_entropy_with_logits(logits, truth)
+PLANE = (1, 2)
+
+
+def bce(logits: Tensor, truth: Tensor, pos_weight: float = 1.0) -> Tensor:
+    """Mean binary cross-entropy ``(N, H, W)``; empty masks push every pixel down."""
+    weight = None if pos_weight == 1.0 else torch.tensor(pos_weight, device=logits.device)
+    return functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight)
 
 
 def positive_dice(logits: Tensor, truth: Tensor) -> Tensor:
     """One minus soft Dice per film, over films with a mask.
 
-    Films without a mask are left to the cross-entropy (soft Dice has no useful gradient there);
+    Films without a mask are left to the other terms (soft Dice has no useful gradient there);
     a batch without any mask gives 0 with a zero gradient.
 
     Parameters
@@ -24,25 +37,99 @@ def positive_dice(logits: Tensor, truth: Tensor) -> Tensor:
         Truth is 0 or 1.
     """
     probability = logits.sigmoid()
-    overlap = (probability * truth).sum(dim=(1, 2))
-    total = probability.sum(dim=(1, 2)) + truth.sum(dim=(1, 2))
-    present = (truth.sum(dim=(1, 2)) > 0).float()
+    overlap = (probability * truth).sum(dim=PLANE)
+    total = probability.sum(dim=PLANE) + truth.sum(dim=PLANE)
+    present = (truth.sum(dim=PLANE) > 0).float()
     losses = (1 - (2 * overlap + 1) / (total + 1)) * present
     return losses.sum() / present.sum().clamp(min=1)
 
 
-def joint(masks: Tensor, presence: Tensor, lungs: Tensor, infections: Tensor) -> Tensor:
-    """Lung (BCE + Dice), infection (BCE + Dice on films that have one) and presence (.2 BCE)."""
-    any_infection = (infections.sum(dim=(1, 2)) > 0).float()
-    return (
-        bce(masks[:, 0], lungs)
-        + 0.5 * positive_dice(masks[:, 0], lungs)
-        + bce(masks[:, 1], infections)
-        + positive_dice(masks[:, 1], infections)
-        + 0.2 * functional.binary_cross_entropy_with_logits(presence, any_infection)
-    )
+def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0) -> Tensor:
+    """Cross-entropy with easy pixels turned down, (1 - p)^gamma (arXiv 1708.02002, without alpha)."""
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean()
 
 
-def is_finite(loss: Tensor) -> bool:
-    """Tell whether the loss can be stepped on."""
-    return bool(torch.isfinite(loss))
+def tversky(logits: Tensor, truth: Tensor, false_positive: float = 0.3, false_negative: float = 0.7) -> Tensor:
+    """One minus the Tversky index per film (arXiv 1706.05721); on an empty mask every false pixel still costs."""
+    probability = logits.sigmoid()
+    overlap = (probability * truth).sum(dim=PLANE)
+    wrong = (probability * (1 - truth)).sum(dim=PLANE)
+    missed = ((1 - probability) * truth).sum(dim=PLANE)
+    return (1 - (overlap + 1) / (overlap + false_positive * wrong + false_negative * missed + 1)).mean()
+
+
+def boundary(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean of probability times signed distance to the true border, in sides (arXiv 1812.07032).
+
+    An empty mask has no border: its distance is taken as one side everywhere, so false pixels cost there too.
+    """
+    distance = np.stack([_signed_distance(mask) for mask in truth.detach().cpu().numpy().astype(np.uint8)])
+    return (logits.sigmoid() * torch.from_numpy(distance).to(logits.device)).mean()
+
+
+def _signed_distance(mask: np.ndarray) -> np.ndarray:
+    """Positive outside, negative inside ``(H, W)`` float32, as a share of the longer side."""
+    if not mask.any():
+        return np.ones(mask.shape, np.float32)
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
+    return np.asarray((outside - inside) / max(mask.shape), np.float32)
+
+
+def terms(config: LossConfig, pos_weight: float) -> list[tuple[float, Callable[[Tensor, Tensor], Tensor]]]:
+    """Return the terms that have a weight, with their weights."""
+    every: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
+        (config.bce, lambda logits, truth: bce(logits, truth, pos_weight)),
+        (config.dice, positive_dice),
+        (config.focal, lambda logits, truth: focal(logits, truth, config.focal_gamma)),
+        (
+            config.tversky,
+            lambda logits, truth: tversky(logits, truth, config.tversky_false_positive, config.tversky_false_negative),
+        ),
+        (config.boundary, boundary),
+    ]
+    return [(weight, term) for weight, term in every if weight > 0]
+
+
+class Loss:
+    """What a step goes down on.
+
+    Parameters
+    ----------
+    config : LossConfig
+    targets : sequence of str
+        Which mask each channel draws: ``lung``, ``infection``.
+    pos_weight : float
+        Of the infection's cross-entropy; the config's number, or background over foreground of the data.
+    """
+
+    def __init__(self, config: LossConfig, targets: Sequence[str], pos_weight: float = 1.0) -> None:
+        self.config, self.targets = config, tuple(targets)
+        self._terms = {name: terms(config, pos_weight if name == "infection" else 1.0) for name in self.targets}
+
+    def __call__(
+        self, masks: Tensor, truth: Tensor, presence: Tensor, classes: Tensor | None, strata: Tensor
+    ) -> Tensor:
+        """Return the loss of a batch.
+
+        Parameters
+        ----------
+        masks, truth : Tensor, shape (N, M, H, W)
+            Logits, and 0 or 1.
+        presence : Tensor, shape (N,)
+            Logits of any infection.
+        classes : Tensor, shape (N, 3), or None
+        strata : Tensor of int64, shape (N,)
+        """
+        total = masks.sum() * 0
+        for channel, name in enumerate(self.targets):
+            weight = self.config.lung if name == "lung" and len(self.targets) > 1 else 1.0
+            for share, term in self._terms[name]:
+                total = total + weight * share * term(masks[:, channel], truth[:, channel])
+        if self.config.presence and "infection" in self.targets:
+            found = (truth[:, self.targets.index("infection")].sum(dim=PLANE) > 0).float()
+            total = total + self.config.presence * functional.binary_cross_entropy_with_logits(presence, found)
+        if self.config.classes and classes is not None:
+            total = total + self.config.classes * functional.cross_entropy(classes, strata)
+        return total

@@ -1,0 +1,140 @@
+"""Films to training batches; what a batch holds is a function of (seed, epoch, step) alone.
+
+In: `Films` in memory. Out: tensors on the model grid, prepared by the same `covseg.preprocess.prepare`
+that scoring uses. Ranks share one global order: rank r of w takes every w-th film of each global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from covseg.preprocess import prepare, resize
+from covseg.training.augment import Augmenter
+from covseg.training.dataset import Films
+from covseg.training.recipe import Recipe
+
+
+class Batch(NamedTuple):
+    """Stacked films.
+
+    Parameters
+    ----------
+    films : Tensor of float32, shape (N, 1 or 2, S, S)
+        Prepared grey; the lung mask as a second plane where the network sees it.
+    truth : Tensor of float32, shape (N, M, S, S)
+        0 or 1, in the order of the recipe's targets.
+    strata : Tensor of int64, shape (N,)
+    samples : Tensor of int64, shape (N,)
+        Row of each film in its split.
+    """
+
+    films: Tensor
+    truth: Tensor
+    strata: Tensor
+    samples: Tensor
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process among those that train together.
+
+    Parameters
+    ----------
+    index, world : int
+        This one, and how many there are.
+    device : str
+        ``cpu`` or ``cuda:0``.
+    """
+
+    index: int = 0
+    world: int = 1
+    device: str = "cpu"
+
+
+class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
+    """Films of one split, asked for by (epoch, row); a negative epoch is not augmented.
+
+    Parameters
+    ----------
+    films : Films
+    recipe : Recipe
+    lungs : ndarray of uint8, shape (N, H, W), or None
+        The lung masks {0, 255} that the network sees; None where it sees none.
+    """
+
+    def __init__(self, films: Films, recipe: Recipe, lungs: NDArray[np.uint8] | None = None) -> None:
+        self.films, self.recipe, self.lungs = films, recipe, lungs
+        self.augment = Augmenter(recipe.augment, recipe.seed)
+
+    def __len__(self) -> int:
+        return len(self.films.names)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int, int]:
+        epoch, row = place
+        recipe, film = self.recipe, self.films.films[row]
+        drawn = {"lung": self.films.lungs, "infection": self.films.infections}
+        planes = [drawn[name][row] for name in recipe.data.targets]
+        planes += [] if self.lungs is None else [self.lungs[row]]
+        masks = np.stack(planes, axis=-1)
+        if epoch >= 0:
+            film, masks = self.augment(film, masks, epoch, row)
+        size = grid(recipe, epoch)
+        pixels = prepare(film.astype(np.float32) / 255, size, prepared(recipe))[0][None]
+        small = np.moveaxis(resize(masks, size, size).reshape(size, size, -1), -1, 0) > 127
+        seen = [pixels] if self.lungs is None else [pixels, small[-1:].astype(np.float32)]
+        truth = small[: len(recipe.data.targets)].astype(np.float32)
+        return torch.from_numpy(np.concatenate(seen)), torch.from_numpy(truth), int(self.films.strata[row]), row
+
+
+def prepared(recipe: Recipe) -> str:
+    """Return what `prepare` does to grey values; ImageNet's numbers are the network's own first layer."""
+    return "standardise" if recipe.input.normalisation == "standardise" else "unit"
+
+
+def grid(recipe: Recipe, epoch: int) -> int:
+    """Return the side of the grid in an epoch; validation (negative) uses the last one."""
+    early = recipe.input.early_size
+    return early if early and 0 <= epoch < recipe.input.early_share * recipe.stop.epochs else recipe.input.size
+
+
+def order(films: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Return the global batches of an epoch: a permutation cut into full batches, the rest left for another epoch.
+
+    Fewer films than a batch give one batch of them all.
+    """
+    rows = np.random.default_rng((seed, epoch)).permutation(films)
+    return [rows[first : first + batch] for first in range(0, max(films - batch, 0) + 1, batch)]
+
+
+def _stack(items: list[tuple[Tensor, Tensor, int, int]]) -> Batch:
+    films, truth, strata, samples = zip(*items, strict=True)
+    return Batch(torch.stack(films), torch.stack(truth), torch.tensor(strata), torch.tensor(samples))
+
+
+def training_batches(samples: Samples, epoch: int, first: int, rank: Rank, workers: int) -> Iterator[Batch]:
+    """Yield this rank's part of each global batch of an epoch, from step `first` on."""
+    batches = order(len(samples), samples.recipe.batch, samples.recipe.seed, epoch)[first:]
+    places = [[(epoch, int(row)) for row in batch[rank.index :: rank.world]] for batch in batches]
+    yield from _loader(samples, places, rank, workers)
+
+
+def validation_batches(samples: Samples, rank: Rank, workers: int, size: int = 16) -> Iterator[Batch]:
+    """Yield this rank's part of a split, not augmented, in order."""
+    rows = range(rank.index, len(samples), rank.world)
+    places = [[(-1, row) for row in rows[first : first + size]] for first in range(0, len(rows), size)]
+    yield from _loader(samples, places, rank, workers)
+
+
+def _loader(samples: Samples, places: list[list[tuple[int, int]]], rank: Rank, workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        samples, batch_sampler=places, collate_fn=_stack, num_workers=workers, pin_memory=rank.device != "cpu",
+        prefetch_factor=4 if workers else None,
+    )  # fmt: skip

@@ -1,0 +1,202 @@
+"""A network, its running average and its optimiser: one step, and the state that brings it back.
+
+It knows nothing of files, epochs' ends or clusters; under `torch.distributed` it wraps itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from covseg.models.network import build
+from covseg.training import weights
+from covseg.training.batches import Batch, Rank
+from covseg.training.losses import Loss
+from covseg.training.recipe import OptimiserConfig, Recipe
+
+Answered = tuple[Tensor, Tensor, Tensor | None]
+
+
+def network_arguments(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+    """Return the name and arguments that `covseg.models.network.build` wants."""
+    network = recipe.network
+    arguments: dict[str, Any] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}
+    if network.kind == "compact":
+        return network.kind, {"widths": network.widths} if network.widths else {}
+    if network.encoder:
+        arguments["encoder"] = network.encoder
+    if network.widths:
+        arguments["widths"] = network.widths
+    if network.kind in ("unet", "unetpp", "segformer"):
+        arguments |= {
+            "imagenet": recipe.input.normalisation == "imagenet",
+            "dropout": network.dropout,
+            "attention": network.attention,
+        }
+    return network.kind, arguments
+
+
+class Learning(nn.Module):
+    """The network and, where wanted, a head for the three strata that only training uses."""
+
+    def __init__(self, network: nn.Module, features: int | None) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = nn.Linear(features, 3) if features else None
+
+    def forward(self, films: Tensor) -> Answered:
+        """Return mask logits, presence logits and strata logits (or None)."""
+        masks, presence, features = self.network.forward_with_features(films)  # type: ignore[operator]
+        return masks, presence, None if self.classes is None else self.classes(features)
+
+
+class Learner:
+    """What learns.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    rank : Rank
+    total_steps : int
+        Of the whole run; the schedule follows it.
+    pos_weight : float
+        Of the infection's cross-entropy.
+
+    Attributes
+    ----------
+    start : dict of str
+        What the encoder started from.
+    """
+
+    def __init__(self, recipe: Recipe, rank: Rank, total_steps: int, pos_weight: float = 1.0) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.rank, self.total_steps, self.steps = recipe, rank, total_steps, 0
+        name, arguments = network_arguments(recipe)
+        network = build(name, arguments)
+        self.start = weights.fill(network, recipe)
+        if recipe.input.channels == 4:
+            start = weights.zero_mask_channel if recipe.network.zero_mask_channel else weights.copy_red
+            start(network.encoder)
+        self.plain = Learning(network, _features(network, recipe) if recipe.network.classes else None)
+        self.plain.to(rank.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = Loss(recipe.loss, recipe.data.targets, pos_weight)
+        _freeze_unused(self.plain, self.loss, recipe, rank)
+        self.learning: nn.Module = self.plain
+        if dist.is_initialized() and rank.world > 1:
+            self.learning = nn.parallel.DistributedDataParallel(self.plain)
+        self.average = _average(self.plain, recipe.optimiser)
+        self.optimiser = _optimiser(self.plain, recipe.optimiser)
+
+    @property
+    def best(self) -> Learning:
+        """The averaged network where one is kept, else the network."""
+        return self.plain if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def step(self, batch: Batch, films: int) -> tuple[float, Tensor]:
+        """Take one step; return the loss and the mask logits, detached.
+
+        Parameters
+        ----------
+        batch : Batch
+            This rank's part.
+        films : int
+            In the global batch: parts of unequal size weigh as many films as they hold.
+
+        Raises
+        ------
+        FloatingPointError
+            When the loss is not finite; the weights are then still those of the last step.
+        """
+        optimiser = self.recipe.optimiser
+        torch.manual_seed(hash((self.recipe.seed, self.steps, self.rank.index)) % 2**63)  # dropout, on resume too
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.steps / self.total_steps, optimiser)
+        moved = on_device(batch, self.rank)
+        with torch.autocast(self.rank.device.split(":")[0], torch.bfloat16, enabled=self.recipe.amp):
+            masks, presence, classes = self.learning(moved.films)
+        loss = self.loss(masks.float(), moved.truth, presence.float(), classes, moved.strata)
+        if not bool(torch.isfinite(loss.detach())):
+            raise FloatingPointError(f"loss is {loss.item()} at step {self.steps}")
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss * (len(batch.samples) * self.rank.world / films)).backward()
+        if optimiser.clip:
+            nn.utils.clip_grad_norm_(self.plain.parameters(), optimiser.clip)
+        self.optimiser.step()
+        self.steps += 1
+        if self.average is not None and self.steps % optimiser.average_every == 0:
+            self.average.update_parameters(self.plain)
+        return loss.item(), masks.detach()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `load` needs."""
+        return {
+            "steps": self.steps,
+            "network": self.plain.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.steps = state["steps"]
+        self.plain.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def on_device(batch: Batch, rank: Rank) -> Batch:
+    """Move a batch to the rank's device, films channels-last."""
+    if rank.device == "cpu":
+        return batch._replace(films=batch.films.contiguous(memory_format=torch.channels_last))
+    films = batch.films.to(rank.device, non_blocking=True, memory_format=torch.channels_last)
+    return Batch(films, *(part.to(rank.device, non_blocking=True) for part in batch[1:]))
+
+
+def learning_rate(share: float, config: OptimiserConfig) -> float:
+    """Return the rate at a share of all steps: linear warm-up, then constant or a cosine to zero."""
+    if share < config.warm_up:
+        return config.lr * max(share / config.warm_up, 0.01)
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - config.warm_up) / (1 - config.warm_up))))
+
+
+def _features(network: nn.Module, recipe: Recipe) -> int:
+    network.eval()
+    planes = 2 if recipe.input.channels == 4 else 1
+    with torch.no_grad():
+        return int(network.forward_with_features(torch.zeros(1, planes, 64, 64))[2].shape[1])  # type: ignore[operator]
+
+
+def _freeze_unused(learning: Learning, loss: Loss, recipe: Recipe, rank: Rank) -> None:
+    """Freeze parameters that no gradient reaches: plain DDP would wait for them on its second step."""
+    before = {name: value.clone() for name, value in learning.state_dict().items()}
+    planes = 2 if recipe.input.channels == 4 else 1
+    films = torch.randn(2, planes, 64, 64, generator=torch.Generator().manual_seed(0)).to(rank.device)
+    learning.train()
+    masks, presence, classes = learning(films)
+    strata = torch.zeros(2, dtype=torch.int64, device=rank.device)
+    loss(masks, torch.ones_like(masks), presence, classes, strata).backward()
+    for value in learning.parameters():
+        value.requires_grad_(value.grad is not None)
+        value.grad = None
+    learning.load_state_dict(before)  # the look moved the batch norms
+
+
+def _average(learning: Learning, config: OptimiserConfig) -> torch.optim.swa_utils.AveragedModel | None:
+    if not config.average:
+        return None
+    return torch.optim.swa_utils.AveragedModel(
+        learning, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
+    )
+
+
+def _optimiser(learning: Learning, config: OptimiserConfig) -> torch.optim.Optimizer:
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    values = [value for value in learning.parameters() if value.requires_grad]
+    return kinds[config.name](values, lr=config.lr, weight_decay=config.weight_decay)

@@ -1,0 +1,92 @@
+"""What a person looks at while a network learns: curves, TensorBoard events, and a few Val films.
+
+In: the rows of ``metrics.csv`` and the averaged network. Out: ``curves.png``, ``events/``,
+``samples/epoch-NN.png``. The samples are patients' films: they stay in the run's folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from covseg.training.batches import Rank, Samples
+from covseg.training.learner import Learning
+from covseg.training.run_folder import Row, replace
+
+PANELS = {
+    "loss": ("train_loss", "val_loss"),
+    "Dice per film, empty = 1": ("train_dice", "val_dice", "val_iou"),
+    "Val Dice per stratum": ("val_covid_dice", "val_noncovid_dice", "val_normal_dice", "val_lung_dice"),
+    "Val, films without infection": ("val_negative_specificity", "val_presence_specificity"),
+    "pixel accuracy": ("val_accuracy",),
+    "learning rate": ("learning_rate",),
+}
+SHOWN = 8
+TRUE, DRAWN, LUNG = (0, 190, 0), (0, 0, 230), (230, 160, 0)  # BGR
+
+
+def draw(folder: Path, rows: list[Row], learning: Learning, val: Samples, rank: Rank) -> None:
+    """Renew the curves, add the last row's events and this epoch's films."""
+    curves(folder, rows)
+    events(folder, rows)
+    films = sample_strip(learning, val, rank)
+    (folder / "samples").mkdir(exist_ok=True)
+    cv2.imwrite(str(folder / "samples" / f"epoch-{int(rows[-1]['epoch']):02d}.png"), films)
+
+
+def curves(folder: Path, rows: list[Row]) -> None:
+    """Draw every panel over epochs into ``curves.png``."""
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    for place, (title, names) in enumerate(PANELS.items(), 1):
+        axes = figure.add_subplot(2, 3, place)
+        axes.set_title(title, fontsize=10)
+        for name in names:
+            if name in rows[-1]:
+                axes.plot(epochs, [row[name] for row in rows], marker=".", label=name)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    figure.suptitle("model grid, threshold .5; research use only", fontsize=9)
+    replace(folder / "curves.png", lambda staged: figure.savefig(staged, format="png", dpi=80))
+
+
+def events(folder: Path, rows: list[Row]) -> None:
+    """Append the last row to TensorBoard's events."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "events"))
+    for name, value in rows[-1].items():
+        writer.add_scalar(name, value, int(rows[-1]["epoch"]))
+    writer.close()
+
+
+@torch.inference_mode()
+def sample_strip(learning: Learning, val: Samples, rank: Rank) -> NDArray[np.uint8]:
+    """Draw the same few Val films each epoch: truth green, prediction red, lung blue, BGR ``(S, n * S, 3)``."""
+    learning.eval()
+    places = np.linspace(0, len(val) - 1, min(SHOWN, len(val))).astype(int)
+    tiles = []
+    for place in places:
+        film, truth, _, row = val[-1, int(place)]
+        masks = learning(film[None].to(rank.device))[0][0].float().cpu().numpy() > 0
+        size = film.shape[-1]
+        grey = cv2.resize(val.films.films[row], (size, size), interpolation=cv2.INTER_AREA)
+        tile = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+        for name, drawn, true in zip(val.recipe.data.targets, masks, truth.numpy() > 0, strict=True):
+            _outline(tile, true, TRUE if name == "infection" else LUNG)
+            _outline(tile, drawn, DRAWN if name == "infection" else LUNG)
+        tiles.append(tile)
+    learning.train()
+    return np.hstack(tiles)
+
+
+def _outline(tile: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
+    borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(tile, borders, -1, colour, 1)

@@ -1,0 +1,258 @@
+"""One frozen, documented tree of everything that decides what a training run learns.
+
+In: a TOML file of `covseg/recipes` (or of your own) and ``a.b=c`` settings. Out: a `Recipe`. An unknown
+key is an error that names it. What an author did not give is listed in `Recipe.ours`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from covseg.data.films import STRATA
+from covseg.errors import UsageError
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+Architecture = Literal["unet", "unetpp", "segformer", "plain-unet", "attention-unet", "compact", "encoder-unet"]
+Target = Literal["lung", "infection"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Frozen):
+    """Which network, and what its encoder starts from."""
+
+    kind: Architecture = Field(description="see covseg/models/network.py")
+    encoder: str = Field("", description="Name of the encoder in segmentation-models-pytorch; empty for our own.")
+    weights: str = Field("none", description="'imagenet' (hub), 'none', or a local path or bucket URL of a state dict.")
+    widths: tuple[int, ...] = Field((), description="Channels of each level, top first; empty keeps the network's own.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="On the features before the mask head.")
+    attention: Literal["none", "scse"] = Field("none", description="Attention inside the library's decoders.")
+    zero_mask_channel: bool = Field(True, description="Start a fourth (lung) channel at zero, not as a red filter.")
+    classes: bool = Field(False, description="A head for the three strata, beside the masks.")
+
+
+class InputConfig(_Frozen):
+    """How a film reaches the network."""
+
+    size: int = Field(ge=32, le=2048, multiple_of=32, description="Side of the square grid, pixels.")
+    channels: Literal[1, 3, 4] = Field(1, description="Grey; grey as RGB; RGB and the lung mask.")
+    normalisation: Literal["standardise", "unit", "imagenet"] = Field(
+        "unit", description="Zero mean and unit deviation per film; [0, 1]; ImageNet mean and deviation per channel."
+    )
+    early_size: int | None = Field(None, ge=32, multiple_of=32, description="A smaller grid for the first epochs.")
+    early_share: float = Field(0.0, ge=0, le=1, description="Share of the epochs that use `early_size`.")
+
+
+class LossConfig(_Frozen):
+    """A weighted sum; every term is defined on films with empty masks. See covseg/training/losses.py."""
+
+    bce: float = Field(0.0, ge=0)
+    dice: float = Field(0.0, ge=0)
+    focal: float = Field(0.0, ge=0)
+    tversky: float = Field(0.0, ge=0)
+    boundary: float = Field(0.0, ge=0)
+    pos_weight: float | Literal["data"] = Field(1.0, description="Of BCE; 'data': background over foreground pixels.")
+    focal_gamma: float = Field(2.0, ge=0)
+    tversky_false_positive: float = Field(0.3, ge=0)
+    tversky_false_negative: float = Field(0.7, ge=0)
+    lung: float = Field(1.0, ge=0, description="Weight of the lung mask where both masks are learnt.")
+    presence: float = Field(0.0, ge=0, description="Weight of the image-level BCE: any infection on the film.")
+    classes: float = Field(0.0, ge=0, description="Weight of the cross-entropy over strata.")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not any((self.bce, self.dice, self.focal, self.tversky, self.boundary)):
+            raise ValueError("no mask loss: give a weight to one of bce, dice, focal, tversky, boundary")
+        return self
+
+
+class OptimiserConfig(_Frozen):
+    """How a gradient becomes a step."""
+
+    name: Literal["adam", "adamw"] = "adamw"
+    lr: float = Field(gt=0, le=1, description="Highest learning rate.")
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warm_up: float = Field(0.0, ge=0, lt=1, description="Share of all steps in which the rate rises from 0.")
+    clip: float = Field(0.0, ge=0, description="Largest gradient norm; 0 does not clip.")
+    average: float = Field(0.0, ge=0, lt=1, description="Decay of the running average of weights; 0 keeps none.")
+    average_every: int = Field(4, ge=1, description="Steps between two updates of the average.")
+
+
+class AugmentConfig(_Frozen):
+    """Moves of the film (its masks move along), then of its grey values; a probability each, 0 leaves it out."""
+
+    mirror: float = Field(0.0, ge=0, le=1)
+    affine: float = Field(0.0, ge=0, le=1, description="Probability of the four below, together.")
+    shift: float = Field(0.0, ge=0, le=0.5, description="Share of the side.")
+    scale: float = Field(0.0, ge=0, le=0.5)
+    rotate: float = Field(0.0, ge=0, le=45, description="Degrees.")
+    shear: float = Field(0.0, ge=0, le=30, description="Degrees.")
+    elastic: float = Field(0.0, ge=0, le=1)
+    exposure: float = Field(0.0, ge=0, le=1, description="Probability of the brightness and contrast change.")
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
+    gamma: float = Field(0.0, ge=0, le=1, description="Probability of a gamma in [.7, 1.4].")
+    blur: float = Field(0.0, ge=0, le=1)
+    noise: float = Field(0.0, ge=0, le=1)
+    noise_std: tuple[float, float] = Field((0.0088, 0.0152), description="Range, as a share of full scale.")
+
+
+class DataConfig(_Frozen):
+    """Which films, and what the lung channel shows."""
+
+    strata: tuple[str, ...] = Field(STRATA, min_length=1)
+    targets: tuple[Target, ...] = Field(("infection",), min_length=1)
+    lung: Literal["predicted", "truth"] = Field(
+        "predicted", description="The fourth channel and the constraint; truth is declared in every table."
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if unknown := set(self.strata) - set(STRATA):
+            raise ValueError(f"unknown stratum {sorted(unknown)}: wanted some of {', '.join(STRATA)}")
+        return self
+
+
+class StopConfig(_Frozen):
+    """When training ends, and which epoch is kept."""
+
+    epochs: int = Field(ge=1, le=10_000)
+    patience: int | None = Field(None, ge=1, description="Epochs without a better metric; None trains to the end.")
+    metric: str = Field(
+        "val_covid_dice", description="Kept at its highest: a column of metrics.csv; per film, threshold .5, model grid"
+    )
+
+
+class Recipe(_Frozen):
+    """All that decides what is learnt."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
+    title: str
+    published: str = Field("", description="Id of the published system and its printed result.")
+    network: NetworkConfig
+    input: InputConfig
+    loss: LossConfig
+    optimiser: OptimiserConfig
+    augment: AugmentConfig = AugmentConfig()
+    data: DataConfig = DataConfig()
+    stop: StopConfig
+    batch: int = Field(ge=1, le=4096, description="Films a step over all ranks together.")
+    lung_constraint: bool = Field(False, description="Infection is kept only inside the lung mask.")
+    amp: bool = Field(False, description="bfloat16 autocast on an accelerator.")
+    seed: int = Field(1, ge=0)
+    ours: tuple[str, ...] = Field((), description="Fields that the author did not give; their values are ours.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for path in self.ours:
+            value: Any = self
+            for part in path.split("."):
+                if not hasattr(value, part):
+                    raise ValueError(f"ours: {path!r} is no field of a recipe")
+                value = getattr(value, part)
+        if self.input.normalisation == "imagenet" and self.input.channels == 1:
+            raise ValueError("input.normalisation: imagenet needs input.channels 3 or 4")
+        if (self.network.classes is False) and self.loss.classes > 0:
+            raise ValueError("loss.classes: the network has no head for strata; set network.classes=true")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Name for tables; says so when wanted encoder weights were not there."""
+        wanted = "network.weights" not in self.ours and FOLDER.joinpath(f"{self.name}.toml").exists()
+        shipped = shipped_weights(self.name) if wanted else self.network.weights
+        if shipped == "imagenet" and self.network.weights == "none":
+            return f"{self.name}, not a reproduction (weights: none)"
+        return self.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with covseg."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def shipped_weights(name: str) -> str:
+    """Return the encoder weights that a shipped recipe wants."""
+    return str(tomllib.loads((FOLDER / f"{name}.toml").read_text())["network"].get("weights", "none"))
+
+
+def load_recipe(ref: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path and lay ``a.b=c`` settings over it.
+
+    Raises
+    ------
+    UsageError
+        When there is no such recipe, a key is unknown, or a value is out of its range; the message names the key.
+
+    Examples
+    --------
+    >>> load_recipe("unet-small", ["optimiser.lr=1e-3"]).optimiser.lr
+    0.001
+    """
+    path = FOLDER / f"{ref}.toml" if str(ref) in shipped() else Path(ref)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(ref), shipped(), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"no recipe {str(ref)!r}: wanted one of {', '.join(shipped())}, or a TOML file{hint}")
+    try:
+        tree = tomllib.loads(path.read_text())
+        for setting in settings:
+            _lay(tree, setting)
+        return Recipe.model_validate(tree)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: {error}; wanted TOML") from error
+    except ValidationError as error:
+        raise UsageError(f"recipe {ref}: {_explain(error)}") from error
+
+
+def _lay(tree: dict[str, Any], setting: str) -> None:
+    """Put one ``a.b=c`` into the tree; the value is read as TOML, or as a bare word."""
+    key, sign, text = setting.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"--set {setting}: wanted key=value, such as --set optimiser.lr=1e-3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"--set {setting}: {parent!r} is a value, not a table")
+    tree[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """Name the first wrong key, and the key that was probably meant."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    text = f"{'.'.join(where)}: {first['msg']}" if where else str(first["msg"])
+    if first["type"] != "extra_forbidden":
+        return text
+    fields = _fields(where[:-1])
+    near = difflib.get_close_matches(where[-1], fields, 1)
+    return f"unknown key {'.'.join(where)}" + (
+        f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
+    )
+
+
+def _fields(where: Sequence[str]) -> list[str]:
+    model: Any = Recipe
+    for part in where:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

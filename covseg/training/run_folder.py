@@ -1,0 +1,155 @@
+"""The folder of a training run: what was asked, every epoch's numbers, the state, the weights.
+
+``recipe.json`` ``run.json`` ``metrics.csv`` ``curves.png`` ``events/`` ``samples/`` ``last.pt`` (to resume)
+``weights.safetensors`` (the best epoch, averaged, float16). Every file is replaced whole: a full disk or a
+kill leaves the one before.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from covseg.errors import EnvironmentFailed, StorageFull, UsageError
+from covseg.training.learner import Learning
+from covseg.training.recipe import Recipe
+
+STATE, WEIGHTS, METRICS, RECIPE, FACTS = "last.pt", "weights.safetensors", "metrics.csv", "recipe.json", "run.json"
+Row = dict[str, float]
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside `path`, then move into its place.
+
+    Raises
+    ------
+    StorageFull
+        When the disk is full; what stood there before still stands.
+    """
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(staged)
+        staged.replace(path)
+    except (OSError, RuntimeError) as error:
+        staged.unlink(missing_ok=True)
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or _full(path.parent):
+            raise StorageFull(
+                f"no room to write {path}; the state before it is whole. Free space, then run the same command again"
+            ) from error
+        raise EnvironmentFailed(f"cannot write {path}: {error}; check the folder's rights and disk") from error
+
+
+def _full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < 1024**2
+
+
+def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
+    """Make the folder, or take up the run in it; return the rows that it has.
+
+    Raises
+    ------
+    UsageError
+        When the folder holds another run, or a run and `resume` is false.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RECIPE
+    if not path.exists():
+        replace(path, lambda staged: staged.write_text(recipe.model_dump_json(indent=1)))
+        return []
+    found = Recipe.model_validate_json(path.read_text())
+    if found != recipe:
+        changed = _changed(found.model_dump(), recipe.model_dump())
+        raise UsageError(f"{folder} holds a run of another recipe ({changed}); choose another --out")
+    if (folder / STATE).exists() and not resume:
+        raise UsageError(f"{folder} holds this run already; add --resume to go on, or choose another --out")
+    return read_rows(folder)
+
+
+def _changed(found: dict[str, Any], asked: dict[str, Any], path: str = "") -> str:
+    for name, value in asked.items():
+        if isinstance(value, dict) and isinstance(found[name], dict):
+            if text := _changed(found[name], value, f"{path}{name}."):
+                return text
+        elif found[name] != value:
+            return f"{path}{name} is {found[name]!r} there, {value!r} here"
+    return ""
+
+
+def check_room(folder: Path, learning: Learning) -> None:
+    """Refuse to start where two states and the weights would not fit.
+
+    Raises
+    ------
+    StorageFull
+        Before the first step.
+    """
+    size = sum(value.numel() * value.element_size() for value in learning.state_dict().values())
+    wanted, free = 10 * size, shutil.disk_usage(folder).free
+    if free < wanted:
+        raise StorageFull(f"{folder} has {free / 1e6:.0f} MB free, the run wants {wanted / 1e6:.0f} MB for its states")
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Replace ``last.pt``."""
+    replace(folder / STATE, lambda staged: torch.save(state, staged))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """Return the state to resume from, or None; nothing but tensors and plain values is unpickled."""
+    path = folder / STATE
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def save_weights(folder: Path, learning: Learning) -> None:
+    """Replace ``weights.safetensors`` by the network's, floats as float16."""
+    state = {
+        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in learning.network.state_dict().items()
+    }
+    replace(folder / WEIGHTS, lambda staged: save_file(state, staged))
+
+
+def write_rows(folder: Path, rows: list[Row]) -> None:
+    """Replace ``metrics.csv``; a column that a row lacks stays empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+
+    def write(staged: Path) -> None:
+        with staged.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    replace(folder / METRICS, write)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Return the rows of ``metrics.csv``; [] where there is none."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return [{name: float(text) if text else math.nan for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Replace ``run.json``: data, encoder weights, environment, time."""
+    replace(folder / FACTS, lambda staged: staged.write_text(json.dumps(facts, indent=1, default=str)))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return ``run.json``."""
+    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    return facts

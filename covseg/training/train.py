@@ -1,0 +1,314 @@
+"""The training loop: plain torch, one process or one rank among several, no Ray.
+
+In: a `Recipe`, a labelled set and a folder. Out: the folder, filled (`covseg.training.run_folder`). A run
+that is cut anywhere and resumed takes the same steps on the same batches: on a CPU the weights are equal
+bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from covseg.config import code_version
+from covseg.errors import CovsegError, UsageError
+from covseg.evaluation.convention import Empty, ratios
+from covseg.training import run_folder
+from covseg.training.batches import Batch, Rank, Samples, grid, order, training_batches
+from covseg.training.dataset import Films, load_split, without_leaks
+from covseg.training.learner import Learner, learning_rate
+from covseg.training.lungs import lung_masks
+from covseg.training.pictures import draw
+from covseg.training.recipe import Recipe
+from covseg.training.validate import DICE, counts, look
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 200  # steps between two states inside an epoch
+
+
+class TrainingFailed(CovsegError):
+    """The loss is not finite; the last state is kept."""
+
+
+class Stopped(CovsegError):
+    """The run was asked to stop; its state is saved."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training run is told, beside its recipe; nothing here changes what is learnt, but `limit`.
+
+    Parameters
+    ----------
+    data : Path
+        Root of a labelled set with Train and Val.
+    out : Path
+        Folder of the run.
+    limit : int or None
+        About so many films of each split.
+    resume : bool
+        Go on with the run in `out`.
+    lung_model : str
+        Model folder whose lung masks a four-channel network sees.
+    workers : int
+        Processes that read and augment beside the step; 0 does it in line.
+    minutes : float or None
+        Stop after so long, state saved; None trains to the end.
+    drop_leaks : bool
+        Leave out films of Train that are, exactly or nearly, films of Val.
+    """
+
+    data: Path
+    out: Path
+    limit: int | None = None
+    resume: bool = False
+    lung_model: str = "default"
+    workers: int = 0
+    minutes: float | None = None
+    drop_leaks: bool = False
+
+
+@dataclass
+class Hooks:
+    """What the caller wants to hear and to say; called on every rank.
+
+    Parameters
+    ----------
+    tell : callable
+        (step, steps in all, row so far) after each step.
+    epoch_done : callable
+        (row, folder) after each epoch, state saved.
+    stop : callable
+        True ends the run after the step, state saved.
+    """
+
+    tell: Callable[[int, int, dict[str, float]], None] = lambda *_: None
+    epoch_done: Callable[[dict[str, float], Path], None] = lambda *_: None
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with the state.
+
+    Parameters
+    ----------
+    epoch, step : int
+        Epochs done, and steps done in the one that runs.
+    best : float
+        Highest metric so far.
+    since_best : int
+        Epochs since then.
+    sums : dict of str to float
+        Of the epoch that runs: loss, Dice, films, seconds, waiting.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    since_best: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | None = None) -> Progress:
+    """Train to the end of the recipe, or until stopped; resume where `job.out` stands.
+
+    Raises
+    ------
+    UsageError
+        Before the first step: no data, weights that cannot be fetched, a folder that holds another run.
+    TrainingFailed
+        When the loss is not finite; the last state is kept.
+    StorageFull
+        When a state cannot be written; the one before is whole.
+    Stopped
+        When `hooks.stop` or the time said so; the message says how to go on.
+    """
+    hooks, rank = hooks or Hooks(), rank or Rank()
+    rows = run_folder.open_run(job.out, recipe, job.resume or rank.index > 0) if rank.index == 0 else []
+    sets = _sets(recipe, job)
+    films = len(sets["Train"])
+    steps = len(order(films, recipe.batch, recipe.seed, 0))
+    learner = Learner(recipe, rank, steps * recipe.stop.epochs, _pos_weight(recipe, sets["Train"].films))
+    progress = _take_up(learner, job.out)
+    if rank.index == 0:
+        run_folder.check_room(job.out, learner.plain)
+        run_folder.write_facts(job.out, _facts(learner, sets, job))
+    run = _Run(recipe, job, hooks, rank, sets, learner, progress, rows[: progress.epoch], time.monotonic())
+    while progress.epoch < recipe.stop.epochs and not _patience_over(recipe, progress):
+        run.epoch(steps)
+    return progress
+
+
+def _sets(recipe: Recipe, job: Job) -> dict[str, Samples]:
+    films = {split: load_split(job.data, split, job.limit, recipe.data.strata) for split in ("Train", "Val")}
+    if job.drop_leaks:
+        films["Train"], dropped = without_leaks(films["Train"], films["Val"])
+        log.info("left out %d films of Train that are films of Val", dropped)
+    return {split: Samples(one, recipe, lung_masks(one, recipe, job.lung_model)) for split, one in films.items()}
+
+
+def _pos_weight(recipe: Recipe, films: Films) -> float:
+    """Return BCE's weight; of the data: background over foreground pixels of the infection masks of Train."""
+    if recipe.loss.pos_weight != "data":
+        return float(recipe.loss.pos_weight)
+    found = int(np.count_nonzero(films.infections))
+    if not found:
+        raise UsageError("loss.pos_weight = 'data', but no film of Train has infection: give a number")
+    return (films.infections.size - found) / found
+
+
+def _take_up(learner: Learner, folder: Path) -> Progress:
+    state = run_folder.load_state(folder)
+    if state is None:
+        return Progress()
+    learner.load(state["learner"])
+    return Progress(**state["progress"])
+
+
+def _patience_over(recipe: Recipe, progress: Progress) -> bool:
+    return recipe.stop.patience is not None and progress.since_best >= recipe.stop.patience
+
+
+def _facts(learner: Learner, sets: dict[str, Samples], job: Job) -> dict[str, Any]:
+    recipe = learner.recipe
+    return {
+        "label": recipe.label, "recipe_sha256": recipe.digest, "seed": recipe.seed, **learner.start,
+        "lung_channel": recipe.data.lung if recipe.input.channels == 4 else None,
+        "films": {split: len(samples) for split, samples in sets.items()}, "limit": job.limit,
+        "drop_leaks": job.drop_leaks, "data_sha256": {name: one.films.digest for name, one in sets.items()},
+        "parameters": sum(value.numel() for value in learner.plain.network.parameters()),
+        "ranks": learner.rank.world, "device": learner.rank.device, "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "python": platform.python_version(), "code_version": code_version(),
+    }  # fmt: skip
+
+
+@dataclass
+class _Run:
+    """The loop's own hands."""
+
+    recipe: Recipe
+    job: Job
+    hooks: Hooks
+    rank: Rank
+    sets: dict[str, Samples]
+    learner: Learner
+    progress: Progress
+    rows: list[dict[str, float]]
+    start: float
+
+    def epoch(self, steps: int) -> None:
+        """Finish the epoch that runs, look at Val, save, tell."""
+        progress, samples = self.progress, self.sets["Train"]
+        asked = time.monotonic()
+        self.learner.learning.train()
+        for batch in training_batches(samples, progress.epoch, progress.step, self.rank, self.job.workers):
+            waited = time.monotonic() - asked
+            self._step(batch, min(self.recipe.batch, len(samples)), waited)
+            asked = time.monotonic()
+            self.hooks.tell(self.learner.steps, self.learner.total_steps, self._means())
+            self._pause(steps)
+        row = self._row()
+        self._judge(row)
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        self.rows.append(row)
+        if self.rank.index == 0:
+            run_folder.write_rows(self.job.out, self.rows)
+            draw(self.job.out, self.rows, self.learner.best, self.sets["Val"], self.rank)
+            self._save()
+        log.info("epoch %d: %s", progress.epoch, {name: round(value, 4) for name, value in row.items()})
+        self.hooks.epoch_done(row, self.job.out)
+
+    def _step(self, batch: Batch, films: int, waited: float) -> None:
+        begun = time.monotonic()
+        try:
+            loss, masks = self.learner.step(batch, films)
+        except FloatingPointError as error:
+            raise TrainingFailed(
+                f"{error}: nothing is lost, {self.job.out} holds the state before. Lower optimiser.lr "
+                f"(now {self.recipe.optimiser.lr:g}) or set optimiser.clip, in a new --out"
+            ) from error
+        dice = _train_dice(masks.cpu(), batch)
+        seconds = time.monotonic() - begun
+        sums = self.progress.sums
+        for name, value in (
+            ("loss", loss * len(dice)), ("dice", float(dice.sum())), ("films", len(dice)),
+            ("seconds", seconds + waited), ("waited", waited),
+        ):  # fmt: skip
+            sums[name] = sums.get(name, 0.0) + value
+        self.progress.step += 1
+
+    def _means(self) -> dict[str, float]:
+        sums = self.progress.sums
+        return {
+            "train_loss": sums["loss"] / sums["films"],
+            "train_dice": sums["dice"] / sums["films"],
+            "films_per_second": sums["films"] * self.rank.world / sums["seconds"],
+            "data_wait_share": sums["waited"] / sums["seconds"],
+        }
+
+    def _row(self) -> dict[str, float]:
+        learner, epoch = self.learner, self.progress.epoch
+        share = (learner.steps - 1) / learner.total_steps
+        head = {"epoch": epoch + 1, "steps": learner.steps, "grid": grid(self.recipe, epoch)}
+        return head | {"learning_rate": learning_rate(share, self.recipe.optimiser)} | self._means()
+
+    def _judge(self, row: dict[str, float]) -> None:
+        """Look at Val with the averaged weights and keep them when they are the best so far."""
+        best = self.learner.best
+        if dist.is_initialized() and self.rank.world > 1:
+            for value in best.state_dict().values():
+                dist.broadcast(value, 0)
+        row |= look(best, self.sets["Val"], self.learner.loss, self.rank, self.job.workers)
+        metric = self.recipe.stop.metric
+        if metric not in row:
+            raise UsageError(f"stop.metric {metric!r} is not measured: wanted one of {', '.join(row)}")
+        progress = self.progress
+        if row[metric] > progress.best:
+            progress.best, progress.since_best = row[metric], 0
+            if self.rank.index == 0:
+                run_folder.save_weights(self.job.out, best)
+        else:
+            progress.since_best += 1
+
+    def _pause(self, steps: int) -> None:
+        """Save now and then; end the run here when asked."""
+        done = self.progress.step
+        stop = self.hooks.stop() or (
+            self.job.minutes is not None and time.monotonic() - self.start > self.job.minutes * 60
+        )
+        if (stop or done % SAVE_EVERY == 0) and done < steps and self.rank.index == 0:
+            self._save()
+        if stop and done < steps:
+            raise Stopped(
+                f"stopped after step {self.learner.steps} of {self.learner.total_steps}, state saved; "
+                "the same command with --resume goes on"
+            )
+
+    def _save(self) -> None:
+        run_folder.save_state(self.job.out, {"learner": self.learner.state(), "progress": vars(self.progress)})
+
+
+def _train_dice(masks: torch.Tensor, batch: Batch) -> NDArray[np.float64]:
+    """Dice of the last mask, per film, empty = 1, on the augmented films of the step."""
+    found = counts(masks[:, -1] > 0, batch.truth[:, -1] > 0).numpy()
+    return ratios(found, Empty.ONE)[:, DICE]
+
+
+def default_workers(device: str) -> int:
+    """Return how many loader processes help: none on a CPU, where they would take the step's cores."""
+    return 0 if device == "cpu" else min(12, len(os.sched_getaffinity(0)))

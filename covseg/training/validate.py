@@ -1,0 +1,108 @@
+"""One look at Val: per-film counts on the model grid at threshold .5, to a row of numbers.
+
+The convention is in the names: per film; ``val_dice`` over all films counts an empty answer to an empty
+truth as 1; ``val_covid_dice`` is COVID-19 films only. The released numbers come from `covseg.evaluation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from covseg.data.films import STRATA
+from covseg.evaluation.convention import RATIOS, Empty, ratios
+from covseg.training.batches import Rank, Samples, validation_batches
+from covseg.training.learner import Learning, on_device
+from covseg.training.losses import Loss
+from covseg.training.recipe import Recipe
+
+SHORT = {"COVID-19": "covid", "Non-COVID": "noncovid", "Normal": "normal"}
+DICE, IOU, ACCURACY = (list(RATIOS).index(name) for name in ("dice", "iou", "accuracy"))
+
+
+def counts(guess: Tensor, truth: Tensor) -> Tensor:
+    """Return tp, fp, fn, tn of each mask ``(..., H, W)`` -> ``(..., 4)`` int64."""
+    both = (guess & truth).sum(dim=(-2, -1))
+    false, missed = guess.sum(dim=(-2, -1)) - both, truth.sum(dim=(-2, -1)) - both
+    return torch.stack([both, false, missed, guess.shape[-1] * guess.shape[-2] - both - false - missed], dim=-1)
+
+
+def constrained(guess: Tensor, films: Tensor, recipe: Recipe) -> Tensor:
+    """Empty the infection outside the lung plane that the network saw, where the recipe says so."""
+    if not (recipe.lung_constraint and films.shape[1] > 1):
+        return guess
+    return guess & (films[:, 1:2] > 0)
+
+
+@torch.inference_mode()
+def look(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: int = 0) -> dict[str, float]:
+    """Judge the network on a split; every rank takes its part and all get the same row.
+
+    Returns
+    -------
+    dict of str to float
+        Loss, Dice, IoU, pixel accuracy, Dice per stratum, specificity, presence; NaN where nothing was counted.
+    """
+    learning.eval()
+    rows: list[tuple[int, int, NDArray[np.int64], float]] = []
+    losses: list[tuple[float, int]] = []
+    for batch in validation_batches(samples, rank, workers):
+        moved = on_device(batch, rank)
+        masks, presence, classes = learning(moved.films)
+        value = loss(masks.float(), moved.truth, presence.float(), classes, moved.strata)
+        losses.append((value.item(), len(batch.samples)))
+        guess = constrained(masks > 0, moved.films, samples.recipe)
+        found = counts(guess, moved.truth > 0).cpu().numpy()
+        rows += zip(
+            batch.samples.tolist(), batch.strata.tolist(), list(found), presence.float().cpu().tolist(), strict=True
+        )
+    learning.train()
+    if dist.is_initialized() and rank.world > 1:
+        rows, losses = _gathered(rows, rank), _gathered(losses, rank)
+    rows.sort(key=lambda row: row[0])
+    mean = sum(value * films for value, films in losses) / sum(films for _, films in losses)
+    return {"val_loss": mean} | summary(rows, samples.recipe.data.targets)
+
+
+def _gathered(mine: list[Any], rank: Rank) -> list[Any]:
+    parts: list[list[Any]] = [[] for _ in range(rank.world)]
+    dist.all_gather_object(parts, mine)
+    return [row for part in parts for row in part]
+
+
+def summary(rows: list[tuple[int, int, NDArray[np.int64], float]], targets: tuple[str, ...]) -> dict[str, float]:
+    """Turn rows of (sample, stratum, counts ``(M, 4)``, presence logit) into named means."""
+    strata = np.array([row[1] for row in rows])
+    table = np.stack([row[2] for row in rows])
+    found: dict[str, float] = {}
+    if "lung" in targets:
+        found["val_lung_dice"] = _mean(ratios(table[:, targets.index("lung")], Empty.ONE)[:, DICE])
+    if "infection" not in targets:
+        return found
+    infection = table[:, targets.index("infection")]
+    values = ratios(infection, Empty.ONE)
+    found |= {f"val_{name}": _mean(values[:, column]) for name, column in _NAMED.items()}
+    for index, stratum in enumerate(STRATA):
+        found[f"val_{SHORT[stratum]}_dice"] = _mean(values[strata == index, DICE])
+    positive = infection[:, 0] + infection[:, 2] > 0
+    drawn = infection[:, 0] + infection[:, 1] > 0
+    said = np.array([row[3] for row in rows]) > 0
+    clean: Callable[[NDArray[np.bool_]], float] = lambda flags: _mean(1.0 - flags[~positive])  # noqa: E731
+    return found | {
+        "val_negative_specificity": clean(drawn),
+        "val_presence_sensitivity": _mean(said[positive].astype(float)),
+        "val_presence_specificity": clean(said),
+    }
+
+
+_NAMED = {"dice": DICE, "iou": IOU, "accuracy": ACCURACY}
+
+
+def _mean(values: NDArray[np.floating[Any]]) -> float:
+    return float(values.mean()) if len(values) else float("nan")

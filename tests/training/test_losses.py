@@ -1,0 +1,72 @@
+"""Losses: values by hand, and a gradient that pushes the right way on films without infection."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from covseg.training.losses import Loss, bce, boundary, focal, positive_dice, tversky  # noqa: E402
+from covseg.training.recipe import LossConfig  # noqa: E402
+
+TERMS = {"bce": bce, "focal": focal, "tversky": tversky, "boundary": boundary}
+
+
+def square(films=2, side=32, filled=()):
+    truth = torch.zeros(films, side, side)
+    for film in filled:
+        truth[film, 8:24, 8:24] = 1
+    return truth
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_false_pixel_costs_on_a_film_without_infection(name):
+    logits = torch.full((2, 32, 32), -1.0, requires_grad=True)
+    loss = TERMS[name](logits, square())
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert (logits.grad > 0).all()
+
+
+def test_dice_leaves_empty_films_alone_with_a_zero_gradient():
+    logits = torch.zeros(2, 32, 32, requires_grad=True)
+    loss = positive_dice(logits, square())
+    loss.backward()
+    assert loss.item() == 0
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("name", [*TERMS, "dice"])
+def test_the_right_mask_costs_less_than_none_and_than_all(name):
+    term = TERMS.get(name, positive_dice)
+    truth = square(filled=(0, 1))
+    right, none, everything = (truth * 20 - 10), torch.full_like(truth, -10), torch.full_like(truth, 10)
+    assert term(right, truth) < term(none, truth)
+    assert term(right, truth) < term(everything, truth)
+
+
+def test_values_by_hand():
+    truth = square(films=1, side=2)
+    assert bce(torch.zeros(1, 2, 2), truth).item() == pytest.approx(math.log(2))
+    assert focal(torch.zeros(1, 2, 2), truth).item() == pytest.approx(0.25 * math.log(2))
+    # 4 pixels at .5, no truth: 1 - 1 / (.3 * 2 + 1)
+    assert tversky(torch.zeros(1, 2, 2), truth).item() == pytest.approx(1 - 1 / 1.6)
+    # an empty mask's distance is one side everywhere
+    assert boundary(torch.zeros(1, 2, 2), truth).item() == pytest.approx(0.5)
+
+
+def test_a_positive_weight_counts_missed_pixels_more():
+    truth = square(films=1, filled=(0,))
+    logits = torch.zeros_like(truth)
+    share = truth.mean().item()
+    assert bce(logits, truth, 5.0).item() == pytest.approx(math.log(2) * (1 + 4 * share))
+
+
+def test_the_sum_weighs_masks_presence_and_classes():
+    config = LossConfig(bce=1, lung=0.5, presence=2, classes=3)
+    truth = torch.zeros(2, 2, 8, 8)
+    strata = torch.tensor([0, 1])
+    loss = Loss(config, ("lung", "infection"))(
+        torch.zeros(2, 2, 8, 8), truth, torch.zeros(2), torch.zeros(2, 3), strata
+    )
+    assert loss.item() == pytest.approx(math.log(2) * (0.5 + 1 + 2) + 3 * math.log(3))

@@ -1,0 +1,96 @@
+"""Networks: parameter counts against the papers, shapes at any grid, and ONNX where they are released."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("segmentation_models_pytorch", reason="the train extra is not installed")
+
+from covseg.errors import ModelRefused  # noqa: E402
+from covseg.models.network import build  # noqa: E402
+from covseg.training.learner import network_arguments  # noqa: E402
+from covseg.training.recipe import load_recipe, shipped  # noqa: E402
+
+
+def parameters(network):
+    return sum(value.numel() for value in network.parameters())
+
+
+def double(inputs, outputs):
+    return 9 * inputs * outputs + outputs + 9 * outputs * outputs + outputs
+
+
+def test_the_plain_unet_has_the_papers_31_million_parameters():
+    widths = (64, 128, 256, 512, 1024)
+    by_hand = sum(double(a, b) for a, b in zip((1, *widths), widths, strict=False))
+    for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True):
+        by_hand += 4 * deep * shallow + shallow + double(2 * shallow, shallow)
+    network = build("plain-unet", {"masks": 2})
+    assert parameters(network) == by_hand + 2 * 64 + 2 == 31_030_658
+
+
+def test_the_attention_unet_has_the_34_9_million_parameters_of_its_2d_form():
+    # 34,878,573 with an RGB input; grey spares 2 * 9 * 64
+    assert parameters(build("attention-unet", {})) == 34_878_573 - 2 * 9 * 64
+
+
+def test_a_gate_of_zeros_halves_the_skip():
+    from covseg.models.plain import Gate
+
+    gate = Gate(8).eval()
+    for value in gate.parameters():
+        torch.nn.init.zeros_(value)
+    skip = torch.randn(1, 8, 4, 4)
+    assert torch.allclose(gate(torch.randn(1, 8, 4, 4), skip), skip / 2)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_recipe_draws_its_masks_on_its_grid(name):
+    recipe = load_recipe(name)
+    kind, arguments = network_arguments(recipe)
+    network = build(kind, arguments).eval()
+    planes = 2 if recipe.input.channels == 4 else 1
+    with torch.no_grad():
+        masks, presence, features = network.forward_with_features(torch.zeros(2, planes, 64, 64))
+    assert masks.shape == (2, len(recipe.data.targets), 64, 64)
+    assert presence.shape == (2,)
+    assert features.shape[0] == 2 and features.dim() == 2
+
+
+def test_scse_and_transformers_are_options():
+    plain = build("unet", {"encoder": "resnet18"})
+    gated = build("unet", {"encoder": "resnet18", "attention": "scse"})
+    former = build("segformer", {"encoder": "mit_b0"})
+    assert parameters(gated) > parameters(plain)
+    with torch.no_grad():
+        assert former.eval().forward_with_features(torch.zeros(1, 1, 64, 64))[0].shape == (1, 1, 64, 64)
+
+
+def test_a_cascade_empties_infection_outside_the_lung():
+    small = {"widths": (4, 8)}
+    network = build(
+        "cascade",
+        {
+            "lung": {"network": "plain-unet", "network_args": small},
+            "infection": {"network": "plain-unet", "network_args": small | {"channels": 2}, "size": 32},
+            "sees_lung": True,
+            "constrained": True,
+        },
+    ).eval()
+    with torch.no_grad():
+        masks, _, _ = network.forward_with_features(torch.randn(2, 1, 64, 64))
+    assert masks.shape == (2, 2, 64, 64)
+    assert (masks[:, 1][masks[:, 0] <= 0] < -10).all()
+
+
+def test_an_ensemble_of_one_with_a_mirror_is_symmetric():
+    one = {"network": "plain-unet", "network_args": {"widths": (4, 8), "masks": 2}}
+    network = build("ensemble", {"members": [one], "mirror": True}).eval()
+    films = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        masks, turned = network.forward_with_features(films)[0], network.forward_with_features(films.flip(3))[0]
+    assert torch.allclose(masks, turned.flip(3), atol=1e-5)
+
+
+def test_an_unknown_argument_is_a_refusal():
+    with pytest.raises(ModelRefused, match="cannot be built"):
+        build("plain-unet", {"depth": 3})

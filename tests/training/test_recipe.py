@@ -1,0 +1,86 @@
+"""Recipes: what the authors gave stands exactly, what they did not give is said to be ours."""
+
+import pytest
+
+from covseg.errors import UsageError
+from covseg.training.recipe import load_recipe, shipped
+
+SEVEN = {
+    "unetpp-effb3", "lung-unet-effb3", "cascade-unet-effb0", "unet-plain", "attention-unet", "resnet34-unet",
+    "unet-small",
+}  # fmt: skip
+
+
+def test_seven_published_recipes_ship():
+    assert set(shipped()) >= SEVEN
+    assert all(load_recipe(name).published for name in SEVEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("unetpp-effb3", {"network.kind": "unetpp", "network.encoder": "efficientnet-b3", "network.weights": "imagenet",
+                          "input.size": 256, "loss.pos_weight": "data", "optimiser.name": "adamw", "optimiser.lr": 3e-4,
+                          "optimiser.schedule": "cosine", "batch": 8, "stop.epochs": 30, "stop.patience": 5,
+                          "augment.mirror": 0.5, "augment.shift": 0.05, "augment.scale": 0.05,
+                          "augment.brightness": 0.15, "augment.contrast": 0.15, "augment.noise_std": (0.0088, 0.0152)}),
+        ("lung-unet-effb3", {"input.size": 448, "input.channels": 3, "loss.dice": 0.7, "loss.bce": 0.3,
+                             "optimiser.lr": 1e-4, "optimiser.weight_decay": 1e-4, "batch": 32, "stop.epochs": 15,
+                             "stop.patience": 5, "augment.rotate": 15.0, "data.targets": ("lung",)}),
+        ("cascade-unet-effb0", {"input.size": 448, "input.channels": 4, "loss.dice": 0.5, "loss.bce": 0.3,
+                                "loss.focal": 0.2, "optimiser.lr": 1e-4, "optimiser.weight_decay": 1e-3, "batch": 32,
+                                "stop.epochs": 50, "stop.patience": 12, "network.dropout": 0.3, "optimiser.clip": 1.0,
+                                "lung_constraint": True}),
+        ("unet-plain", {"input.size": 256, "input.channels": 1, "loss.bce": 1.0, "optimiser.name": "adam",
+                        "optimiser.schedule": "constant", "data.strata": ("COVID-19",)}),
+        ("attention-unet", {"network.kind": "attention-unet", "stop.epochs": 30,
+                            "data.strata": ("COVID-19", "Non-COVID")}),
+        ("resnet34-unet", {"network.encoder": "resnet34", "network.weights": "imagenet",
+                           "data.strata": ("COVID-19", "Non-COVID")}),
+        ("unet-small", {"network.widths": (32, 64, 128, 256), "input.size": 256, "loss.bce": 1.0,
+                        "optimiser.name": "adam", "optimiser.lr": 1e-4, "batch": 8, "stop.epochs": 30,
+                        "augment.mirror": 0.0, "augment.affine": 0.0}),
+    ],
+)  # fmt: skip
+def test_what_an_author_gave_stands_exactly(name, given):
+    recipe = load_recipe(name)
+    for path, value in given.items():
+        found = recipe
+        for part in path.split("."):
+            found = getattr(found, part)
+        assert found == value, path
+    covered = [path for path in given if any(path == one or path.startswith(f"{one}.") for one in recipe.ours)]
+    assert set(covered) <= {"network.encoder", "input.size", "input.channels"}, covered
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("optimiser.lrr=1e-3", "unknown key optimiser.lrr; did you mean lr?"),
+        ("optimizer.lr=1e-3", "unknown key optimizer; did you mean optimiser?"),
+        ("optimiser.lr=7", "optimiser.lr: Input should be less than or equal to 1"),
+        ("optimiser.lr", "wanted key=value"),
+        ("input.size=250", "multiple of 32"),
+        ("loss.bce=0", "no mask loss"),
+        ('data.strata=["COVID"]', "unknown stratum"),
+        ("ours=['loss.bec']", "no field of a recipe"),
+        ("batch.size=8", "'batch' is a value"),
+    ],
+)
+def test_a_wrong_setting_names_its_key(setting, said):
+    with pytest.raises(UsageError, match=None) as found:
+        load_recipe("unet-small", [setting])
+    assert said in str(found.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UsageError, match="did you mean unet-small"):
+        load_recipe("unet-smal")
+
+
+def test_without_the_wanted_encoder_weights_a_run_is_no_reproduction():
+    assert load_recipe("unetpp-effb3").label == "unetpp-effb3"
+    assert load_recipe("unetpp-effb3", ["network.weights=none"]).label == (
+        "unetpp-effb3, not a reproduction (weights: none)"
+    )
+    assert load_recipe("unet-small").label == "unet-small"
