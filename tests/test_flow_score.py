@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -223,3 +225,37 @@ def test_a_killed_flow_process_loses_and_doubles_nothing(deployed: Path, archive
     for name in ("severity.parquet", "severity.csv", "report.html"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
     assert commits(whole) == commits(broken)
+
+
+@pytest.mark.slow
+def test_a_run_with_its_own_server_that_is_not_accepted_is_published_and_failed_and_leaves_nothing_up(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    source, dest, home = tmp_path / "films", tmp_path / "dest", tmp_path / "prefect"
+    source.mkdir()
+    for seed in range(3):
+        (source / f"{seed}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))
+    (source / "half.png").write_bytes((source / "0.png").read_bytes()[:2000])
+    env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | {"PREFECT_HOME": str(home)}
+    words = [sys.executable, "-m", "flows.score", str(source), str(dest), "--workers", "1"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "published, not accepted" in done.stderr
+    assert json.loads((dest / "manifests" / "1.json").read_text())["accepted"] is False
+    with sqlite3.connect(home / "prefect.db") as kept:
+        assert kept.execute("select state_name from flow_run").fetchall() == [("Failed",)]
+        tasks = kept.execute("select name, state_name from task_run order by expected_start_time").fetchall()
+    assert [(name.split("-")[0], state) for name, state in tasks] == [
+        (name, "Completed") for name in ("plan", "score", "publish")
+    ]
+    assert not processes_of(home)
+
+
+def processes_of(home: Path) -> list[int]:
+    """Return the processes that were started with this PREFECT_HOME."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and f"PREFECT_HOME={home}\0".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
