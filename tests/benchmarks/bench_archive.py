@@ -1,14 +1,16 @@
 """Planning and publishing of synthetic keys, without pixels: wall time, CPU time and peak memory of each step.
 
-    python -m tests.benchmarks.bench_archive 100000 400000
+    python -m tests.benchmarks.bench_archive [--keys 5000 20000] [--large]
 
-Every count runs in a process of its own, so that peaks do not mix. `peak_mb` holds the pages of mapped
-scratch files, which the system takes back when it needs them; `own_mb` is without them.
-Listing is from a store that makes its pages up; everything else goes to a folder on this disk.
+`--large` is 100,000 and 400,000 keys, some ten minutes. Every count runs in a process of its own, so that
+peaks do not mix. `peak_mb` holds the pages of mapped scratch files, which the system takes back when it
+needs them; `own_mb` is without them. Listing is from a store that makes its pages up; everything else
+goes to a folder on this disk.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import subprocess
@@ -121,8 +123,11 @@ def main() -> None:
     if sys.argv[1:2] == ["--here"]:
         print(json.dumps(measure(int(sys.argv[2]))))
         return
-    for count in sys.argv[1:] or ["100000", "400000"]:
-        subprocess.run([sys.executable, __file__, "--here", count], check=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keys", type=int, nargs="+", default=[5_000, 20_000])
+    parser.add_argument("--large", action="store_const", dest="keys", const=[100_000, 400_000])
+    for count in parser.parse_args().keys:
+        subprocess.run([sys.executable, "-m", "tests.benchmarks.bench_archive", "--here", str(count)], check=True)
 
 
 if __name__ == "__main__":
