@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from covseg.archive.plans import SHARD_SIZE
+from covseg.models.registry import pinned
 
 
 class ScoreRun(BaseModel):
@@ -23,7 +24,7 @@ class ScoreRun(BaseModel):
 
     source: str = Field(min_length=1, description="Folder or s3://bucket/prefix with the films.")
     dest: str = Field(min_length=1, description="Folder or s3://bucket/prefix for masks, tables, snapshots and report.")
-    model: str = Field("default", min_length=1, description="'default' or the path of a model folder.")
+    model: str = Field("default", min_length=1, description="'default', a model folder, or [REGISTRY/]NAME@TAG.")
     include: str = Field("*", min_length=1, description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
     limit: int | None = Field(None, ge=1, description="Only the first N matching keys.")
@@ -39,13 +40,13 @@ class ScoreRun(BaseModel):
     patience_s: float = Field(1800, gt=0, description="Seconds without a finished shard after which the run ends.")
 
     def absolute(self) -> ScoreRun:
-        """Return the same with local paths made absolute: a worker's folder is not ours."""
-        paths = {name: getattr(self, name) for name in ("source", "dest", "commits", "model")}
-        kept = {None, "default"}
-        changed = {
-            name: str(Path(path).absolute()) for name, path in paths.items() if path not in kept and "://" not in path
-        }
-        return self.model_copy(update=changed)
+        """Return the same with local paths made absolute, because a worker's folder is not ours.
+
+        A model behind an alias becomes the version it means now: workers that start later take the same.
+        """
+        paths = {name: getattr(self, name) for name in ("source", "dest", "commits")}
+        changed = {name: str(Path(path).absolute()) for name, path in paths.items() if path and "://" not in path}
+        return self.model_copy(update={**changed, "model": pinned(self.model)})
 
 
 @dataclass

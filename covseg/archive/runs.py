@@ -20,6 +20,7 @@ from covseg.storage import Store
 MaskMode = Literal["none", "png", "packed"]
 RECORD = "run.json"
 SENTINEL = "probe/"
+COMMITS_ELSEWHERE = "Give a store that honours them with --commits URL; masks and tables stay here"
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ def key_id(project_key: bytes) -> str:
     return hmac.new(project_key, b"covseg project key id", hashlib.sha256).hexdigest()[:16]
 
 
-def probe(commits: Store) -> None:
+def probe(commits: Store, way_out: str = COMMITS_ELSEWHERE) -> None:
     """Write a sentinel twice, create-only, and refuse a store where the second write succeeds.
 
     Raises
     ------
     UsageError
-        When the store overwrites; the message names ``--commits URL``, the way out.
+        When the store overwrites; the message ends with the way out.
     StorageDenied
         When the store cannot be written.
     """
@@ -74,8 +75,7 @@ def probe(commits: Store) -> None:
         raise StorageDenied(f"{commits.url} says that a new object exists already; it cannot keep commits")
     if second:
         raise UsageError(
-            f"{commits.url} ignores create-only writes (If-None-Match: *): two runs could both count. "
-            "Give a store that honours them with --commits URL; masks and tables stay here"
+            f"{commits.url} ignores create-only writes (If-None-Match: *): two runs could both count. {way_out}"
         )
 
 

@@ -110,6 +110,8 @@ def calibrate(request: Request, progress: Callable[[int, int], None] = lambda *_
     if films.split.casefold() == "test":
         raise UsageError("the Test split is for the last look only: calibrate on Val")
     folder = open_folder(request.model)
+    if folder.reference and not request.dry_run:
+        raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, calibrate DIR, push that")
     start = folder.card.thresholds
     grid = _with_start(Grid(), start)
     table, excluded = _sweep_all(request, folder, films, grid, progress)

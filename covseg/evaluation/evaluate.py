@@ -29,7 +29,7 @@ class Request:
     Parameters
     ----------
     model : str
-        ``default`` or the path of a model folder.
+        Anything that `covseg.models.folder.open_folder` takes.
     data : Path
         Root of a labelled set.
     split : str
@@ -81,7 +81,7 @@ def evaluate(request: Request, progress: Callable[[int, int], None] = lambda *_:
     films = open_set(request.data, request.split).select(request.strata, request.limit)
     folder = open_folder(request.model)
     if ledger.is_test(films.split):
-        ledger.check_writable(folder.path)
+        ledger.check_writable(folder.path, folder.reference)
     backend = open_backend(folder, request.backend)
     corridor = Corridor(folder.card, resolve(folder, backend, request.batch))
     total = len(films.films)

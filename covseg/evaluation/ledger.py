@@ -22,14 +22,26 @@ def is_test(split: str) -> bool:
     return split.casefold() == "test"
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse before the first film when the use could not be written down.
+def check_writable(folder: Path, reference: str | None = None) -> None:
+    """Refuse before the first film when the use could not be written down, or would be in a cache only.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the model.
+    reference : str or None
+        The version in a registry that the folder is a cached copy of.
 
     Raises
     ------
     UsageError
-        When the model folder cannot be written to.
+        When the model folder cannot be written to, or is a cached copy.
     """
+    if reference:
+        raise UsageError(
+            f"a use of the Test split is recorded in {LEDGER} beside the model, and {reference} is a copy in a cache: "
+            "covseg models pull it -o DIR, then evaluate DIR"
+        )
     if not os.access(folder, os.W_OK):
         raise UsageError(
             f"{folder} is read-only: a use of the Test split must be recorded in {LEDGER} beside the model"

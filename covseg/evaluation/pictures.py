@@ -24,6 +24,7 @@ SIDE = 132  # pixels of one square
 COLUMNS = ("image", "lung", "truth", "prediction", "overlay")
 KEEP = {"best": 1, "worst": 2, "random": 1}
 KEEP_MISSED = 6
+ANY = ""
 MISSED = "missed small lesions"
 # BGR; agreement, false infection, missed infection: told apart without red against green
 RIGHT, FALSE, LOST, LUNG, INK = (160, 200, 60), (40, 120, 250), (240, 110, 200), (220, 190, 60), (60, 170, 250)
@@ -75,26 +76,13 @@ class Shelves:
     def offer(self, case: Case, pixels: NDArray[np.float32], masks: Masks, truth: Truth) -> None:
         """Show one film; it is drawn only when a shelf keeps it."""
         grade, drawn = grade_of(case), None
-        for (stratum, bin_, shelf), rank, size in self._ranks(case, grade):
+        for (stratum, bin_, shelf), rank, size in shelves_of(case, grade):
             heap = self._kept.setdefault((stratum, bin_, shelf), [])
             if len(heap) == size and (rank, case.key) <= heap[0][:2]:
                 continue
             drawn = drawn or draw(pixels, masks, truth)
             strip = Strip(case.stratum, grade, shelf, case.key, dice_of(case), _note(case), drawn)
             (heapq.heappush if len(heap) < size else heapq.heappushpop)(heap, (rank, case.key, strip))
-
-    def _ranks(self, case: Case, grade: str) -> list[tuple[tuple[str, str, str], float, int]]:
-        """Return the shelves that may want the film, with its rank there."""
-        dice = dice_of(case)
-        # on negatives every clean film is as good as the next: rank by the area that was invented
-        quality = -float(case.fp) if case.tp + case.fn == 0 else float(dice or 0)
-        chance = int(hashlib.sha256(case.key.encode()).hexdigest()[:8], 16)
-        ranks = {"best": quality, "worst": -quality, "random": float(chance)}
-        place = (case.stratum, grade)
-        wanted = [((*place, shelf), ranks[shelf], size) for shelf, size in KEEP.items()]
-        if case.small_missed:
-            wanted.append(((ANY, ANY, MISSED), float(case.small_missed), KEEP_MISSED))
-        return wanted
 
     def strips(self) -> list[Strip]:
         """Return the kept strips: by stratum, grade, shelf; best ranks first; missed small lesions last."""
@@ -108,7 +96,18 @@ class Shelves:
         return [strip for _, strip in sorted(rows, key=lambda row: row[0])]
 
 
-ANY = ""
+def shelves_of(case: Case, grade: str) -> list[tuple[tuple[str, str, str], float, int]]:
+    """Return the shelves (stratum, grade, shelf) that may want the film, its rank there, and their size."""
+    dice = dice_of(case)
+    # on negatives every clean film is as good as the next: rank by the area that was invented
+    quality = -float(case.fp) if case.tp + case.fn == 0 else float(dice or 0)
+    chance = int(hashlib.sha256(case.key.encode()).hexdigest()[:8], 16)
+    ranks = {"best": quality, "worst": -quality, "random": float(chance)}
+    place = (case.stratum, grade)
+    wanted = [((*place, shelf), ranks[shelf], size) for shelf, size in KEEP.items()]
+    if case.small_missed:
+        wanted.append(((ANY, ANY, MISSED), float(case.small_missed), KEEP_MISSED))
+    return wanted
 
 
 def _note(case: Case) -> str:
