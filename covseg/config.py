@@ -57,6 +57,12 @@ def code_version() -> str:
         return "unknown"
 
 
+def cache_folder() -> Path:
+    """Return where what can be made or fetched again lies: ``COVSEG_CACHE``, or the user's cache folder."""
+    home = os.environ.get("COVSEG_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "covseg"
+    return Path(home)
+
+
 def project_key() -> bytes:
     """Return the secret that names inputs.
 

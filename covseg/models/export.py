@@ -7,22 +7,16 @@ The first call needs torch and some seconds; later ones find the file. The cache
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import warnings
 from pathlib import Path
 
 import onnxruntime
 
+from covseg.config import cache_folder as cache_folder
 from covseg.models.folder import ModelFolder
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Return where exported graphs lie."""
-    home = os.environ.get("COVSEG_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "covseg"
-    return Path(home)
 
 
 def exported(folder: ModelFolder) -> Path:

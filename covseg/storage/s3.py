@@ -168,7 +168,9 @@ class S3Store:
         place = f"{self.bucket}/{self.prefix}{key}"
 
         async def put(_: Any) -> None:
-            await self._open()._put_file(str(path), place, chunksize=max(PART_BYTES, size // 9_000), max_concurrency=2)
+            await self.session()._put_file(
+                str(path), place, chunksize=max(PART_BYTES, size // 9_000), max_concurrency=2
+            )
 
         self._run(put, self.deadline_s + size / 2**20)
 
@@ -211,7 +213,8 @@ class S3Store:
             if code_of(error) != "NoSuchUpload":
                 raise translate(error, self.url) from error
 
-    def _open(self) -> s3fs.S3FileSystem:
+    def session(self) -> s3fs.S3FileSystem:
+        """Return the session, opened at the first call."""
         with self._opening:
             if self._fs is None:
                 self._fs = s3fs.S3FileSystem(
@@ -225,7 +228,7 @@ class S3Store:
         """Run one call on s3fs's loop, by the deadline; HTTP statuses in `raw` come back as botocore's error."""
         limit = self.deadline_s if deadline_s is None else deadline_s
         try:
-            return fsspec.asyn.sync(self._open().loop, self._bounded, call, limit)
+            return fsspec.asyn.sync(self.session().loop, self._bounded, call, limit)
         except CovsegError:
             raise
         except botocore.exceptions.ClientError as error:
@@ -238,7 +241,7 @@ class S3Store:
     async def _bounded(self, call: Callable[[Any], Awaitable[T]], limit: float) -> T:
         """Try bodies that break off again; the client itself retries what fails before the body."""
         async with asyncio.timeout(limit):
-            s3 = await self._open().set_session()
+            s3 = await self.session().set_session()
             while True:
                 try:
                     return await call(s3)

@@ -48,6 +48,20 @@ def open_store(url: str | Path, schemes: Collection[str] = SCHEMES, buckets: Col
     return _open_bucket(rest, buckets)
 
 
+def local_path(url: str | Path) -> Path | None:
+    """Return the folder that a path or a ``file://`` URL names; None for a bucket.
+
+    Examples
+    --------
+    >>> local_path("runs/one").as_posix(), local_path("file:///data").as_posix(), local_path("s3://films/2026")
+    ('runs/one', '/data', None)
+    """
+    scheme, found, rest = str(url).partition("://")
+    if isinstance(url, Path) or not found:
+        return Path(url)
+    return _local_path(rest) if scheme == "file" else None
+
+
 def _local_path(rest: str) -> Path:
     if not rest.startswith("/"):
         raise UsageError(f"file://{rest} names another machine: wanted file:///absolute/path")

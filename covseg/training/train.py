@@ -22,6 +22,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from covseg.config import code_version
+from covseg.data.cache import local_copy
 from covseg.errors import CovsegError, UsageError
 from covseg.evaluation.convention import Empty, ratios
 from covseg.training import run_folder
@@ -36,6 +37,7 @@ from covseg.training.validate import DICE, counts, look
 log = logging.getLogger(__name__)
 
 SAVE_EVERY = 200  # steps between two states inside an epoch
+SPLITS = ("Train", "Val")
 
 
 class TrainingFailed(CovsegError):
@@ -54,8 +56,8 @@ class Job:
 
     Parameters
     ----------
-    data : Path
-        Root of a labelled set with Train and Val.
+    data : Path or str
+        Root of a labelled set with Train and Val; a bucket's URL is brought to this machine first.
     out : Path
         Folder of the run.
     limit : int or None
@@ -72,7 +74,7 @@ class Job:
         Leave out films of Train that are, exactly or nearly, films of Val.
     """
 
-    data: Path
+    data: Path | str
     out: Path
     limit: int | None = None
     resume: bool = False
@@ -92,12 +94,15 @@ class Hooks:
         (step, steps in all, row so far) after each step.
     epoch_done : callable
         (row, folder) after each epoch, state saved.
+    saved : callable
+        (folder) after a state was saved inside an epoch.
     stop : callable
-        True ends the run after the step, state saved.
+        True, on any rank, ends the run after the step, state saved.
     """
 
     tell: Callable[[int, int, dict[str, float]], None] = lambda *_: None
     epoch_done: Callable[[dict[str, float], Path], None] = lambda *_: None
+    saved: Callable[[Path], None] = lambda *_: None
     stop: Callable[[], bool] = lambda: False
 
 
@@ -114,7 +119,7 @@ class Progress:
     since_best : int
         Epochs since then.
     sums : dict of str to float
-        Of the epoch that runs: loss, Dice, films, seconds, waiting.
+        Of the epoch that runs: loss, Dice and films of all ranks; seconds and waiting of this one.
     """
 
     epoch: int = 0
@@ -142,6 +147,8 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
     rows = run_folder.open_run(job.out, recipe, job.resume or rank.index > 0) if rank.index == 0 else []
     sets = _sets(recipe, job)
     films = len(sets["Train"])
+    if min(films, recipe.batch) < rank.world:
+        raise UsageError(f"{rank.world} ranks share batches of {min(films, recipe.batch)} films: take fewer workers")
     steps = len(order(films, recipe.batch, recipe.seed, 0))
     learner = Learner(recipe, rank, steps * recipe.stop.epochs, _pos_weight(recipe, sets["Train"].films))
     progress = _take_up(learner, job.out)
@@ -155,7 +162,8 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
 
 
 def _sets(recipe: Recipe, job: Job) -> dict[str, Samples]:
-    films = {split: load_split(job.data, split, job.limit, recipe.data.strata) for split in ("Train", "Val")}
+    root = local_copy(job.data, SPLITS)
+    films = {split: load_split(root, split, job.limit, recipe.data.strata) for split in SPLITS}
     if job.drop_leaks:
         films["Train"], dropped = without_leaks(films["Train"], films["Val"])
         log.info("left out %d films of Train that are films of Val", dropped)
@@ -243,12 +251,10 @@ class _Run:
                 f"(now {self.recipe.optimiser.lr:g}) or set optimiser.clip, in a new --out"
             ) from error
         dice = _train_dice(masks.cpu(), batch)
-        seconds = time.monotonic() - begun
+        pooled = over_ranks([loss * len(dice), float(dice.sum()), len(dice)], self.rank)
+        told = dict(zip(("loss", "dice", "films"), pooled, strict=True))
         sums = self.progress.sums
-        for name, value in (
-            ("loss", loss * len(dice)), ("dice", float(dice.sum())), ("films", len(dice)),
-            ("seconds", seconds + waited), ("waited", waited),
-        ):  # fmt: skip
+        for name, value in (told | {"seconds": time.monotonic() - begun + waited, "waited": waited}).items():
             sums[name] = sums.get(name, 0.0) + value
         self.progress.step += 1
 
@@ -257,7 +263,7 @@ class _Run:
         return {
             "train_loss": sums["loss"] / sums["films"],
             "train_dice": sums["dice"] / sums["films"],
-            "films_per_second": sums["films"] * self.rank.world / sums["seconds"],
+            "films_per_second": sums["films"] / sums["seconds"],
             "data_wait_share": sums["waited"] / sums["seconds"],
         }
 
@@ -286,13 +292,14 @@ class _Run:
             progress.since_best += 1
 
     def _pause(self, steps: int) -> None:
-        """Save now and then; end the run here when asked."""
+        """Save now and then; end the run here when any rank was asked to."""
         done = self.progress.step
-        stop = self.hooks.stop() or (
-            self.job.minutes is not None and time.monotonic() - self.start > self.job.minutes * 60
-        )
-        if (stop or done % SAVE_EVERY == 0) and done < steps and self.rank.index == 0:
-            self._save()
+        late = self.job.minutes is not None and time.monotonic() - self.start > self.job.minutes * 60
+        stop = over_ranks([float(self.hooks.stop() or late)], self.rank)[0] > 0
+        if (stop or done % SAVE_EVERY == 0) and done < steps:
+            if self.rank.index == 0:
+                self._save()
+            self.hooks.saved(self.job.out)
         if stop and done < steps:
             raise Stopped(
                 f"stopped after step {self.learner.steps} of {self.learner.total_steps}, state saved; "
@@ -301,6 +308,15 @@ class _Run:
 
     def _save(self) -> None:
         run_folder.save_state(self.job.out, {"learner": self.learner.state(), "progress": vars(self.progress)})
+
+
+def over_ranks(values: list[float], rank: Rank) -> list[float]:
+    """Return the sums over all ranks; every rank has to ask."""
+    if not (dist.is_initialized() and rank.world > 1):
+        return values
+    pooled = torch.tensor(values, dtype=torch.float64, device=rank.device)
+    dist.all_reduce(pooled)
+    return pooled.tolist()
 
 
 def _train_dice(masks: torch.Tensor, batch: Batch) -> NDArray[np.float64]:
