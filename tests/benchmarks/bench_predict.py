@@ -183,9 +183,7 @@ def main() -> None:
             floor, ours = table["model only, onnx, 1 core"], table["predict, no pictures, 1 core"]
             naive, both = table["naive loop, torch, 2 cores"], table["predict, no pictures, 2 cores"]
             rest, decode = ours["cpu_ms"] - floor["cpu_ms"], table["decode only, 1 core"]["cpu_ms"]
-            print(
-                f"{size:>6}  everything but the model: {rest:.1f} CPU-ms a film, x {rest / decode:.1f} of its decoding"
-            )
+            print(f"{size:>6}  all but the model: {rest:.1f} CPU-ms a film, x {rest / decode:.1f} of decoding")
             print(
                 f"{size:>6}  against the naive loop: x {naive['wall_ms'] / both['wall_ms']:.2f} wall on 2 cores, "
                 f"x {table['naive loop, torch, 1 core']['cpu_ms'] / ours['cpu_ms']:.2f} CPU on 1"
