@@ -78,14 +78,14 @@ def commits(dest: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (dest / "commits").glob("*.json")}
 
 
-def pids(name: str) -> list[int]:
-    """Return the processes of one kind of Ray worker, of the cluster that this test session started."""
+def pids(name: str, driver: int | None = None) -> list[int]:
+    """Return the processes of one kind of Ray worker, of the cluster that `driver`, or this session, started."""
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
                 raylet = parent(int(folder.name))
-                found += [int(folder.name)] if parent(raylet) == os.getpid() else []
+                found += [int(folder.name)] if parent(raylet) == (driver or os.getpid()) else []
     return found
 
 
@@ -153,6 +153,16 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert summary.finished == FILMS
     assert summary.redone <= 2
     assert published(tmp_path) == published(unbroken)
+
+
+def test_what_ray_tells_of_a_lost_worker_stays_out_of_the_summary(
+    ray_cluster: str, archive: Path, tmp_path: Path
+) -> None:
+    process = start(archive, tmp_path)
+    await_commits(tmp_path, 1, process)
+    os.kill(pids("DecodeWorker")[0], signal.SIGKILL)
+    said, _ = process.communicate()
+    assert json.loads(said)["redone"] == 1
 
 
 class Hunted(Dealer):
@@ -224,6 +234,13 @@ def test_no_progress_ends_the_run(ray_cluster: str, archive: Path, tmp_path: Pat
 def test_a_destination_of_another_config_is_refused(unbroken: Path, archive: Path) -> None:
     with pytest.raises(UsageError, match="batch"):
         run_score(archive, unbroken, batch=2)
+
+
+def test_a_source_inside_the_destination_is_refused_before_anything_is_written(archive: Path) -> None:
+    before = sorted(archive.parent.iterdir())
+    with pytest.raises(UsageError, match="lie inside each other"):
+        run_score(archive, archive.parent)
+    assert sorted(archive.parent.iterdir()) == before
 
 
 def test_too_many_quarantined_films_are_published_but_not_accepted(

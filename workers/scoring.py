@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from covseg.archive import (
     Plan,
     PublishOptions,
+    apart,
     key_id,
     make_plan,
     open_run,
@@ -81,6 +82,7 @@ def _stores(settings: ScoreRun) -> tuple[Store, Store, Store]:
     """Open source, destination and commits, and learn within seconds whether they let us in."""
     source, dest = open_store(settings.source), open_store(settings.dest)
     commits = open_store(settings.commits) if settings.commits else dest
+    apart(source, dest, commits)
     for store in (source, dest):
         store.check()
     probe(commits)

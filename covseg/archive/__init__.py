@@ -15,6 +15,7 @@ How a run goes, in the caller's words::
 
     source, dest = open_store(SOURCE), open_store(DEST)          # covseg.storage
     commits = open_store(COMMITS) if COMMITS else dest           # create-only records live here
+    apart(source, dest, commits)                                 # before anything is written
     probe(commits)                                               # refuses a store without create-only writes
     run = open_run(dest, commits, config, key_id(project_key), masks="png")
     plan = make_plan(run, source, include, exclude, limit)       # resumes, or lists again and carries over
@@ -31,7 +32,7 @@ without duplicates marked; both are added here.
 from covseg.archive.commits import Outcome, commit_shard
 from covseg.archive.manifests import Manifest, PublishOptions, publish, rebuild
 from covseg.archive.parts import Part, Plan, Shard
-from covseg.archive.plans import make_plan, newest_plan, pending
+from covseg.archive.plans import apart, make_plan, newest_plan, pending
 from covseg.archive.runs import MaskMode, Run, key_id, load_run, open_run, probe
 from covseg.archive.sweep import Swept, gc
 
@@ -45,6 +46,7 @@ __all__ = [
     "Run",
     "Shard",
     "Swept",
+    "apart",
     "commit_shard",
     "gc",
     "key_id",

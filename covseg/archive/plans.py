@@ -49,7 +49,7 @@ def make_plan(
         When nothing matches, source and destination lie inside each other, the destination belongs to
         another source, or an unfinished plan was made with other options.
     """
-    _apart(run, source)
+    apart(source, run.dest, run.commits)
     source.check()
     question = {"source": source.url, "include": include, "exclude": exclude, "limit": limit}
     newest = newest_plan(run)
@@ -70,8 +70,15 @@ def make_plan(
     return newest
 
 
-def _apart(run: Run, source: Store) -> None:
-    for name, store in (("DEST", run.dest), ("--commits", run.commits)):
+def apart(source: Store, dest: Store, commits: Store) -> None:
+    """Refuse results that would be listed as films; nothing is read or written for it.
+
+    Raises
+    ------
+    UsageError
+        When the source and another store lie inside each other.
+    """
+    for name, store in (("DEST", dest), ("--commits", commits)):
         if overlap(source, store):
             raise UsageError(
                 f"SOURCE {source.url} and {name} {store.url} lie inside each other: "

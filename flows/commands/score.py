@@ -35,7 +35,8 @@ def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
         _tell(estimate(settings), config.json_)
         return 0
     try:
-        with _stop_on_sigterm():
+        # Ray tells of lost workers on stdout, which is for the summary alone.
+        with _stop_on_sigterm(), contextlib.redirect_stdout(sys.stderr):
             summary = _scoring()(settings, show_progress())
     except KeyboardInterrupt:
         resume = shlex.join(["covseg", *sys.argv[1:]])
