@@ -9,18 +9,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from covseg.config import ScoringConfig
-from covseg.errors import StorageDenied, UsageError
+from covseg.errors import UsageError
 from covseg.storage import Store
+from covseg.storage.promise import refuse_overwriting
 
 MaskMode = Literal["none", "png", "packed"]
 RECORD = "run.json"
-SENTINEL = "probe/"
-COMMITS_ELSEWHERE = "Give a store that honours them with --commits URL; masks and tables stay here"
 
 
 @dataclass(frozen=True)
@@ -58,25 +56,17 @@ def key_id(project_key: bytes) -> str:
     return hmac.new(project_key, b"covseg project key id", hashlib.sha256).hexdigest()[:16]
 
 
-def probe(commits: Store, way_out: str = COMMITS_ELSEWHERE) -> None:
-    """Write a sentinel twice, create-only, and refuse a store where the second write succeeds.
+def probe(commits: Store) -> None:
+    """Refuse a store that cannot keep commits.
 
     Raises
     ------
     UsageError
-        When the store overwrites; the message ends with the way out.
+        When it overwrites; the message names ``--commits URL``, the way out.
     StorageDenied
-        When the store cannot be written.
+        When it cannot be written.
     """
-    sentinel = f"{SENTINEL}{uuid.uuid4().hex}"
-    first, second = commits.create(sentinel, b"1"), commits.create(sentinel, b"2")
-    commits.delete(sentinel)
-    if not first:
-        raise StorageDenied(f"{commits.url} says that a new object exists already; it cannot keep commits")
-    if second:
-        raise UsageError(
-            f"{commits.url} ignores create-only writes (If-None-Match: *): two runs could both count. {way_out}"
-        )
+    refuse_overwriting(commits, "Give a store that honours them with --commits URL; masks and tables stay here")
 
 
 def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, masks: MaskMode = "png") -> Run:

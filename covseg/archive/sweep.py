@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from covseg.archive.runs import SENTINEL, Run
+from covseg.archive.runs import Run
 from covseg.storage import entries
+from covseg.storage.promise import SENTINEL
 
 FOLDERS = ("masks/", "packed/", "probability/", "tables/", "plans/", "pictures/")  # nothing else is touched
 

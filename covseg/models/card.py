@@ -115,7 +115,7 @@ def _use(folder: ModelFolder) -> list[str]:
     card = folder.card
     gate = "films that are no upright frontal chest film are refused" if card.gate else "none: every film passes"
     return [
-        "## Intended use and limits", "", f"- {plain(card.intended_use)}", f"- {NEVER}",
+        "## Intended use and limits", "", f"- {plain(card.intended_use)}",
         f"- Every film is seen as {card.size} x {card.size} pixels: small lesions vanish, edges are placed roughly.",
         f"- Gate: {gate}.", *(f"- {limit}" for limit in LIMITS),
         "- Films of other sources, detectors or ages than the training data: not known until measured there.",

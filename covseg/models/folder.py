@@ -123,10 +123,10 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
         When a file is missing, the JSON has unknown or wrong fields, or a digest differs.
     """
     if isinstance(ref, str) and is_reference(ref):
-        from covseg.models.registry import pinned, pull
+        from covseg.models.registry import pull
 
-        version = pinned(ref)
-        return open_folder(pull(version)).model_copy(update={"reference": version})
+        folder, reference = pull(ref)
+        return open_folder(folder).model_copy(update={"reference": reference})
     path = DEFAULT if str(ref) == "default" else Path(ref)
     for name in (CARD, WEIGHTS):
         if not (path / name).is_file():

@@ -26,8 +26,17 @@ from covseg.models.objects import complete, get, markers, no_model, put, read_ve
 from covseg.models.references import ALIASES, Reference, check_name, default_registry, is_reference, parse
 from covseg.models.versions import File, Version, content_of, describe, files_of
 from covseg.storage import LocalStore, Store, open_store
+from covseg.storage.promise import refuse_overwriting
 
 SCHEMES = ("file", "s3", "memory")
+WAY_OUT = "Keep the registry in a store that honours them"
+
+
+class Pulled(NamedTuple):
+    """A folder that holds a version, and the reference that means this version for ever."""
+
+    folder: Path
+    reference: str
 
 
 class Pushed(NamedTuple):
@@ -56,7 +65,7 @@ class Shown:
 
 
 def open_registry(url: str | None = None) -> Store:
-    """Open a registry, and learn within seconds whether its store lets us in.
+    """Open a registry; no connection is made.
 
     Parameters
     ----------
@@ -69,11 +78,9 @@ def open_registry(url: str | None = None) -> Store:
         When none is named, or its scheme is not allowed or not installed.
     """
     try:
-        store = open_store(url or default_registry(), SCHEMES)
+        return open_store(url or default_registry(), SCHEMES)
     except ModuleNotFoundError as error:
         raise UsageError(f"a registry in a bucket needs {error.name}: pip install 'covseg[s3]'") from error
-    store.check()
-    return store
 
 
 def push(folder: str | Path, registry: Store, name: str, *, dry_run: bool = False) -> Pushed:
@@ -110,16 +117,10 @@ def push(folder: str | Path, registry: Store, name: str, *, dry_run: bool = Fals
             return Pushed(version, made=False)
     if dry_run:
         return Pushed(draft, made=True)
-    _refuse_overwriting(registry)
+    refuse_overwriting(registry, WAY_OUT)
     for file in named:
         put(registry, name, draft, file, files[file.name])
     return Pushed(*complete(registry, name, draft))
-
-
-def _refuse_overwriting(registry: Store) -> None:
-    from covseg.archive.runs import probe
-
-    probe(registry, "Keep the registry in a store that honours them")
 
 
 def list_models(registry: Store) -> list[Listed]:
@@ -190,11 +191,14 @@ def pinned(ref: str) -> str:
     if not is_reference(ref):
         return ref if ref == "default" else str(Path(ref).absolute())
     reference = parse(ref)
-    registry, version = resolve(reference)
-    return str(Reference(registry.url, reference.name, version.tag))
+    return _lasting(*resolve(reference), reference.name)
 
 
-def pull(ref: str, folder: Path | None = None) -> Path:
+def _lasting(registry: Store, version: Version, name: str) -> str:
+    return str(Reference(registry.url, name, version.tag))
+
+
+def pull(ref: str, folder: Path | None = None) -> Pulled:
     """Bring a version here, and check every digest, of what is here already too.
 
     Parameters
@@ -211,17 +215,22 @@ def pull(ref: str, folder: Path | None = None) -> Path:
     UsageError
         When the folder holds something else.
     """
-    reference = parse(ref)
-    registry, version = resolve(reference)
+    name = parse(ref).name
+    registry, version = resolve(parse(ref))
+    if folder is not None:
+        _refuse_foreign(folder, version)
+    return Pulled(_fill(registry, name, version, folder), _lasting(registry, version, name))
+
+
+def _fill(registry: Store, name: str, version: Version, folder: Path | None = None) -> Path:
+    """Fetch what a folder, by default the cache's, does not hold of a version yet; each file appears whole."""
     if folder is None:
         from covseg.models.export import cache_folder
 
-        folder = cache_folder() / "models" / reference.name / version.content[:16]
-    else:
-        _refuse_foreign(folder, version)
+        folder = cache_folder() / "models" / name / version.content[:16]
     for file in version.files:
         if not _sound(folder / file.name, file):
-            LocalStore(folder).write(file.name, get(registry, reference.name, version, file))
+            LocalStore(folder).write(file.name, get(registry, name, version, file))
     return folder
 
 
@@ -242,11 +251,11 @@ def promote(ref: str, alias: str, by: str, note: str = "", *, dry_run: bool = Fa
         raise UsageError(f"unknown alias {alias!r}: wanted {' or '.join(ALIASES)}")
     reference = parse(ref)
     registry, version = resolve(reference)
-    open_folder(str(Reference(registry.url, reference.name, version.tag)))
+    open_folder(_fill(registry, reference.name, version))
     if dry_run:
         last = aliases.newest(registry, reference.name, alias)
         return last, last is None or last.version != version.number
-    _refuse_overwriting(registry)
+    refuse_overwriting(registry, WAY_OUT)
     return aliases.promote(registry, reference.name, alias, version, by, note)
 
 

@@ -100,20 +100,18 @@ def parse_record(kind: type[R], data: bytes, where: str) -> R:
 
 
 def files_of(folder: ModelFolder) -> dict[str, bytes]:
-    """Read what a version of this folder holds; a card is made where the folder has none.
+    """Read what a version of this folder holds.
 
     The record of uses of the Test split stays behind: it goes on growing, and the card gives its count.
 
     Raises
     ------
     ModelRefused
-        When the folder holds anything but safetensors, JSON and Markdown, or a card of other settings.
+        When the folder holds anything but safetensors, JSON and Markdown, or has no card, or one of other settings.
     """
     found = {path.name: _read(path) for path in sorted(folder.path.iterdir()) if path.name != LEDGER}
     if PAGE not in found:
-        from covseg.models.card import render
-
-        return found | {PAGE: render(folder).encode()}
+        raise ModelRefused(f"{folder.path} has no {PAGE}: run covseg models card {folder.path} --evaluation DIR")
     _refuse_stale(found[PAGE].decode(), found[CARD], folder.path)
     return found
 

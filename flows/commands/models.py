@@ -93,6 +93,7 @@ def list_(config: Annotated[ListConfig, Parameter(name="*")] = EVERYTHING) -> in
     from covseg.models.registry import list_models, open_registry
 
     registry = open_registry(config.registry)
+    registry.check()
     found = list_models(registry)
     if config.json_:
         listed = [{"name": one.name, "versions": list(one.numbers), **one.aliases} for one in found]
@@ -147,8 +148,7 @@ def pull(config: Annotated[PullConfig, Parameter(name="*")]) -> int:
     from covseg.models.registry import pinned
     from covseg.models.registry import pull as bring
 
-    version = pinned(config.model)
-    folder = None if config.dry_run else bring(version, config.output)
+    folder, version = (None, pinned(config.model)) if config.dry_run else bring(config.model, config.output)
     if config.json_:
         return _print({"reference": version, "folder": str(folder) if folder else None, "dry_run": config.dry_run})
     print(
@@ -164,6 +164,7 @@ def push(config: Annotated[PushConfig, Parameter(name="*")]) -> int:
     from covseg.models.registry import push as send
 
     registry = open_registry(config.registry)
+    registry.check()
     version, made = send(config.folder, registry, config.name, dry_run=config.dry_run)
     reference = f"{registry.url}/{config.name}@{version.tag}"
     if config.json_:
