@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from pydantic import BaseModel, ConfigDict, Field
@@ -70,7 +70,7 @@ class PromoteConfig(_Config):
     """What `covseg models promote` can be told."""
 
     model: str = Field(description=_REFERENCE)
-    alias: Literal["candidate", "champion"] = Field(description="What the version becomes.")
+    alias: str = Field(description="What the version becomes: candidate or champion.")
     note: str = Field("", description="Why; it stands in the history.")
     by: str | None = Field(None, description="Who stands in the history; default: the user of this machine.")
     dry_run: bool = Field(False, description="Say what would change, and stop.")
