@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,31 @@ from covseg.training.train import Hooks, Job, train
 
 
 def train_seeds(
-    recipe: Recipe, job: Job, seeds: int = 1, device: str = "cpu", hooks: Hooks | None = None
+    recipe: Recipe,
+    job: Job,
+    seeds: int = 1,
+    device: str = "cpu",
+    hooks: Hooks | None = None,
+    train_one: Callable[[Recipe, Job], object] | None = None,
 ) -> dict[str, Any]:
     """Train with `seeds` seeds in a row, each in a folder of its own when there are several.
+
+    Parameters
+    ----------
+    train_one : callable or None
+        Fills a job's folder; None runs the loop in this process, on `device`, with `hooks`.
 
     Returns
     -------
     dict
         Of the best seed what `outcome` says; with several also ``mean`` and ``deviation`` (n - 1) of the metric.
     """
+    here = train_one or (lambda one, told: train(one, told, hooks, Rank(device=device)))
     found = []
     for number in range(seeds):
         one = recipe.model_copy(update={"seed": recipe.seed + number})
         folder = job.out / f"seed-{one.seed}" if seeds > 1 else job.out
-        train(one, replace(job, out=folder), hooks, Rank(device=device))
+        here(one, replace(job, out=folder))
         found.append(outcome(folder, one))
     best = max(found, key=lambda one: float(one["best"]))
     if seeds == 1:

@@ -24,11 +24,14 @@ class TrainRun(BaseModel):
 
     recipe: str = Field(description="Name of a recipe (see covseg recipes), or the path of a TOML file.")
     data: str = Field(description="Folder or bucket URL with Train and Val (COVID-QU-Ex), or images/, masks/.")
-    out: str = Field(description="Folder of the run; with several workers also a bucket URL.")
+    out: str = Field(description="Folder or bucket URL of the run; a cluster of several machines has to reach it.")
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = Field(
         default=(), description="Fields of the recipe to change, such as optimiser.lr=1e-3; may be repeated."
     )
     workers: int = Field(default=0, ge=0, le=1024, description="Ray workers; 0 trains in this process, without Ray.")
+    least_workers: int | None = Field(
+        default=None, ge=1, description="Ray: go on with so few when machines are lost, grow again; default: all."
+    )
     gpus: float = Field(default=0, ge=0, le=8, description="GPUs of each Ray worker; in this process one is found.")
     seeds: int = Field(default=1, ge=1, le=50, description="Train so often, each with the next seed; mean and spread.")
     limit: int | None = Field(default=None, ge=6, description="About so many films of each split.")
@@ -50,10 +53,11 @@ class TrainRun(BaseModel):
 
     def job(self, device: str) -> Job:
         """Return what the core's loop is told."""
+        from covseg.training.remote import folder_of
         from covseg.training.train import Job, default_workers
 
         return Job(
-            data=Path(self.data), out=Path(self.out), limit=self.limit, resume=self.resume, minutes=self.minutes,
+            data=self.data, out=folder_of(self.out), limit=self.limit, resume=self.resume, minutes=self.minutes,
             lung_model=self.lung_model, workers=default_workers(device) if self.loaders is None else self.loaders,
             drop_leaks=self.drop_leaks,
         )  # fmt: skip
@@ -63,14 +67,20 @@ class TrainRun(BaseModel):
 
         With `workers` the loop runs on Ray, else here on the accelerator that there is.
         """
-        recipe = self.load()
-        if self.workers:
-            from workers.training import train_on_ray
+        from covseg.training.remote import sending, take
+        from covseg.training.train import Hooks
 
-            return train_on_ray(recipe, self.job("cuda" if self.gpus else "cpu"), self.workers, self.gpus)
+        recipe = self.load()
+        take(self.out)
+        told = sending(hooks or Hooks(), self.out)
+        if self.workers:
+            from workers.training import Ranks, train_on_ray
+
+            asked = Ranks(self.workers, self.out, self.gpus, self.least_workers)
+            return train_on_ray(recipe, self.job("cuda" if self.gpus else "cpu"), asked, self.seeds, told)
         from covseg.training.seeds import train_seeds
 
-        return train_seeds(recipe, self.job(_device()), self.seeds, _device(), hooks)
+        return train_seeds(recipe, self.job(_device()), self.seeds, _device(), told)
 
 
 def _device() -> str:

@@ -1,0 +1,78 @@
+"""What passes between the driver of a training run and its ranks: progress one way, the wish to stop the other.
+
+A Ray actor that keeps the last step and the events that nobody has read yet. It knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import ray
+
+Row = dict[str, float]
+Handle = Any  # of a Ray actor; its type does not survive options()
+EVERY_S = 1.0  # between two calls of a rank
+
+
+class News(NamedTuple):
+    """What was posted since the last look.
+
+    Parameters
+    ----------
+    step : tuple of (step, steps in all, row) or None
+        The newest.
+    events : list of Row
+        One for each kept state: an epoch's row, or {} inside an epoch.
+    """
+
+    step: tuple[int, int, Row] | None
+    events: list[Row]
+
+
+class Board:
+    """The actor."""
+
+    def __init__(self) -> None:
+        self._news = News(None, [])
+        self._stop = False
+
+    def post_step(self, step: int, steps: int, row: Row) -> bool:
+        """Take a step; tell whether the run should stop."""
+        self._news = self._news._replace(step=(step, steps, row))
+        return self._stop
+
+    def post_event(self, row: Row) -> None:
+        """Take a kept state."""
+        self._news.events.append(row)
+
+    def read(self, stop: bool) -> News:
+        """Hand out what came since the last look; `stop` once true stays so."""
+        self._stop = self._stop or stop
+        news, self._news = self._news, News(None, [])
+        return news
+
+
+class Line:
+    """Rank 0's way to the board, used at most once a second.
+
+    Parameters
+    ----------
+    board : Handle
+        Of a `Board`.
+    """
+
+    def __init__(self, board: Handle) -> None:
+        self._board = board
+        self._asked = False
+        self._next = 0.0
+
+    def tell(self, step: int, steps: int, row: Row) -> None:
+        """Post a step, and learn whether to stop."""
+        if time.monotonic() >= self._next:
+            self._asked = ray.get(self._board.post_step.remote(step, steps, row))
+            self._next = time.monotonic() + EVERY_S
+
+    def asked(self) -> bool:
+        """Tell whether the driver wants the run to stop."""
+        return self._asked

@@ -1,0 +1,208 @@
+"""Training on Ray: Ray Train around the core's loop, with restarts, resizing and checkpoints in any store.
+
+In: a recipe, a job and how many ranks. Out: the job's folder, filled as if the loop had run here. The
+driver listens to the ranks through a board and keeps the folder up to date, so that a run can be looked
+at, stopped and resumed like one without Ray. Ray restarts ranks that die; nobody above may retry.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.fs
+import ray
+from ray.train import Checkpoint
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
+from ray.train.v2.api.result import Result
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from covseg.errors import CovsegError, EnvironmentFailed
+from covseg.models.registry import pinned
+from covseg.storage.arrow import arrow_filesystem
+from covseg.training.recipe import Recipe
+from covseg.training.remote import SCRATCH
+from covseg.training.run_folder import METRICS, RECIPE, STATE, WEIGHTS, open_run
+from covseg.training.seeds import train_seeds
+from covseg.training.train import Hooks, Job, Stopped
+from workers.board import Board, Handle
+from workers.cluster import connect, nodes
+from workers.ranks import Keeper, Told, keep, run_rank
+
+FAILURES = 3  # losses of a rank that a run survives
+START_S = "300"  # a loaded machine takes minutes to import torch in every rank
+COLLECTIVE_S = 3600  # one machine may fetch the data while another has it
+LISTEN_S = 0.5
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many train together, and where their checkpoints go.
+
+    Parameters
+    ----------
+    workers : int
+        Ray Train workers, a rank each.
+    out : str
+        Folder or bucket URL of the run, reached by every machine; checkpoints lie in its ``.ray/`` meanwhile.
+    gpus : float
+        Of each rank; 0 trains on CPUs.
+    least : int or None
+        Go on with so few when machines are lost, and grow again; None waits for all.
+    resize_s : float
+        Seconds between two looks at whether more ranks would fit.
+    """
+
+    workers: int
+    out: str
+    gpus: float = 0
+    least: int | None = None
+    resize_s: float = 60.0
+
+
+def train_on_ray(recipe: Recipe, job: Job, asked: Ranks, seeds: int = 1, hooks: Hooks | None = None) -> dict[str, Any]:
+    """Train on the cluster of ``RAY_ADDRESS``, or on one started here; return what came out.
+
+    Raises
+    ------
+    EnvironmentFailed
+        When the cluster has no room for the ranks, or they were lost too often.
+    CovsegError
+        As `covseg.training.train.train`.
+    """
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_S)
+    told = hooks or Hooks()
+    with connect():
+        return train_seeds(recipe, job, seeds, train_one=lambda one, place: _train_one(one, place, asked, told))
+
+
+def _train_one(recipe: Recipe, job: Job, asked: Ranks, hooks: Hooks) -> None:
+    open_run(job.out, recipe, job.resume)
+    cores = cores_each(asked)
+    name = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
+    filesystem, place = arrow_filesystem(f"{asked.out}/{SCRATCH}")
+    _clear(filesystem, place)  # of a driver that was killed
+    board = ray.remote(Board).options(num_cpus=0).remote()
+    told = Told(
+        name, recipe, _absolute(recipe, job, cores, asked), cores, _start(job, filesystem, f"{place}/{name}-start"),
+        board, str(Path.cwd()),
+    )  # fmt: skip
+    trainer = TorchTrainer(
+        run_rank,
+        train_loop_config={"told": told},
+        torch_config=TorchConfig(backend="nccl" if asked.gpus >= 1 else "gloo", timeout_s=COLLECTIVE_S),
+        scaling_config=_scaling(asked, cores),
+        run_config=RunConfig(
+            name=name, storage_path=place, storage_filesystem=filesystem, callbacks=[Keeper(job.out.absolute(), board)],
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
+        ),
+    )  # fmt: skip
+    try:
+        result = _fit(trainer, board, hooks, job.out)
+        if result.checkpoint:
+            keep(result.checkpoint, job.out)
+    finally:
+        _clear(filesystem, place)
+    if result.return_value:
+        raise Stopped(result.return_value)
+
+
+def _clear(filesystem: pyarrow.fs.FileSystem, place: str) -> None:
+    if filesystem.get_file_info(place).type != pyarrow.fs.FileType.NotFound:
+        filesystem.delete_dir(place)
+
+
+def _absolute(recipe: Recipe, job: Job, cores: int, asked: Ranks) -> Job:
+    """Say the job so that it means the same in every process; loaders have to fit beside a GPU's rank."""
+    lung_model = pinned(job.lung_model) if recipe.input.channels == 4 else job.lung_model
+    workers = min(job.workers, cores - 1) if asked.gpus else job.workers
+    return replace(job, out=job.out.absolute(), lung_model=lung_model, workers=workers)
+
+
+def _start(job: Job, filesystem: pyarrow.fs.FileSystem, place: str) -> Checkpoint | None:
+    """Put a state that is to be resumed where every rank reaches it."""
+    if not (job.resume and (job.out / STATE).exists()):
+        return None
+    filesystem.create_dir(place)
+    for name in (STATE, WEIGHTS, METRICS, RECIPE):
+        if (job.out / name).exists():
+            pyarrow.fs.copy_files(str(job.out / name), f"{place}/{name}", destination_filesystem=filesystem)
+    return Checkpoint(place, filesystem)
+
+
+def _scaling(asked: Ranks, cores: int) -> ScalingConfig:
+    resources = {"CPU": float(cores)} | ({"GPU": asked.gpus} if asked.gpus else {})
+    return ScalingConfig(
+        num_workers=asked.workers if asked.least is None else (asked.least, asked.workers),
+        use_gpu=asked.gpus > 0,
+        resources_per_worker=resources,
+        elastic_resize_monitor_interval_s=asked.resize_s,
+    )
+
+
+def cores_each(asked: Ranks) -> int:
+    """Return the most cores that every rank can have on the machines that there are.
+
+    Raises
+    ------
+    EnvironmentFailed
+        When not all ranks, or not the least number, find a place.
+    """
+    there = nodes()
+
+    def places(cores: int) -> int:
+        return sum(min(node.cpus // cores, int(node.gpus // asked.gpus) if asked.gpus else node.cpus) for node in there)
+
+    if places(1) < (asked.least or asked.workers):
+        wanted = f"{asked.workers} ranks" + (f" with {asked.gpus:g} GPUs each" if asked.gpus else "")
+        have = ", ".join(f"{node.cpus} cores and {node.gpus} GPUs" for node in there)
+        raise EnvironmentFailed(f"{wanted} do not fit: the cluster has {have}. Take fewer, or another RAY_ADDRESS")
+    fitting = [cores for cores in range(1, max(node.cpus for node in there) + 1) if places(cores) >= asked.workers]
+    return max(fitting, default=1)
+
+
+def _fit(trainer: TorchTrainer, board: Handle, hooks: Hooks, folder: Path) -> Result:
+    """Run the trainer in a thread, so that Ctrl-C and cancelling stay the caller's, and listen meanwhile."""
+    done: Future[Result] = Future()
+    threading.Thread(target=_settle, args=(done, trainer), daemon=True).start()
+    try:
+        while not wait([done], LISTEN_S).done:
+            _listen(board, hooks, folder)
+        result = done.result()
+    except ControllerError as error:
+        if isinstance(error.controller_failure, CovsegError):
+            raise error.controller_failure from None
+        raise EnvironmentFailed(f"Ray gave up: {error.controller_failure}") from error
+    except TrainingFailedError as error:
+        raise EnvironmentFailed(
+            f"a rank failed {FAILURES + 1} times, last with: {str(error).strip().splitlines()[-1]}. "
+            f"{folder} holds the last state; --resume goes on"
+        ) from error
+    except BaseException:  # Ctrl-C or a cancelled flow: whatever cluster this is, the ranks should end
+        board.read.remote(True)
+        raise
+    _listen(board, hooks, folder)
+    return result
+
+
+def _settle(done: Future[Result], trainer: TorchTrainer) -> None:
+    try:
+        done.set_result(cast(Result, trainer.fit()))
+    except BaseException as error:  # noqa: BLE001 - it is raised where somebody listens
+        done.set_exception(error)
+
+
+def _listen(board: Handle, hooks: Hooks, folder: Path) -> None:
+    news = ray.get(board.read.remote(hooks.stop()))
+    if news.step:
+        hooks.tell(*news.step)
+    for row in news.events:
+        hooks.epoch_done(row, folder) if row else hooks.saved(folder)
