@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 $(STAMP): infra/locks/all.txt infra/locks/uv.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/locks/uv.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes infra/locks/all.txt
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes infra/locks/all.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -21,8 +21,10 @@ class Cascade(nn.Module):
     Parameters
     ----------
     lung, infection : dict
-        ``network`` and ``network_args`` of each stage, and ``size`` where its grid is not the model's.
-        The first mask of `lung` is the lung; the last of `infection` is the infection.
+        ``network`` and ``network_args`` of each stage, and ``size`` where its grid is not the model's;
+        ``standardise`` where the lung stage learnt on standardised films and the other did not.
+        The first mask of `lung` is the lung; the last of `infection` is the infection. Without `infection`
+        (None) there is never any: stage 1 of a cascade, alone.
     sees_lung : bool
         The infection stage gets the lung mask (threshold .5) as a second plane.
     constrained : bool
@@ -30,14 +32,18 @@ class Cascade(nn.Module):
     """
 
     def __init__(
-        self, lung: dict[str, Any], infection: dict[str, Any], sees_lung: bool = False, constrained: bool = False
+        self,
+        lung: dict[str, Any],
+        infection: dict[str, Any] | None = None,
+        sees_lung: bool = False,
+        constrained: bool = False,
     ) -> None:
         super().__init__()
         from covseg.models.network import build
 
         self.lung = build(lung["network"], lung.get("network_args", {}))
-        self.infection = build(infection["network"], infection.get("network_args", {}))
-        self.lung_size, self.infection_size = lung.get("size"), infection.get("size")
+        self.infection = build(infection["network"], infection.get("network_args", {})) if infection else None
+        self.lung_size, self.infection_size = lung.get("size"), (infection or {}).get("size")
         self.lung_standardise = bool(lung.get("standardise"))
         self.sees_lung, self.constrained = sees_lung, constrained
 
@@ -46,6 +52,9 @@ class Cascade(nn.Module):
         first = _standardised(films) if self.lung_standardise else films
         drawn, _, features = self.lung.forward_with_features(_resized(first, self.lung_size))
         lung = _resized(drawn[:, :1], films.shape[-1])
+        if self.infection is None:
+            never = torch.full_like(lung, NEVER)
+            return torch.cat([lung, never], dim=1), never[:, 0, 0, 0], features
         inside = (lung > 0).to(films.dtype)
         seen = torch.cat([films, inside], dim=1) if self.sees_lung else films
         drawn, presence, _ = self.infection.forward_with_features(_resized(seen, self.infection_size))

@@ -1,21 +1,25 @@
 """A training run to a model folder: weights, and a ``covseg.json`` that says where they come from.
 
-Run: ``python -m covseg.training.release RUN FOLDER --id NAME --size 192``. The gate
-(`covseg.training.gate`), the thresholds (``covseg calibrate``) and the metrics (``covseg evaluate``)
-are written into the same file by their own commands, in this order.
+In: a run folder. Out: a folder that ``covseg predict --model`` takes. A run that draws lung and infection
+stands alone; one that draws infection only gets its lungs from another model folder, in one graph. Gate,
+thresholds and metrics are written into the same file by their own steps afterwards.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import hashlib
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from covseg.models.folder import CARD, WEIGHTS, ModelCard
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from covseg.errors import UsageError
+from covseg.models.folder import CARD, WEIGHTS, ModelCard, ModelFolder, open_folder
+from covseg.training import run_folder
+from covseg.training.batches import prepared
+from covseg.training.learner import network_arguments
+from covseg.training.recipe import Recipe
 
 LICENCE = (
     "Weights: research use only, under the terms of their training data (COVID-QU-Ex, reported as CC BY-SA 4.0, "
@@ -25,31 +29,44 @@ CITATION = (
     "Tahir et al. 2021, COVID-19 infection localization and severity grading from chest X-ray images, "
     "doi 10.1016/j.compbiomed.2021.105002; Degerli et al. 2021, doi 10.1007/s13755-021-00146-8"
 )
+State = dict[str, Tensor]
 
 
-def release(runs: list[Path], folder: Path, model_id: str, size: int) -> ModelCard:
-    """Write a model folder from the last of a chain of runs, the earlier ones recorded as its history.
+def release(run: Path, folder: Path, model_id: str, lung_model: str = "default") -> ModelCard:
+    """Write a model folder from a run's best weights.
 
     Parameters
     ----------
-    runs : list of Path
-        Run folders in the order they were trained; each holds ``run.json`` and ``metrics.csv``.
+    run : Path
+        Run folder with ``recipe.json``, ``run.json``, ``metrics.csv`` and weights.
     folder : Path
         Made or overwritten.
-    size : int
-        Side of the model grid in pixels.
+    model_id : str
+    lung_model : str
+        Model folder that draws the lungs for a run that does not.
+
+    Raises
+    ------
+    UsageError
+        When the run has no weights yet, or its films are prepared in a way that the lung model cannot take.
     """
+    if not (run / WEIGHTS).is_file():
+        raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
+    recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
+    network, arguments, state = _alone(recipe, run)
+    if recipe.data.targets != ("lung", "infection"):
+        network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(runs[-1] / WEIGHTS, folder / WEIGHTS)
+    save_file(state, folder / WEIGHTS)
     card = ModelCard(
         id=model_id,
-        network="compact",
-        size=size,
+        network=network,
+        network_args=arguments,
+        size=recipe.input.size,
+        normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
+        presence_source="image-level head, sigmoid" if recipe.loss.presence else "strongest infection pixel",
         weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-        training={
-            "data": "COVID-QU-Ex infection part, official Train split, 3,728 films",
-            "runs": list(map(_facts, runs)),
-        },
+        training=facts(run, recipe),
         licence=LICENCE,
         citation=CITATION,
     )
@@ -57,23 +74,52 @@ def release(runs: list[Path], folder: Path, model_id: str, size: int) -> ModelCa
     return card
 
 
-def _facts(run: Path) -> dict[str, Any]:
-    with (run / "metrics.csv").open() as file:
-        epochs = [row for row in csv.reader(file) if row]
-    facts: dict[str, Any] = json.loads((run / "run.json").read_text())
-    return {name: value for name, value in facts.items() if name != "init"} | {"epochs": len(epochs)}
+def _alone(recipe: Recipe, run: Path) -> tuple[str, dict[str, Any], State]:
+    name, arguments = network_arguments(recipe)
+    return name, arguments, load_file(run / WEIGHTS)
 
 
-def main() -> None:
-    """Read the flags and write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--id", required=True)
-    parser.add_argument("--size", type=int, required=True)
-    flags = parser.parse_args()
-    release(flags.runs, flags.folder, flags.id, flags.size)
+def _staged(
+    recipe: Recipe, own: tuple[str, dict[str, Any], State], lung_model: str
+) -> tuple[str, dict[str, Any], State]:
+    """Put the run's network and a lung model into one cascade."""
+    network, arguments, state = own
+    stage = {"network": network, "network_args": arguments}
+    if recipe.data.targets == ("lung",):
+        return "cascade", {"lung": stage}, _prefixed(state, "lung.")
+    lung = open_folder(lung_model)
+    card = lung.card
+    standardise = prepared(recipe) == "standardise"
+    if standardise and card.normalisation != "standardise":
+        raise UsageError(f"{lung_model} wants films as they are, the run standardised ones: choose another lung model")
+    first = {
+        "network": card.network, "network_args": card.network_args, "size": card.size,
+        "standardise": card.normalisation == "standardise" and not standardise,
+    }  # fmt: skip
+    combined = {
+        "lung": first, "infection": stage, "sees_lung": recipe.input.channels == 4,
+        "constrained": recipe.lung_constraint,
+    }  # fmt: skip
+    return "cascade", combined, _prefixed(_weights(lung), "lung.") | _prefixed(state, "infection.")
 
 
-if __name__ == "__main__":
-    main()
+def _weights(folder: ModelFolder) -> State:
+    return load_file(folder.weights)
+
+
+def _prefixed(state: State, prefix: str) -> State:
+    return {prefix + name: value.contiguous() for name, value in state.items()}
+
+
+def facts(run: Path, recipe: Recipe) -> dict[str, Any]:
+    """Return what the card says of the training: recipe, data, seed, epochs, the best epoch's numbers."""
+    rows = run_folder.read_rows(run)
+    best = max(rows, key=lambda row: row[recipe.stop.metric])
+    found = run_folder.read_facts(run)
+    return {
+        "data": "COVID-QU-Ex infection part, official Train split; epoch chosen on Val",
+        "recipe": recipe.model_dump(mode="json", exclude={"network": {"weights"}}),
+        "run": found,
+        "epochs": len(rows),
+        "best_epoch": best,
+    }

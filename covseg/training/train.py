@@ -32,7 +32,7 @@ from covseg.training.learner import Learner, learning_rate
 from covseg.training.lungs import lung_masks
 from covseg.training.pictures import draw
 from covseg.training.recipe import Recipe
-from covseg.training.validate import DICE, counts, look
+from covseg.training.validate import DICE, counts, look, metrics
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,8 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
         When `hooks.stop` or the time said so; the message says how to go on.
     """
     hooks, rank = hooks or Hooks(), rank or Rank()
+    if recipe.stop.metric not in (known := metrics(recipe.data.targets)):
+        raise UsageError(f"stop.metric {recipe.stop.metric!r} is not measured: wanted one of {', '.join(known)}")
     rows = run_folder.open_run(job.out, recipe, job.resume or rank.index > 0) if rank.index == 0 else []
     sets = _sets(recipe, job)
     films = len(sets["Train"])
@@ -280,10 +282,7 @@ class _Run:
             for value in best.state_dict().values():
                 dist.broadcast(value, 0)
         row |= look(best, self.sets["Val"], self.learner.loss, self.rank, self.job.workers)
-        metric = self.recipe.stop.metric
-        if metric not in row:
-            raise UsageError(f"stop.metric {metric!r} is not measured: wanted one of {', '.join(row)}")
-        progress = self.progress
+        metric, progress = self.recipe.stop.metric, self.progress
         if row[metric] > progress.best:
             progress.best, progress.since_best = row[metric], 0
             if self.rank.index == 0:
@@ -323,6 +322,11 @@ def _train_dice(masks: torch.Tensor, batch: Batch) -> NDArray[np.float64]:
     """Dice of the last mask, per film, empty = 1, on the augmented films of the step."""
     found = counts(masks[:, -1] > 0, batch.truth[:, -1] > 0).numpy()
     return ratios(found, Empty.ONE)[:, DICE]
+
+
+def default_device() -> str:
+    """Return the accelerator where there is one."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def default_workers(device: str) -> int:

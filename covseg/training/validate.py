@@ -101,6 +101,11 @@ def summary(rows: list[tuple[int, int, NDArray[np.int64], float]], targets: tupl
     }
 
 
+def metrics(targets: tuple[str, ...]) -> list[str]:
+    """Name the numbers that an epoch can be chosen by: higher is better."""
+    return list(summary([(0, 0, np.zeros((len(targets), 4), np.int64), 0.0)], targets))
+
+
 _NAMED = {"dice": DICE, "iou": IOU, "accuracy": ACCURACY}
 
 

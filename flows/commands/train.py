@@ -68,7 +68,7 @@ class TrainRun(BaseModel):
         With `workers` the loop runs on Ray, else here on the accelerator that there is.
         """
         from covseg.training.remote import sending, take
-        from covseg.training.train import Hooks
+        from covseg.training.train import Hooks, default_device
 
         recipe = self.load()
         take(self.out)
@@ -80,13 +80,8 @@ class TrainRun(BaseModel):
             return train_on_ray(recipe, self.job("cuda" if self.gpus else "cpu"), asked, self.seeds, told)
         from covseg.training.seeds import train_seeds
 
-        return train_seeds(recipe, self.job(_device()), self.seeds, _device(), told)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+        device = default_device()
+        return train_seeds(recipe, self.job(device), self.seeds, device, told)
 
 
 class TrainConfig(TrainRun):

@@ -1,0 +1,84 @@
+"""A run becomes a model folder that the corridor takes, alone or behind another model's lungs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("albumentations", reason="the train extra is not installed")
+
+from covseg.errors import UsageError  # noqa: E402
+from covseg.models.folder import open_folder  # noqa: E402
+from covseg.phantom import make_phantom  # noqa: E402
+from covseg.preprocess import prepare  # noqa: E402
+from covseg.segment import open_backend, segment  # noqa: E402
+from covseg.training.recipe import load_recipe  # noqa: E402
+from covseg.training.release import release  # noqa: E402
+from covseg.training.train import Job, train  # noqa: E402
+
+TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
+
+
+def released(made_set: Path, tmp_path: Path, *settings: str, lung_model: str = "default") -> Path:
+    train(load_recipe("unet-small", [*TINY, *settings]), Job(made_set, tmp_path / "run"))
+    release(tmp_path / "run", tmp_path / "model", "tiny-1", lung_model)
+    return tmp_path / "model"
+
+
+def film() -> np.ndarray:
+    return (make_phantom(3, 256, 256).pixels / 4095).astype(np.float32)
+
+
+def answers(folder: Path | str, backend: str, pixels: np.ndarray):
+    model = open_folder(folder)
+    return segment(open_backend(model, backend), prepare(pixels, model.card.size, model.card.normalisation)[0][None])[0]
+
+
+def test_a_run_that_draws_both_masks_stands_alone(made_set, tmp_path):
+    folder = released(made_set, tmp_path, "data.targets=['lung', 'infection']", "stop.metric=val_lung_dice")
+    card = open_folder(folder).card
+    assert (card.network, card.normalisation, card.size) == ("plain-unet", "unit", 64)
+    assert card.training["run"]["films"] == {"Train": 20, "Val": 8}
+    assert "weights" not in card.training["recipe"]["network"]
+    ours, exported = (answers(folder, name, film()) for name in ("torch", "onnx"))
+    assert np.abs(ours.infection - exported.infection).max() < 1e-4
+
+
+def test_a_run_that_draws_infection_gets_the_other_models_lungs(made_set, tmp_path):
+    folder = released(made_set, tmp_path, f"input.size={open_folder().card.size}")
+    ours, default = answers(folder, "torch", film()), answers("default", "torch", film())
+    assert open_folder(folder).card.network == "cascade"
+    assert np.abs(ours.lung - default.lung).max() < 1e-3
+    assert ours.infection.shape == default.infection.shape
+
+
+def test_a_network_that_sees_the_lung_is_released_with_it(made_set, tmp_path):
+    settings = (
+        "network.kind=unet",
+        "network.encoder=resnet18",
+        "network.widths=[]",
+        "input.channels=4",
+        "lung_constraint=true",
+    )
+    folder = released(made_set, tmp_path, *settings)
+    args = open_folder(folder).card.network_args
+    assert args["sees_lung"] and args["constrained"]
+    ours, exported = (answers(folder, name, film()) for name in ("torch", "onnx"))
+    assert np.abs(ours.infection - exported.infection).max() < 1e-3
+    assert ours.infection[ours.lung < 0.4].max() < 1e-6
+
+
+def test_a_lung_run_draws_no_infection(made_set, tmp_path):
+    answer = answers(
+        released(made_set, tmp_path, "data.targets=['lung']", "stop.metric=val_lung_dice"), "torch", film()
+    )
+    assert answer.infection.max() < 1e-6
+    assert answer.presence < 1e-6
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="at least one epoch"):
+        release(tmp_path, tmp_path / "model", "none")

@@ -1,0 +1,228 @@
+"""The loop: what is learnt depends on the recipe and the data alone, and nothing that was learnt is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("albumentations", reason="the train extra is not installed")
+
+from covseg.errors import StorageFull, UsageError  # noqa: E402
+from covseg.training import run_folder  # noqa: E402
+from covseg.training.batches import Rank, Samples, order, training_batches  # noqa: E402
+from covseg.training.dataset import load_split, without_leaks  # noqa: E402
+from covseg.training.recipe import load_recipe  # noqa: E402
+from covseg.training.seeds import train_seeds  # noqa: E402
+from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train  # noqa: E402
+
+TINY = (
+    "network.kind=attention-unet", "network.widths=[4, 8, 16]", "input.size=64", "batch=4", "stop.epochs=3",
+    "optimiser.lr=3e-3", "optimiser.schedule=cosine", "optimiser.average=0.5", "optimiser.average_every=1",
+    "augment.mirror=0.5", "augment.affine=0.9", "augment.rotate=10", "augment.noise=0.5",
+)  # fmt: skip
+
+
+def tiny(*settings: str):
+    return load_recipe("unet-small", [*TINY, *settings])
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / run_folder.WEIGHTS).read_bytes()
+
+
+def stop_after(step: int) -> Hooks:
+    seen = {"step": 0}
+
+    def tell(done, *_):
+        seen["step"] = done
+
+    return Hooks(tell=tell, stop=lambda: seen["step"] >= step)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 7])
+def test_a_run_cut_at_any_step_and_resumed_gives_the_same_weights(made_set, tmp_path, cut):
+    whole = train(tiny(), Job(made_set, tmp_path / "whole"))
+    with pytest.raises(Stopped, match="--resume"):
+        train(tiny(), Job(made_set, tmp_path / "cut"), stop_after(cut))
+    resumed = train(tiny(), Job(made_set, tmp_path / "cut", resume=True))
+    assert resumed.epoch == whole.epoch == 3
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    states = [run_folder.load_state(tmp_path / name)["learner"]["network"] for name in ("whole", "cut")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    rows = [run_folder.read_rows(tmp_path / name) for name in ("whole", "cut")]
+    assert [row["val_loss"] for row in rows[0]] == [row["val_loss"] for row in rows[1]]
+    assert [row["train_loss"] for row in rows[0]] == [row["train_loss"] for row in rows[1]]
+
+
+def test_dropout_resumes_too(made_set, tmp_path):
+    recipe = tiny("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "network.dropout=0.3")
+    recipe = recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"epochs": 1})})
+    train(recipe, Job(made_set, tmp_path / "whole"))
+    with pytest.raises(Stopped):
+        train(recipe, Job(made_set, tmp_path / "cut"), stop_after(2))
+    train(recipe, Job(made_set, tmp_path / "cut", resume=True))
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_another_seed_gives_other_weights(made_set, tmp_path):
+    train(tiny("stop.epochs=1"), Job(made_set, tmp_path / "one"))
+    train(tiny("stop.epochs=1", "seed=2"), Job(made_set, tmp_path / "two"))
+    assert weights(tmp_path / "one") != weights(tmp_path / "two")
+
+
+def test_loader_processes_change_nothing(made_set):
+    films = load_split(made_set, "Train")
+    samples = Samples(films, tiny())
+    ways = [list(training_batches(samples, 1, 0, Rank(), workers)) for workers in (0, 2)]
+    assert all(torch.equal(a.films, b.films) for a, b in zip(*ways, strict=True))
+
+
+def test_ranks_share_one_global_order(made_set):
+    samples = Samples(load_split(made_set, "Train"), tiny())
+    alone = [batch.samples.tolist() for batch in training_batches(samples, 0, 1, Rank(), 0)]
+    parts = [[batch.samples.tolist() for batch in training_batches(samples, 0, 1, Rank(r, 2), 0)] for r in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(one) for one in alone]
+
+
+def test_an_epoch_is_a_permutation_cut_into_full_batches():
+    batches = order(20, 6, 1, 0)
+    rows = [row for batch in batches for row in batch.tolist()]
+    assert [len(batch) for batch in batches] == [6, 6, 6]
+    assert len(set(rows)) == 18
+    assert order(20, 6, 1, 1)[0].tolist() != batches[0].tolist()
+    assert [len(batch) for batch in order(3, 6, 1, 0)] == [3]
+
+
+def test_the_loss_falls_and_the_folder_holds_what_it_says(made_set, tmp_path):
+    train(tiny("stop.epochs=6", "optimiser.lr=1e-2"), Job(made_set, tmp_path))
+    rows = run_folder.read_rows(tmp_path)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert {"train_dice", "val_loss", "val_dice", "val_iou", "val_accuracy", "learning_rate", "val_covid_dice",
+            "films_per_second", "data_wait_share"} <= set(rows[0])  # fmt: skip
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"recipe.json", "run.json", "metrics.csv", "curves.png", "events", "samples", "last.pt",
+                     "weights.safetensors"}  # fmt: skip
+    facts = run_folder.read_facts(tmp_path)
+    assert facts["films"] == {"Train": 20, "Val": 8}
+    assert len(facts["data_sha256"]["Train"]) == 64
+
+
+def test_early_stopping_waits_its_patience(made_set, tmp_path):
+    progress = train(
+        tiny("stop.epochs=9", "stop.patience=2", "optimiser.lr=1e-8", "optimiser.schedule=constant"),
+        Job(made_set, tmp_path),
+    )
+    assert progress.epoch < 9
+    assert progress.since_best == 2
+
+
+def test_a_finite_loss_is_wanted_and_the_state_before_is_kept(made_set, tmp_path):
+    with pytest.raises(TrainingFailed, match=r"loss is (nan|inf) at step \d.*optimiser.lr"):
+        train(tiny("loss.bce=1e3", "loss.pos_weight=1e38"), Job(made_set, tmp_path))
+
+
+def test_a_folder_with_another_run_is_refused(made_set, tmp_path):
+    with pytest.raises(Stopped):
+        train(tiny(), Job(made_set, tmp_path), stop_after(1))
+    with pytest.raises(UsageError, match="add --resume"):
+        train(tiny(), Job(made_set, tmp_path))
+    with pytest.raises(UsageError, match=r"optimiser.lr is 0.003 there, 0.1 here"):
+        train(tiny("optimiser.lr=0.1"), Job(made_set, tmp_path, resume=True))
+
+
+def test_a_metric_that_is_not_measured_is_said_before_the_first_step(made_set, tmp_path):
+    with pytest.raises(UsageError, match=r"'val_lung_dice' is not measured: wanted one of val_dice"):
+        train(tiny("stop.metric=val_lung_dice"), Job(made_set, tmp_path / "run"))
+
+
+def test_missing_data_is_said_before_the_first_step(tmp_path):
+    with pytest.raises(UsageError):
+        train(tiny(), Job(tmp_path / "nowhere", tmp_path / "run"))
+
+
+def test_encoder_weights_that_cannot_be_fetched_are_said_before_the_first_step(made_set, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no-hub"))
+    hub = tiny("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "network.weights=imagenet")
+    with pytest.raises(UsageError, match=r"network.weights=PATH"):
+        train(hub, Job(made_set, tmp_path / "hub"))
+    lost = tiny("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "network.weights=/no/such.pth")
+    with pytest.raises(UsageError, match=r"cannot be read"):
+        train(lost, Job(made_set, tmp_path / "lost"))
+
+
+def test_a_leaked_film_is_left_out_of_training(made_set):
+    training, held_out = load_split(made_set, "Train"), load_split(made_set, "Val")
+    training.films[3] = held_out.films[5]
+    left, dropped = without_leaks(training, held_out)
+    assert dropped == 1
+    assert left.names == [name for row, name in enumerate(training.names) if row != 3]
+
+
+def test_several_seeds_give_a_mean_and_a_deviation(made_set, tmp_path):
+    found = train_seeds(tiny("stop.epochs=1"), Job(made_set, tmp_path), seeds=2)
+    assert found["seeds"] == 2
+    assert found["deviation"] >= 0
+    assert {path.name for path in tmp_path.iterdir()} == {"seed-1", "seed-2"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_full_disk_keeps_the_state_before(made_set, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system")
+    try:
+        fill = Hooks(epoch_done=lambda *_: (disk / "filler").write_bytes(b"0" * (disk_free(disk) - 4096)))
+        with pytest.raises(StorageFull, match="no room to write"):
+            train(tiny("network.widths=[16, 32, 64]"), Job(made_set, disk / "run"), fill)
+        assert run_folder.load_state(disk / "run")["progress"]["epoch"] == 1
+        (disk / "filler").unlink()
+        assert train(tiny("network.widths=[16, 32, 64]"), Job(made_set, disk / "run", resume=True)).epoch == 3
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def disk_free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(made_set, tmp_path):
+    words = [
+        sys.executable, "-m", "flows.cli", "train", "unet-small", "--data", str(made_set),
+        "--out", str(tmp_path / "run"), *(word for one in (*TINY, "stop.epochs=500") for word in ("--set", one)),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "run" / "last.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "--resume goes on" in said
+    assert "Traceback" not in said
+    assert run_folder.load_state(tmp_path / "run")["learner"]["steps"] > 0
+
+
+def test_the_command_trains_and_prints_json(made_set, tmp_path, capsys):
+    from flows.cli import run
+
+    words = ["train", "unet-small", "--data", str(made_set), "--out", str(tmp_path / "run"), "--json"]
+    assert run([*words, *(word for one in (*TINY, "stop.epochs=1") for word in ("--set", one))]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["recipe"] == "unet-small"
+    assert found["films"] == 8
