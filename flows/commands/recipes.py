@@ -1,7 +1,8 @@
-"""``covseg recipes``: list the recipes, or explain one field by field."""
+"""``covseg recipes``: list the recipes, explain one field by field, or lay runs beside what was published."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -17,6 +18,9 @@ class RecipesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str = Field(default="", description="Explain this one; without it, list them all.")
+    table: Annotated[tuple[Path, ...], Parameter(negative="", consume_multiple=True)] = Field(
+        default=(), description="Run folders with their evaluation: a Markdown table beside the published numbers."
+    )
     json_: Annotated[bool, Parameter(name="--json")] = Field(default=False, description="Print JSON.")
 
 
@@ -26,6 +30,11 @@ def recipes(config: Annotated[RecipesConfig, Parameter(name="*")] = RecipesConfi
 
     from covseg.training.recipe import load_recipe, shipped
 
+    if config.table:
+        from covseg.evaluation.recipe_table import table
+
+        print(table(list(config.table)))
+        return 0
     if config.recipe:
         recipe = load_recipe(config.recipe)
         print(recipe.model_dump_json(indent=1) if config.json_ else "\n".join(explain(recipe)))
