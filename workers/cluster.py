@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -92,10 +93,12 @@ def _own_signals() -> Iterator[None]:
 def _start(address: str, cpus: int) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     for remaining in reversed(range(STARTS if address == "local" else 1)):
+        before = ray_children()
         try:
             _start_here(cpus) if address == "local" else _join(address)
         except Exception as error:  # a start that took too long is a bare Exception of Ray
             ray.shutdown()
+            _end(ray_children() - before)
             if not remaining:
                 raise EnvironmentFailed(
                     f"no Ray cluster at {address!r} ({error}): check RAY_ADDRESS and RAY_AUTH_MODE, "
@@ -103,6 +106,27 @@ def _start(address: str, cpus: int) -> None:
                 ) from error
         else:
             return
+
+
+def ray_children() -> set[int]:
+    """Return Ray's processes that this process is the parent of; empty where there is no ``/proc``."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and b"/ray/" in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+    return found
+
+
+def _end(left: set[int]) -> None:
+    """Stop what a start that failed leaves running until this process ends: the next try would compete with it."""
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in left:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
 
 
 def _start_here(cpus: int) -> None:

@@ -63,11 +63,15 @@ def make_plan(
         return load_plan(run, listing.number)
     listing.forget(parts)
     if newest is None or listing.cursor.matched == 0:
-        raise UsageError(
-            f"nothing to score under {source.url}: {listing.cursor.listed} objects, "
-            f"none matches --include {include!r} without --exclude {exclude!r}"
-        )
+        raise UsageError(f"nothing to score under {source.url}: {_lacking(listing.cursor.listed, include, exclude)}")
     return newest
+
+
+def _lacking(listed: int, include: str, exclude: str) -> str:
+    if not listed:
+        return "nothing lies there; check bucket, prefix or folder"
+    without = f" without --exclude {exclude!r}" if exclude else ""
+    return f"{listed} objects, none matches --include {include!r}{without}"
 
 
 def apart(source: Store, dest: Store, commits: Store) -> None:
