@@ -74,7 +74,11 @@ class Model:
         """
         grey = _grey(pixels)
         radiograph = Radiograph(grey, hashlib.sha256(grey.tobytes()).hexdigest(), None, pixel_spacing_mm, "array")
-        film = Film(Entry("array", grey.nbytes, ""), radiograph, *prepare(grey, self._corridor.card.size, self._corridor.card.normalisation))
+        film = Film(
+            Entry("array", grey.nbytes, ""),
+            radiograph,
+            *prepare(grey, self._corridor.card.size, self._corridor.card.normalisation),
+        )
         scored = self._corridor.score(self._backend, [film])[0]
         if scored.row.reason is not None:
             raise RadiographRefused(scored.row.reason, str(scored.row.stage), str(scored.row.detail))
