@@ -9,12 +9,11 @@ Cancelling sends SIGTERM to the flow's process; its Ray workers go down with it,
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 from cyclopts import App, Parameter
@@ -27,22 +26,20 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run as current_run
-from prefect.tasks import Task
 
 from covseg.archive import Plan
-from covseg.errors import CovsegError, StorageUnreachable
+from covseg.errors import CovsegError
+from flows.discretion import discreet, worth_a_retry
 from flows.parameters import take
 from flows.server import given_or_local
 from workers.score_run import Progress, ScoreRun, Summary
 from workers.scoring import Work, open_work
 
 UPDATE_S = 5.0  # between two updates of the progress artifact
-Given = ParamSpec("Given")
-Answer = TypeVar("Answer")
 
 
 class NotAccepted(CovsegError):
@@ -51,31 +48,7 @@ class NotAccepted(CovsegError):
     exit_code = 3
 
 
-class Failed(CovsegError):
-    """An error whose own message may hold a source key."""
-
-
-def discreet(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """Keep what may name a film out of Prefect: no causes, and of an unforeseen error only its class."""
-
-    @functools.wraps(function)
-    def call(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
-        try:
-            return function(*args, **kwargs)
-        except CovsegError as error:
-            raise type(error)(str(error)) from None
-        except Exception as error:  # noqa: BLE001 - whatever it is, its message stays out of Prefect
-            raise Failed(f"internal error: {type(error).__name__}; run covseg score --debug to see it") from None
-
-    return call
-
-
-def _worth_a_retry(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Only a store that did not answer may do so later; a wrong key or a full disk will not mend."""
-    return isinstance(state.result(raise_on_failure=False), StorageUnreachable)
-
-
-@task(name="plan", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=_worth_a_retry)
+@task(name="plan", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
 @discreet
 def plan_shards(work: Work) -> Plan:
     """List the source, or resume the plan that is under way."""
@@ -95,7 +68,7 @@ def score_shards(work: Work, plan: Plan) -> Progress:
     return progress
 
 
-@task(name="publish", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=_worth_a_retry)
+@task(name="publish", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
 @discreet
 def publish_snapshot(work: Work, plan: Plan, progress: Progress) -> Summary:
     """Check the sum and publish the snapshot."""

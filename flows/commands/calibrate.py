@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -36,22 +37,26 @@ class CalibrateConfig(BaseModel):
     )
     dry_run: bool = Field(default=False, description="Leave the model as it is.")
 
+    def choose(self, progress: Callable[[int, int], None] = lambda *_: None) -> Calibration:
+        """Choose the settings, write them into the model, and leave page and record in `output`."""
+        from covseg.evaluation.calibrate import Request, calibrate, record
+        from covseg.evaluation.calibration_page import render_calibration
+        from covseg.models.folder import open_folder
+        from covseg.storage import LocalStore
+
+        streams = self.streams or len(os.sched_getaffinity(0))
+        found = calibrate(Request(**self.model_dump(exclude={"output", "streams"}), streams=streams), progress)
+        store = LocalStore(self.output)
+        store.write("calibration.json", json.dumps(record(found, self.specificity), indent=1).encode())
+        store.write("calibration.html", render_calibration(found, open_folder(self.model).card.id, self.specificity))
+        return found
+
 
 def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
     """Choose thresholds, minimum areas, presence gate and temperature on Val; write them into the model."""
-    from covseg.evaluation.calibrate import Request, record
-    from covseg.evaluation.calibrate import calibrate as fit_model
-    from covseg.evaluation.calibration_page import render_calibration
-    from covseg.models.folder import open_folder
-    from covseg.storage import LocalStore
     from flows.commands.evaluate import progress_line
 
-    streams = config.streams or len(os.sched_getaffinity(0))
-    request = Request(**config.model_dump(exclude={"output", "streams"}), streams=streams)
-    found = fit_model(request, progress_line("films"))
-    store = LocalStore(config.output)
-    store.write("calibration.json", json.dumps(record(found, config.specificity), indent=1).encode())
-    store.write("calibration.html", render_calibration(found, open_folder(config.model).card.id, config.specificity))
+    found = config.choose(progress_line("films"))
     print("\n".join(screen(found, config.specificity)))
     where = "nothing written: dry run" if config.dry_run else f"written into {config.model}/covseg.json"
     print(f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis.")

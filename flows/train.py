@@ -1,0 +1,258 @@
+"""Flow `train`: data check, train, calibrate, evaluate on Val, register; ``covseg train`` under Prefect.
+
+Its parameters are the fields of `flows.commands.train.TrainRun` and a few of its own (`TrainFlow`). What
+stands in Prefect is counts, numbers and links: no pixels, no keys, no names of films. Run it here with
+``python -m flows.train RECIPE --data ROOT --out DIR``; ``infra/prefect.yaml`` deploys it.
+
+Cancelling sends SIGTERM to the flow's process; its ranks go down with it, and the last state stays.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+from uuid import UUID
+
+from cyclopts import App, Parameter
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
+from prefect.logging.loggers import flow_run_logger
+from prefect.runtime import flow_run as current_run
+from pydantic import Field
+
+from covseg.errors import CovsegError, UsageError
+from flows.commands.calibrate import CalibrateConfig
+from flows.commands.evaluate import EvaluateRun, screen
+from flows.commands.train import TrainRun
+from flows.discretion import discreet, worth_a_retry
+from flows.parameters import take
+from flows.server import given_or_local
+
+if TYPE_CHECKING:
+    from covseg.training.train import Hooks
+
+UPDATE_S = 5.0  # between two updates of the progress artifact
+SPLITS = ("Train", "Val")
+
+
+class TrainFlow(TrainRun):
+    """What the flow `train` can be told: the command's fields, and what comes after training."""
+
+    registry: str | None = Field(default=None, description="Folder or bucket URL; without it nothing is registered.")
+    name: str | None = Field(default=None, description="Of the model, there and in its card; default: the recipe's.")
+    specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity that calibration may choose.")
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model that comes out."""
+        return self.name or self.load().name
+
+
+@task(name="check", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
+@discreet
+def check_data(settings: TrainFlow) -> Path:
+    """Bring the set here when it lies in a bucket, look at every film, and refuse a set that is not whole."""
+    from covseg.data.cache import local_copy
+    from covseg.evaluation.datacheck import check, to_json
+
+    root = local_copy(settings.data, SPLITS)
+    found = check(root)
+    told = to_json(found)
+    table = [{"split": one["split"], **one["counts"], "left_out": len(one["excluded"])} for one in told["splits"]]
+    create_table_artifact(table, key="train-data", description=f"duplicates across splits: {len(found.across)} pairs")
+    for one in told["splits"]:
+        if one["split"] in SPLITS and one["excluded"]:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(e["reason"] for e in one["excluded"]).items())
+            raise UsageError(f"{one['split']} is not whole ({reasons}): covseg data check ROOT names the films")
+    if found.across:
+        get_run_logger().warning("%d near-duplicates across splits; drop_leaks leaves Train's out", len(found.across))
+    return root
+
+
+@task(name="train", cache_policy=NO_CACHE)  # no retries: Ray restarts ranks, and resume goes on
+@discreet
+def train_recipe(settings: TrainFlow) -> dict[str, Any]:
+    """Train, here or on Ray."""
+    artifact = cast(UUID, create_progress_artifact(0.0, key="train-progress", description=settings.model_name))
+    found = settings.run(_hooks(artifact))
+    update_progress_artifact(artifact, 100.0, description=f"best epoch {found['epoch']:.0f} of {found['epochs']}")
+    get_run_logger().info("best epoch %d, %s %.4f", found["epoch"], found["metric"], found["best"])
+    return found
+
+
+def _hooks(artifact: UUID) -> Hooks:
+    from covseg.training.train import Hooks
+
+    logger, said = get_run_logger(), [time.monotonic()]
+
+    def tell(step: int, steps: int, row: dict[str, float]) -> None:
+        if time.monotonic() - said[0] >= UPDATE_S:
+            told = f"step {step} of {steps}, train loss {row['train_loss']:.4f}"
+            update_progress_artifact(artifact, 100 * step / steps, description=told)
+            said[0] = time.monotonic()
+
+    def epoch_done(row: dict[str, float], _: Path) -> None:
+        logger.info("epoch %d: train loss %.4f, Val loss %.4f", row["epoch"], row["train_loss"], row["val_loss"])
+
+    return Hooks(tell=tell, epoch_done=epoch_done)
+
+
+@task(name="calibrate", cache_policy=NO_CACHE)
+@discreet
+def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
+    """Make the run a model folder, and choose its thresholds on Val."""
+    from covseg.training.release import release
+
+    model = run / "model"
+    card = release(run, model, settings.model_name, settings.lung_model)
+    if "infection" in card.training["recipe"]["data"]["targets"]:
+        CalibrateConfig(
+            model=str(model), data=root, output=run / "calibration", specificity=settings.specificity,
+            limit=settings.limit and max(settings.limit, 10),
+        ).choose()  # fmt: skip
+    return model
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+@discreet
+def judge_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict[str, Any]:
+    """Judge the model on Val, and write its card."""
+    from covseg.models.card import evidence, write
+    from covseg.models.folder import open_folder
+
+    content = EvaluateRun(model=str(model), data=root, output=run / "evaluation", limit=settings.limit).judge()
+    folder = open_folder(model)
+    write(folder, evidence(folder, run / "evaluation"))
+    return content
+
+
+@task(name="register", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
+@discreet
+def register_model(settings: TrainFlow, model: Path) -> str:
+    """Make the model the next version, and the candidate; the same content is one version, however often."""
+    from covseg.models.registry import open_registry, promote, push
+
+    registry = open_registry(settings.registry)
+    pushed = push(model, registry, settings.model_name)
+    reference = f"{registry.url}/{settings.model_name}@{pushed.version.tag}"
+    promote(reference, "candidate", "flow train", f"{settings.recipe}, evaluated on Val")
+    get_run_logger().info("%s is the candidate", reference)
+    return reference
+
+
+def _finish(settings: TrainFlow) -> None:
+    """Send what came after training to the run's bucket, where it has one."""
+    from covseg.storage import local_path
+    from covseg.training.remote import folder_of, send
+
+    if local_path(settings.out) is None:
+        send(folder_of(settings.out), settings.out)
+
+
+def _show(settings: TrainFlow, run: Path, content: dict[str, Any], reference: str | None) -> None:
+    """Leave the epochs, the whole table, and the ways to page and curves as artifacts."""
+    from covseg.storage import local_path
+    from covseg.training.remote import folder_of
+    from covseg.training.run_folder import read_rows
+
+    kept = (
+        "epoch",
+        "learning_rate",
+        "train_loss",
+        "val_loss",
+        "train_dice",
+        "val_dice",
+        "val_covid_dice",
+        "val_lung_dice",
+    )
+    rows = [{name: f"{row[name]:.4g}" for name in kept if name in row} for row in read_rows(run)]
+    create_table_artifact(rows, key="train-epochs", description="on the model grid, threshold .5")
+    table = [
+        "```",
+        *screen(content),
+        "```",
+        "",
+        f"registered: {reference or 'no'}",
+        "",
+        "Research use only, not for diagnosis.",
+    ]
+    create_markdown_artifact("\n".join(table), key="train-evaluation", description=f"{settings.model_name} on Val")
+    bucket = local_path(settings.out) is None
+    start = settings.out.rstrip("/") if bucket else f"file://{Path(settings.out).absolute()}"
+    inside = f"{start}/{run.relative_to(folder_of(settings.out)).as_posix()}".removesuffix("/.")
+    create_link_artifact(f"{inside}/evaluation/evaluation.html", link_text="evaluation", key="train-page")
+    create_link_artifact(f"{inside}/curves.png", link_text="curves", key="train-curves")
+
+
+def _name() -> str:
+    """Name a run by its recipe and what it was told to change."""
+    given = current_run.parameters
+    return " ".join(["train", str(given["recipe"]), *map(str, given.get("settings") or ())])[:120]
+
+
+def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Say what a stopped run leaves behind; its ranks are gone with its process."""
+    told = "the last state is kept; run the flow again with the same parameters and resume to go on"
+    flow_run_logger(flow_run, flow).info("%s: %s", state.name, told)
+
+
+@flow(
+    name="train",
+    flow_run_name=_name,
+    persist_result=False,
+    on_cancellation=[tell_how_to_resume],
+    on_crashed=[tell_how_to_resume],
+)
+@take(TrainFlow)
+def train(**parameters: Any) -> dict[str, Any]:
+    """Check the data, train a recipe, calibrate and evaluate it on Val, and register it."""
+    return _train(TrainFlow(**parameters))
+
+
+@discreet
+def _train(settings: TrainFlow) -> dict[str, Any]:
+    root = check_data(settings)
+    found = train_recipe(settings)
+    run = Path(found["out"])
+    model = calibrate_model(settings, root, run)
+    content = judge_model(settings, root, run, model)
+    reference = register_model(settings, model) if settings.registry else None
+    _finish(settings)
+    _show(settings, run, content, reference)
+    return {**found, "headline": content["headline"], "reference": reference}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the flow once from the command line, with a Prefect server of its own unless one is given."""
+    app = App(name="python -m flows.train", help="Run the flow `train` once, here or where RAY_ADDRESS says.")
+
+    @app.default
+    def run(settings: Annotated[TrainFlow, Parameter(name="*")]) -> int:
+        with given_or_local():
+            train(**settings.model_dump(mode="json"))
+        return 0
+
+    try:
+        return int(app(words, result_action="return_value") or 0)
+    except CovsegError as error:
+        print(f"covseg: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("covseg: interrupted; the last state is kept, add --resume to go on", file=sys.stderr)  # noqa: T201
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
