@@ -55,7 +55,6 @@ def local_copy(data: str | Path, splits: tuple[str, ...] = ("Train", "Val")) -> 
     if folder is not None:
         return folder
     store = open_store(str(data))
-    store.check()
     root = cache_folder() / "data" / hashlib.sha256(store.url.encode()).hexdigest()[:16]
     with _alone(root):
         found = [entry for entry in entries(store) if not entry.key.endswith("/")]
