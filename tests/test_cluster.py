@@ -1,14 +1,16 @@
-"""A local Ray that does not come up."""
+"""A local Ray: who can reach it, and what is left when it does not come up."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 
 PROGRAM = """
 from covseg.errors import EnvironmentFailed
@@ -23,6 +25,39 @@ print(len(cluster.ray_children()))
 """
 
 
+def listening() -> dict[str, str]:
+    """Return the listening TCP sockets of this machine: inode to address, in hexadecimal as the kernel has it."""
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    rows = [line.split() for lines in tables for line in lines]
+    return {row[9]: row[1].split(":")[0] for row in rows if row[3] == "0A"}
+
+
+def sockets_below(root: int) -> set[str]:
+    """Return the inodes of the sockets of a process and of all that live below it."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    family = {root}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    found = set()
+    for file in (file for pid in family for file in Path(f"/proc/{pid}/fd").glob("*")):
+        with contextlib.suppress(OSError):
+            found.add(str(file.readlink()))
+    return {name[8:-1] for name in found if name.startswith("socket:[")}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc/net on this system")
+def test_a_local_cluster_listens_on_loopback_only(ray_cluster: str) -> None:
+    assert ray_cluster.startswith("127.0.0.1:")
+    known = listening()
+    ours = {known[inode] for inode in sockets_below(os.getpid()) & known.keys()}
+    assert ours
+    assert ours <= {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+
+
+@pytest.mark.slow
 def test_a_start_that_fails_leaves_no_process_that_the_next_try_would_compete_with() -> None:
     late = {"RAY_testing_asio_delay_us": "NodeInfoGcsService.grpc_server.RegisterNode=90000000:90000000"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=os.environ | late, capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """Ray: started on this machine, or joined where ``RAY_ADDRESS`` says; nothing else in the project starts it.
 
-A local cluster lives and dies with the calling process. Some of Ray's ports listen on every
-interface, so a local cluster asks for a token that only this process and its children know.
+A local cluster lives and dies with the calling process. It listens on loopback only, and asks for a
+token that this process and its children know.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._raylet import Config  # type: ignore[attr-defined]
 
 from covseg.errors import EnvironmentFailed
@@ -95,7 +96,8 @@ def _start(address: str, cpus: int) -> None:
     for remaining in reversed(range(STARTS if address == "local" else 1)):
         before = ray_children()
         try:
-            _start_here(cpus) if address == "local" else _join(address)
+            with _loopback_kept(address):
+                _start_here(cpus) if address == "local" else _join(address)
         except Exception as error:  # a start that took too long is a bare Exception of Ray
             ray.shutdown()
             _end(ray_children() - before)
@@ -106,6 +108,18 @@ def _start(address: str, cpus: int) -> None:
                 ) from error
         else:
             return
+
+
+@contextlib.contextmanager
+def _loopback_kept(address: str) -> Iterator[None]:
+    """Let 127.0.0.1 be loopback: Ray takes it for the outer address, and then listens on every interface."""
+    kept = ray_constants.ENABLE_RAY_CLUSTER
+    if address.startswith(("local", "127.")):
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = kept
 
 
 def ray_children() -> set[int]:
