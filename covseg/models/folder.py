@@ -46,7 +46,7 @@ class Thresholds(_Frozen):
 class FlagLimits(_Frozen):
     """Limits of the QC flags; a released model's are the .005 and .995 quantiles of its Val films.
 
-    `one_lung_share` and `contrast` are set by hand.
+    `one_lung_share` and `contrast` are set by hand, and `infection_outside_lung` is no lower than .01.
     """
 
     lung_area_fraction: tuple[float, float] = (0.08, 0.6)

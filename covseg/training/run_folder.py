@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from covseg.errors import EnvironmentFailed, StorageFull, UsageError
@@ -40,7 +41,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(staged)
         staged.replace(path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         staged.unlink(missing_ok=True)
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or _full(path.parent):
             raise StorageFull(

@@ -58,8 +58,8 @@ def test_the_card_holds_every_threshold_and_training_fact(model_folder):
     for name, value in card.thresholds.model_dump().items():
         assert f"| {name} | {value:.6g} |" in page
     assert f"| gate refuse_above | {card.gate.refuse_above:.6g} |" in page
-    for number, run in enumerate(card.training["runs"], 1):
-        assert f"| runs.{number}.epochs | {run['epochs']} |" in page
+    assert f"| epochs | {card.training['epochs']} |" in page
+    assert f"| run.seed | {card.training['run']['seed']} |" in page
     head = card.metrics["headline"]["covid_dice"]
     assert re.search(rf"\| headline.covid_dice \| \.\d+ \[\.\d+, \.\d+\], n {head['n']} \|", page)
 
@@ -141,7 +141,7 @@ def test_text_of_the_json_cannot_leave_its_cell_or_become_html(model_copy):
 
 def test_the_command_writes_the_card_and_a_dry_run_prints_it(judged, model_copy, capsys):
     assert cli.run(["models", "card", str(model_copy), "--dry-run"]) == 0
-    assert "# compact-1" in capsys.readouterr().out
+    assert "# fast-1" in capsys.readouterr().out
     assert not (model_copy / "card.md").exists()
     assert cli.run(["models", "card", str(model_copy)]) == 0
     assert (model_copy / "card.md").read_text() == render(open_folder(model_copy))
