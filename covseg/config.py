@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from covseg.errors import UsageError
 
+SHARD_SIZE = 256  # films a shard, unless a run says otherwise
+
 
 class ScoringConfig(BaseModel):
     """What is computed for one film; resolved once, before the first film.

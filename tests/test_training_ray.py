@@ -29,7 +29,9 @@ from covseg.training.recipe import Recipe, load_recipe  # noqa: E402
 from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train  # noqa: E402
 from tests.test_scoring_ray import pids  # noqa: E402
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
+# Ray Train asks Ray Data for its settings, which warn of one another.
+OF_RAY = "ignore:.use_push_based_shuffle. is deprecated:DeprecationWarning"
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings(OF_RAY)]
 
 STEPS, EPOCHS = 12, 3
 # The plain U-Net has no batch normalisation, and BCE is a mean over films: both see a film alike on any rank.

@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from covseg.archive.plans import SHARD_SIZE
-from covseg.models.registry import pinned
+from covseg.config import SHARD_SIZE
 
 
 class ScoreRun(BaseModel):
@@ -44,6 +43,8 @@ class ScoreRun(BaseModel):
 
         A model behind an alias becomes the version it means now: workers that start later take the same.
         """
+        from covseg.models.registry import pinned  # pyarrow and more, which --help does without
+
         paths = {name: getattr(self, name) for name in ("source", "dest", "commits")}
         changed = {name: str(Path(path).absolute()) for name, path in paths.items() if path and "://" not in path}
         return self.model_copy(update={**changed, "model": pinned(self.model)})

@@ -13,10 +13,9 @@ from typing import Any
 from covseg.archive.listing import Listing
 from covseg.archive.parts import Part, Plan, Shard, read_part
 from covseg.archive.runs import Run
+from covseg.config import SHARD_SIZE
 from covseg.errors import UsageError
 from covseg.storage import Store, entries, overlap
-
-SHARD_SIZE = 256
 
 
 def make_plan(
