@@ -57,7 +57,7 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
     if recipe.data.targets != ("lung", "infection"):
         network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS)
+    run_folder.replace(folder / WEIGHTS, lambda staged: save_file(state, staged))
     card = ModelCard(
         id=model_id,
         network=network,

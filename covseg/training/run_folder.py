@@ -40,6 +40,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(staged)
+        staged.chmod(0o644)  # safetensors writes for its owner alone
         staged.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         staged.unlink(missing_ok=True)
