@@ -30,7 +30,7 @@ from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train  # 
 from tests.test_scoring_ray import pids  # noqa: E402
 
 # Ray Train asks Ray Data for its settings, which warn of one another.
-OF_RAY = "ignore:.use_push_based_shuffle. is deprecated:DeprecationWarning"
+OF_RAY = r"ignore::DeprecationWarning:ray\.data"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings(OF_RAY)]
 
 STEPS, EPOCHS = 12, 3
