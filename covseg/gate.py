@@ -1,7 +1,7 @@
 """Is this an upright frontal chest radiograph? Judged from pixels and the model's answer alone.
 
 In: a film's model pixels, its `Prediction`, and the model folder's `GateLimits` with the arrays
-that ``python -m covseg.training.gate`` fitted. Out: a score (0 a usual film, about 1 at the edge of
+that ``covseg models gate`` fitted. Out: a score (0 a usual film, about 1 at the edge of
 what Val holds, higher is stranger) and QC flags, or a refusal. It never sees a header.
 
 A film is described by five blocks of numbers (bottleneck features, lung map, film thumbnail,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 UPDATE_S = 5.0  # between two updates of the progress artifact
 SPLITS = ("Train", "Val")
+GATE_FILMS = 900  # of Train, where no limit is given
 
 
 class TrainFlow(TrainRun):
@@ -52,6 +53,7 @@ class TrainFlow(TrainRun):
 
     registry: str | None = Field(default=None, description="Folder or bucket URL; without it nothing is registered.")
     name: str | None = Field(default=None, description="Of the model, there and in its card; default: the recipe's.")
+    gate: bool = Field(default=True, description="Fit a gate that refuses what is no frontal chest film; minutes.")
     specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity that calibration may choose.")
 
     @property
@@ -112,11 +114,14 @@ def _hooks(artifact: UUID) -> Hooks:
 @task(name="calibrate", cache_policy=NO_CACHE)
 @discreet
 def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
-    """Make the run a model folder, and choose its thresholds on Val."""
+    """Make the run a model folder, fit its gate, and choose its thresholds on Val."""
+    from covseg.training.gate import renew
     from covseg.training.release import release
 
     model = run / "model"
     card = release(run, model, settings.model_name, settings.lung_model)
+    if settings.gate:
+        renew(model, root, settings.limit or GATE_FILMS)
     if "infection" in card.training["recipe"]["data"]["targets"]:
         CalibrateConfig(
             model=str(model), data=root, output=run / "calibration", specificity=settings.specificity,

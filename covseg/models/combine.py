@@ -65,12 +65,13 @@ class Cascade(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """The mean probability of members that draw the same masks on the same grid, and of their mirror images.
+    """The mean probability of members that draw lung and infection, and of their mirror images.
 
     Parameters
     ----------
     members : list of dict
-        ``network`` and ``network_args`` of each.
+        ``network`` and ``network_args`` of each; ``size`` where its grid is not the model's; ``standardise``
+        where it learnt on standardised films and another member did not.
     mirror : bool
         Each member also reads the film mirrored (test-time augmentation); twice the cost.
     """
@@ -80,18 +81,27 @@ class Ensemble(nn.Module):
         from covseg.models.network import build
 
         self.members: Any = nn.ModuleList(build(one["network"], one.get("network_args", {})) for one in members)
+        self.sizes = [one.get("size") for one in members]
+        self.standardise = [bool(one.get("standardise")) for one in members]
         self.mirror = mirror
 
     def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of the mean probabilities, and the first member's features."""
-        answers = [member.forward_with_features(films) for member in self.members]
-        masks = [answer[0].sigmoid() for answer in answers]
-        presence = [answer[1].sigmoid() for answer in answers]
+        masks, presence, features = self._ask(films)
         if self.mirror:
-            turned = [member.forward_with_features(films.flip(3)) for member in self.members]
-            masks += [answer[0].flip(3).sigmoid() for answer in turned]
-            presence += [answer[1].sigmoid() for answer in turned]
-        return _logit(masks), _logit(presence), answers[0][2]
+            turned = self._ask(films.flip(3))
+            masks += [mask.flip(3) for mask in turned[0]]
+            presence += turned[1]
+        return _logit(masks), _logit(presence), features
+
+    def _ask(self, films: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Return every member's probabilities of masks and presence, and the first member's features."""
+        answers = [
+            member.forward_with_features(_resized(_standardised(films) if standardise else films, size))
+            for member, size, standardise in zip(self.members, self.sizes, self.standardise, strict=True)
+        ]
+        masks = [_resized(answer[0].sigmoid(), films.shape[-1]) for answer in answers]
+        return masks, [answer[1].sigmoid() for answer in answers], answers[0][2]
 
 
 def _logit(probabilities: list[Tensor]) -> Tensor:

@@ -164,7 +164,7 @@ def _fill_gate(path: Path, card: ModelCard, limits: GateLimits) -> None:
     if limits.weights_sha256 != card.weights_sha256:
         raise ModelRefused(
             f"the gate in {path / CARD} was fitted to weights {limits.weights_sha256[:16]}..., the model has "
-            f"{card.weights_sha256[:16]}...; fit it again: python -m covseg.training.gate --data ROOT --model {path}"
+            f"{card.weights_sha256[:16]}...; fit it again: covseg models gate {path} --data ROOT"
         )
     try:
         limits.numbers.update(load(_checked(path, GATE, limits.arrays_sha256)))

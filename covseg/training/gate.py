@@ -2,12 +2,11 @@
 
 Train films, plain and jittered, stand for frontal chest films; `covseg.training.negatives` draws
 what is not one. Limits are quantiles of Val. No real negative takes part. The card's
-``metrics.gate`` says what was measured. Run: ``python -m covseg.training.gate --help``.
+``metrics.gate`` says what was measured. Run: ``covseg models gate FOLDER --data ROOT``.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -219,20 +218,15 @@ def forget(path: Path) -> None:
         (path / CARD).write_text(json.dumps(card, indent=1) + "\n")
 
 
-def main() -> None:
-    """Read the flags, fit, and write into the model folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds Train and Val")
-    parser.add_argument("--model", type=Path, required=True, help="model folder, changed in place")
-    parser.add_argument("--films", type=int, default=900, help="Train films")
-    parser.add_argument("--members", type=int, default=60, help="drawn images of every family")
-    flags = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    forget(flags.model)
-    found = fit(flags.data, open_folder(flags.model), flags.films, flags.members)
-    write(flags.model, *found)
-    log.info("%s", json.dumps(found[1:], indent=1))
+def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[str, Any]:
+    """Fit a gate to a model folder, in place of the one it may have; return its limits and what was measured.
 
-
-if __name__ == "__main__":
-    main()
+    Raises
+    ------
+    UsageError
+        When `root` has no Train or Val.
+    """
+    forget(path)
+    numbers, limits, metrics = fit(root, open_folder(path), count, members)
+    write(path, numbers, limits, metrics)
+    return {**limits, **metrics}

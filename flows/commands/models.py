@@ -87,6 +87,25 @@ class CardConfig(_Config):
     dry_run: bool = Field(False, description="Print the card instead.")
 
 
+class CombineConfig(_Config):
+    """What `covseg models combine` can be told."""
+
+    folders: tuple[str, ...] = Field(description="Model folders, 'default', or versions in a registry.")
+    output: Annotated[Path, Parameter(alias="-o")] = Field(description="A new or empty folder.")
+    name: str = Field(description="Id of the new model.")
+    mirror: bool = Field(False, description="Every model also reads the film mirrored: twice the cost.")
+
+
+class GateConfig(_Config):
+    """What `covseg models gate` can be told."""
+
+    folder: Path = Field(description="Model folder, changed in place.")
+    data: Path = Field(description="Folder with Train and Val (COVID-QU-Ex), or images/, masks/.")
+    films: int = Field(900, ge=20, description="Train films that stand for frontal chest films.")
+    members: int = Field(60, ge=4, description="Drawn images of every family of what is not one.")
+    json_: Json = Field(False, description="Print the result as JSON.")
+
+
 @models.command(name="list")
 def list_(config: Annotated[ListConfig, Parameter(name="*")] = EVERYTHING) -> int:
     """List a registry's models: versions, candidate, champion."""
@@ -189,6 +208,35 @@ def promote(config: Annotated[PromoteConfig, Parameter(name="*")]) -> int:
                        "promotion": promotion})  # fmt: skip
     would = "would become" if config.dry_run else "is now"
     print(f"{version} {would if changed else 'was already'} {config.alias}")
+    return 0
+
+
+@models.command
+def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
+    """Make one model of several: the mean of their probabilities, and of the mirrored film's with --mirror."""
+    from covseg.models.ensemble import combine as join
+    from covseg.models.folder import open_folder
+
+    made = join([open_folder(one) for one in config.folders], config.output, config.name, config.mirror)
+    print(
+        f"{made.id} written to {config.output}; it has no gate and no thresholds yet: "
+        f"covseg models gate {config.output} --data ROOT, then covseg calibrate {config.output} --data ROOT"
+    )
+    return 0
+
+
+@models.command
+def gate(config: Annotated[GateConfig, Parameter(name="*")]) -> int:
+    """Fit the gate that refuses what is no frontal chest film; new weights need a new gate."""
+    from covseg.training.gate import renew
+
+    found = renew(config.folder, config.data, config.films, config.members)
+    if config.json_:
+        return _print(found)
+    print(
+        f"gate of {config.folder}: {found['val_refused']:.2%} of {found['val_films']} Val films refused, "
+        f"{found['val_flagged']:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
+    )
     return 0
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.bench_predict import cost, write_films
+from tests.benchmarks.bench_predict import cost, export, write_films
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -85,6 +85,8 @@ def main() -> None:
         print(json.dumps(score_once(source, dest, int(cores), int(shard_size))))
         return
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["COVSEG_CACHE"] = f"{scratch}/cache"  # inherited by every process below
+        export()  # beside both ways, or the first would pay for it
         folders = {count: Path(scratch) / str(count) for count in (4, flags.films)}
         for count, folder in folders.items():
             write_films(folder, count, flags.size)

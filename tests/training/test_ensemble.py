@@ -1,0 +1,65 @@
+"""Several models as one: the mean of their probabilities, each on its own grid."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn.functional import interpolate
+
+from covseg.errors import UsageError
+from covseg.models.ensemble import combine
+from covseg.models.folder import CARD, WEIGHTS, ModelCard, ModelFolder, open_folder
+from covseg.models.network import build, load
+
+
+def member(folder: Path, size: int, normalisation: Literal["standardise", "unit"], seed: int) -> ModelFolder:
+    torch.manual_seed(seed)
+    arguments = {"widths": [4, 8], "masks": 2}
+    folder.mkdir()
+    save_file(build("plain-unet", arguments).state_dict(), folder / WEIGHTS)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    card = ModelCard(
+        id=folder.name, network="plain-unet", network_args=arguments, size=size, normalisation=normalisation,
+        weights_sha256=digest, licence="none", citation="none",
+    )  # fmt: skip
+    (folder / CARD).write_text(card.model_dump_json())
+    return open_folder(folder)
+
+
+def probabilities(folder: ModelFolder, films: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        masks: torch.Tensor = load(folder).forward_with_features(films)[0].sigmoid()
+    return masks
+
+
+def test_a_combined_model_answers_the_mean_of_its_members(tmp_path: Path) -> None:
+    one, two = (member(tmp_path / name, 64, "unit", seed) for name, seed in (("one", 1), ("two", 2)))
+    combine([one, two], tmp_path / "both", "both")
+    films = torch.rand(2, 1, 64, 64)
+    mean = (probabilities(one, films) + probabilities(two, films)) / 2
+    assert torch.allclose(probabilities(open_folder(tmp_path / "both"), films), mean, atol=1e-5)
+
+
+def test_every_member_sees_its_own_grid_and_grey_values(tmp_path: Path) -> None:
+    coarse, fine = member(tmp_path / "coarse", 32, "standardise", 1), member(tmp_path / "fine", 64, "unit", 2)
+    card = combine([coarse, fine], tmp_path / "both", "both")
+    assert (card.size, card.normalisation) == (64, "unit")
+    films = torch.rand(1, 1, 64, 64)
+    standard = (films - films.mean()) / films.std(correction=0)
+    small = interpolate(standard, size=(32, 32), mode="bilinear", antialias=True)
+    grown = interpolate(probabilities(coarse, small), size=(64, 64), mode="bilinear")
+    mean = (grown + probabilities(fine, films)) / 2
+    assert torch.allclose(probabilities(open_folder(tmp_path / "both"), films), mean, atol=1e-4)
+
+
+def test_combining_nothing_or_into_a_full_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no model"):
+        combine([], tmp_path / "new", "x")
+    one = member(tmp_path / "one", 32, "unit", 1)
+    with pytest.raises(UsageError, match="not empty"):
+        combine([one], tmp_path / "one", "x")
