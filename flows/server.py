@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from covseg.errors import EnvironmentFailed
@@ -50,6 +51,7 @@ def local() -> Iterator[str]:
         _await(server, url)
         yield url
     finally:
+        APILogHandler().flush()  # the last lines, while somebody still listens
         _stop(server)
 
 

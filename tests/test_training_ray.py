@@ -180,9 +180,14 @@ def test_an_error_that_would_come_again_ends_the_run_at_once(ray_cluster: str, l
 @contextlib.contextmanager
 def second_machine(address: str) -> Iterator[subprocess.Popen[bytes]]:
     """Join another node of one core to the cluster; it ends when its process group does."""
-    words = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--num-cpus=1", "--block"]
+    loopback = address.replace("127.0.0.1", "[::ffff:127.0.0.1]")  # `ray start` turns the plain one into an outer one
+    words = [str(Path(sys.executable).with_name("ray")), "start", f"--address={loopback}", "--num-cpus=1", "--block"]
     node = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
+        deadline = time.monotonic() + 120
+        while live_cores() < 3:
+            assert node.poll() is None and time.monotonic() < deadline, "no second node joined the cluster"
+            time.sleep(0.2)
         yield node
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -202,9 +207,6 @@ def test_a_run_goes_on_with_fewer_ranks_when_a_machine_is_lost(
 ) -> None:
     seen: list[int] = []
     with second_machine(ray_cluster) as node:
-        while live_cores() < 3:
-            time.sleep(0.2)
-
         def lose(step: int, *_: object) -> None:
             if not seen and step > 3:  # batches of three, eight steps
                 seen.append(run_folder_ranks())
