@@ -114,12 +114,14 @@ def _hooks(artifact: UUID) -> Hooks:
 @task(name="calibrate", cache_policy=NO_CACHE)
 @discreet
 def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
-    """Make the run a model folder, fit its gate, and choose its thresholds on Val."""
+    """Make the run a model folder, prove its export, fit its gate, and choose its thresholds on Val."""
+    from covseg.models.folder import open_folder
     from covseg.training.gate import renew
-    from covseg.training.release import release
+    from covseg.training.release import check_export, release
 
     model = run / "model"
     card = release(run, model, settings.model_name, settings.lung_model)
+    get_run_logger().info("export differs from torch by %.1e at most", check_export(open_folder(model), root))
     if settings.gate:
         renew(model, root, settings.limit or GATE_FILMS)
     if "infection" in card.training["recipe"]["data"]["targets"]:

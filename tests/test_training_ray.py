@@ -207,6 +207,7 @@ def test_a_run_goes_on_with_fewer_ranks_when_a_machine_is_lost(
 ) -> None:
     seen: list[int] = []
     with second_machine(ray_cluster) as node:
+
         def lose(step: int, *_: object) -> None:
             if not seen and step > 3:  # batches of three, eight steps
                 seen.append(run_folder_ranks())

@@ -1,4 +1,4 @@
-"""A model folder to an ONNX graph in float32, cached by weights digest and versions.
+"""A model folder to an ONNX graph in float32, cached by the digest of weights and network, and versions.
 
 The first call needs torch and some seconds; later ones find the file. The cache lies in
 ``$COVSEG_CACHE``, or in the user's cache folder.
@@ -6,6 +6,8 @@ The first call needs torch and some seconds; later ones find the file. The cache
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import tempfile
 import warnings
@@ -29,7 +31,9 @@ def exported(folder: ModelFolder) -> Path:
         ``(N, 2, S, S)``, ``presence`` ``(N,)``, ``features`` ``(N, F)``.
     """
     card = folder.card
-    path = cache_folder() / f"{card.weights_sha256[:16]}-{card.size}-ort{onnxruntime.__version__}.onnx"
+    network = hashlib.sha256(json.dumps([card.network, card.network_args], sort_keys=True).encode()).hexdigest()
+    name = f"{card.weights_sha256[:16]}-{network[:8]}-{card.size}-ort{onnxruntime.__version__}.onnx"
+    path = cache_folder() / name
     if not path.exists():
         log.info("exporting %s once, to %s", card.id, path)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,17 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from covseg.errors import UsageError
+from covseg.errors import ModelRefused, UsageError
 from covseg.models.folder import CARD, WEIGHTS, ModelCard, ModelFolder, open_folder
+from covseg.preprocess import prepare
+from covseg.segment import open_backend, segment
 from covseg.training import run_folder
 from covseg.training.batches import prepared
+from covseg.training.dataset import load_split
 from covseg.training.learner import network_arguments
 from covseg.training.recipe import Recipe
 
@@ -29,6 +33,7 @@ CITATION = (
     "Tahir et al. 2021, COVID-19 infection localization and severity grading from chest X-ray images, "
     "doi 10.1016/j.compbiomed.2021.105002; Degerli et al. 2021, doi 10.1007/s13755-021-00146-8"
 )
+EXPORT_TOLERANCE = 1e-3  # of a probability, on real films
 State = dict[str, Tensor]
 
 
@@ -42,6 +47,7 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
     folder : Path
         Made or overwritten.
     model_id : str
+        Empty takes the recipe's name.
     lung_model : str
         Model folder that draws the lungs for a run that does not.
 
@@ -59,7 +65,7 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.replace(folder / WEIGHTS, lambda staged: save_file(state, staged))
     card = ModelCard(
-        id=model_id,
+        id=model_id or recipe.name,
         network=network,
         network_args=arguments,
         size=recipe.input.size,
@@ -72,6 +78,33 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
     )
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n")
     return card
+
+
+def check_export(folder: ModelFolder, root: Path, films: int = 12) -> float:
+    """Run real Val films through torch and through the exported graph; return the largest difference.
+
+    Raises
+    ------
+    ModelRefused
+        When a probability differs by more than `EXPORT_TOLERANCE`: the graph is not the model.
+    """
+    card = folder.card
+    val = load_split(root, "Val", films)
+    pixels = np.stack(
+        [prepare((film / 255).astype(np.float32), card.size, card.normalisation)[0] for film in val.films]
+    )
+    ours, exported = (segment(open_backend(folder, name), pixels) for name in ("torch", "onnx"))
+    found = max(
+        float(np.abs(getattr(one, name) - getattr(other, name)).max())
+        for one, other in zip(ours, exported, strict=True)
+        for name in ("lung", "infection")
+    )
+    if found > EXPORT_TOLERANCE:
+        raise ModelRefused(
+            f"the exported graph of {card.id} differs from torch by {found:.2g} in probability on {len(pixels)} Val "
+            f"films, wanted at most {EXPORT_TOLERANCE:g}: publish it for --backend torch only, or export it otherwise"
+        )
+    return found
 
 
 def _alone(recipe: Recipe, run: Path) -> tuple[str, dict[str, Any], State]:

@@ -87,6 +87,16 @@ class CardConfig(_Config):
     dry_run: bool = Field(False, description="Print the card instead.")
 
 
+class ReleaseConfig(_Config):
+    """What `covseg models release` can be told."""
+
+    run: Path = Field(description="Folder that covseg train has filled.")
+    output: Annotated[Path, Parameter(alias="-o")] = Field(description="The model folder; made or overwritten.")
+    name: str = Field("", description="Id of the model; default: the recipe's name.")
+    lung_model: str = Field("default", description="Draws the lungs for a run that draws infection only.")
+    data: Path | None = Field(None, description="Folder with Val: prove the exported graph on real films.")
+
+
 class CombineConfig(_Config):
     """What `covseg models combine` can be told."""
 
@@ -212,16 +222,27 @@ def promote(config: Annotated[PromoteConfig, Parameter(name="*")]) -> int:
 
 
 @models.command
+def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
+    """Make a model folder of a training run's best weights."""
+    from covseg.models.folder import open_folder
+    from covseg.training.release import check_export
+    from covseg.training.release import release as make
+
+    made = make(config.run, config.output, config.name, config.lung_model)
+    if config.data:
+        print(f"export differs from torch by {check_export(open_folder(config.output), config.data):.1e} at most")
+    print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+    return 0
+
+
+@models.command
 def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
     """Make one model of several: the mean of their probabilities, and of the mirrored film's with --mirror."""
     from covseg.models.ensemble import combine as join
     from covseg.models.folder import open_folder
 
     made = join([open_folder(one) for one in config.folders], config.output, config.name, config.mirror)
-    print(
-        f"{made.id} written to {config.output}; it has no gate and no thresholds yet: "
-        f"covseg models gate {config.output} --data ROOT, then covseg calibrate {config.output} --data ROOT"
-    )
+    print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
     return 0
 
 
@@ -253,6 +274,13 @@ def card(config: Annotated[CardConfig, Parameter(name="*")]) -> int:
         return 0
     print(f"{write(folder, found)} written. Research use only, not for diagnosis.")
     return 0
+
+
+def _unfinished(folder: Path) -> str:
+    return (
+        "it has no gate and no thresholds yet: "
+        f"covseg models gate {folder} --data ROOT, then covseg calibrate {folder} --data ROOT"
+    )
 
 
 def _screen(found: Shown) -> list[str]:

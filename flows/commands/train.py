@@ -156,4 +156,5 @@ def _headline(found: dict[str, Any]) -> str:
     if "mean" in found:
         lines.append(f"over {found['seeds']} seeds: {found['mean']:.4f} +- {found['deviation']:.4f}")
     lines.append(f"{found['out']}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
+    lines.append(f"next: covseg models release {found['out']} -o MODEL")
     return "\n".join(lines)

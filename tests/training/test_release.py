@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
-from covseg.errors import UsageError  # noqa: E402
+from covseg.errors import ModelRefused, UsageError  # noqa: E402
+from covseg.models.export import exported  # noqa: E402
 from covseg.models.folder import open_folder  # noqa: E402
 from covseg.phantom import make_phantom  # noqa: E402
 from covseg.preprocess import prepare  # noqa: E402
 from covseg.segment import open_backend, segment  # noqa: E402
 from covseg.training.recipe import load_recipe  # noqa: E402
-from covseg.training.release import release  # noqa: E402
+from covseg.training.release import check_export, release  # noqa: E402
 from covseg.training.train import Job, train  # noqa: E402
 
 TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
@@ -45,6 +47,19 @@ def test_a_run_that_draws_both_masks_stands_alone(made_set, tmp_path):
     assert "weights" not in card.training["recipe"]["network"]
     ours, exported = (answers(folder, name, film()) for name in ("torch", "onnx"))
     assert np.abs(ours.infection - exported.infection).max() < 1e-4
+
+
+def test_an_export_that_is_not_the_model_is_refused(made_set, tmp_path, monkeypatch):
+    monkeypatch.setenv("COVSEG_CACHE", str(tmp_path / "cache"))
+    folders = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        folders.append(released(made_set, tmp_path / str(seed), "data.targets=['lung', 'infection']", f"seed={seed}"))
+    one, two = map(open_folder, folders)
+    assert check_export(one, made_set) < 1e-4
+    shutil.copy(exported(two), exported(one))
+    with pytest.raises(ModelRefused, match="differs from torch"):
+        check_export(one, made_set)
 
 
 def test_a_run_that_draws_infection_gets_the_other_models_lungs(made_set, tmp_path):
