@@ -7,12 +7,14 @@ Out: a Markdown table. Every number names stratum, reduction, what an empty answ
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from covseg.errors import UsageError
 from covseg.evaluation.document import METRICS
 from covseg.evaluation.intervals import short
+from covseg.training.recipe import load_recipe, shipped
 
 COLUMNS = {
     "COVID-19 Dice, per film": ("COVID-19", "infection", "dice", "image", "one"),
@@ -22,6 +24,7 @@ COLUMNS = {
     "specificity of films without infection": ("negatives", "image level", "specificity", "image", ""),
     "lung Dice, per film": ("all", "lung", "dice", "image", "one"),
 }
+TOLD = {"network.weights", "stop.epochs", "seed"}
 _KEY = ("stratum", "part", "metric", "reduction", "empty")
 
 
@@ -50,14 +53,31 @@ def row(run: Path) -> dict[str, str]:
         "budget": budget(run, recipe, facts),
         "split": f"{metrics['data']['split']}, {metrics['lung_mask']} lungs",
     }
-    return cells | {name: _cell(found.get(key)) for name, key in COLUMNS.items()}
+    drawn = recipe["data"]["targets"]
+    return cells | {
+        name: _cell(found.get(key)) if key[1] == "lung" or "infection" in drawn else "-"
+        for name, key in COLUMNS.items()
+    }
 
 
 def budget(run: Path, recipe: dict[str, Any], facts: dict[str, Any]) -> str:
-    """Say how much training there was, against what the recipe asks for."""
+    """Say how much training there was against what the recipe asks for, and every field that was changed."""
     epochs = sum(1 for line in (run / "metrics.csv").read_text().splitlines() if line) - 1
     films = facts["films"]["Train"]
-    return f"{epochs} of {recipe['stop']['epochs']} epochs, {films} films, seed {facts['seed']}, {facts['device']}"
+    name = recipe["name"]
+    asked = load_recipe(name).model_dump(mode="json") if name in shipped() else recipe
+    told = f"{epochs} of {asked['stop']['epochs']} epochs, {films} films, seed {facts['seed']}, {facts['device']}"
+    return "; ".join([told, *_changes(recipe, asked)])
+
+
+def _changes(found: dict[str, Any], asked: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Name the fields that are not the recipe's own; weights and epochs are told elsewhere."""
+    for key, value in found.items():
+        name = f"{path}{key}"
+        if isinstance(value, dict):
+            yield from _changes(value, asked.get(key, {}), f"{name}.")
+        elif name not in TOLD and value != asked.get(key):
+            yield f"{name} {value} (recipe: {asked.get(key)})"
 
 
 def _cell(line: dict[str, Any] | None) -> str:

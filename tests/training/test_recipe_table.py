@@ -1,0 +1,44 @@
+"""The table of recipes says what was trained, what was changed, and nothing that was not measured."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("albumentations", reason="the train extra is not installed")
+
+from covseg.errors import UsageError
+from covseg.evaluation.recipe_table import row, table
+from covseg.training.recipe import load_recipe
+from covseg.training.release import release
+from covseg.training.train import Job, train
+from flows.commands.evaluate import EvaluateRun
+
+TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
+
+
+@pytest.fixture(scope="module")
+def run(made_set, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "lung"
+    settings = (*TINY, "data.targets=['lung']", "stop.metric=val_lung_dice")
+    train(load_recipe("unet-small", settings), Job(made_set, out))
+    release(out, out / "model", "tiny-lung")
+    EvaluateRun(model=str(out / "model"), data=made_set, output=out / "evaluation", backend="torch").judge()
+    return out
+
+
+def test_the_budget_names_what_was_changed(run):
+    told = row(run)["budget"]
+    assert told.startswith("1 of 30 epochs, 20 films, seed 1, cpu; ")
+    assert "input.size 64 (recipe: 256)" in told
+    assert "batch 4 (recipe: 8)" in told
+
+
+def test_a_run_that_draws_lungs_only_has_no_infection_numbers(run):
+    cells = row(run)
+    assert cells["COVID-19 Dice, per film"] == "-"
+    assert "n 8" in cells["lung Dice, per film"]
+
+
+def test_a_run_that_was_not_evaluated_is_named(run, tmp_path):
+    with pytest.raises(UsageError, match="wanted a run folder"):
+        table([run, tmp_path])
