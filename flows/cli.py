@@ -97,6 +97,13 @@ def _call(words: list[str], debug: bool) -> int:
         return _say(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
         return _say("interrupted; finished films are kept, run the same command again", 130, as_json)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if debug:
+            raise
+        return _say(f"{error.strerror or error}: {error.filename or 'no file named'}", 4, as_json)
     except Exception as error:
         if debug:
             raise

@@ -38,6 +38,10 @@ def main() -> None:
             sys.exit(code)
     for name in ("predicted", "archive"):
         print(f"\nReport: {(HERE / name / 'report.html').resolve()}")
+    print(
+        "\nThe films are drawn, and the model learnt from real ones: it sees their lungs, and seldom their infection "
+        f"({HERE}/phantoms/truth.csv). The damaged files are refused on purpose."
+    )
     print("\nNext: .venv/bin/covseg predict YOUR_FOLDER -o OUT")
 
 

@@ -147,3 +147,53 @@ cli.run(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
 def test_verifying_what_is_no_destination_is_a_usage_error(tmp_path, capsys):
     assert here("verify", str(tmp_path / "nowhere")) == 2
     assert "run.json" in capsys.readouterr().err
+
+
+def test_writing_into_the_folder_of_films_is_refused(film, capsys):
+    assert here("predict", str(film.parent), "-o", str(film.parent / "out")) == 2
+    assert "lies in" in capsys.readouterr().err
+    assert [path.name for path in film.parent.iterdir()] == [film.name]
+
+
+def test_a_bucket_and_an_empty_folder_are_told_apart_from_a_glob_that_matches_nothing(film, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for words, said in (
+        (["s3://films"], "use covseg score"),
+        ([str(tmp_path / "empty")], "holds no file"),
+        ([str(film.parent), "--include", "*.dcm"], "no key matches --include '*.dcm'"),
+    ):
+        assert here("predict", *words, "-o", str(tmp_path / "out")) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_the_environments_fault(film, capsys):
+    assert here("predict", str(film), "-o", "/proc/nowhere") == 4
+    assert "/proc/nowhere" in capsys.readouterr().err
+
+
+def test_files_of_an_earlier_run_are_told(film, tmp_path, capsys):
+    assert here("predict", str(film.parent), "-o", str(tmp_path / "out")) == 0
+    assert "earlier run" not in capsys.readouterr().err
+    film.rename(film.with_name("two.png"))
+    assert here("predict", str(film.parent), "-o", str(tmp_path / "out")) == 0
+    assert "3 files" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m flows.cli recipes unetpp-effb3 | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("unetpp-effb3")
+
+
+def test_a_dry_run_of_training_finds_missing_data_and_weights(tmp_path, capsys):
+    pytest.importorskip("albumentations", reason="the train extra is not installed")
+    from covseg.phantom.writer import write_dataset
+
+    write_dataset(tmp_path / "set", {"Train": 8, "Val": 8}, size=64)
+    words = ["train", "fast", "--out", str(tmp_path / "run"), "--dry-run", "--data"]
+    assert here(*words, str(tmp_path / "set")) == 0
+    assert here(*words, str(tmp_path / "nowhere")) == 2
+    assert here(*words, str(tmp_path / "set"), "--set", "network.weights=gone.pth") == 2
+    assert "gone.pth cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY = 200  # steps between two states inside an epoch
 SPLITS = ("Train", "Val")
+FEW = 6  # films of each split that a rehearsal reads
 
 
 class TrainingFailed(CovsegError):
@@ -144,8 +145,7 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
         When `hooks.stop` or the time said so; the message says how to go on.
     """
     hooks, rank = hooks or Hooks(), rank or Rank()
-    if recipe.stop.metric not in (known := metrics(recipe.data.targets)):
-        raise UsageError(f"stop.metric {recipe.stop.metric!r} is not measured: wanted one of {', '.join(known)}")
+    _check_metric(recipe)
     rows = run_folder.open_run(job.out, recipe, job.resume or rank.index > 0) if rank.index == 0 else []
     sets = _sets(recipe, job)
     films = len(sets["Train"])
@@ -161,6 +161,25 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
     while progress.epoch < recipe.stop.epochs and not _patience_over(recipe, progress):
         run.epoch(steps)
     return progress
+
+
+def rehearse(recipe: Recipe, job: Job) -> dict[str, str]:
+    """Do all that can fail before the first step, on a few films; return what the encoder would start from.
+
+    Raises
+    ------
+    UsageError
+        No data, weights that cannot be fetched or read, a metric that is not measured.
+    """
+    _check_metric(recipe)
+    for split in SPLITS:
+        load_split(local_copy(job.data, SPLITS), split, FEW, recipe.data.strata)
+    return Learner(recipe, Rank(), 1).start
+
+
+def _check_metric(recipe: Recipe) -> None:
+    if recipe.stop.metric not in (known := metrics(recipe.data.targets)):
+        raise UsageError(f"stop.metric {recipe.stop.metric!r} is not measured: wanted one of {', '.join(known)}")
 
 
 def _sets(recipe: Recipe, job: Job) -> dict[str, Samples]:

@@ -48,10 +48,18 @@ def predict(config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
     from covseg.storage import LocalStore, entries
 
     root, only = _source(config.source)
+    if only is None and config.output.resolve().is_relative_to(root.resolve()):
+        raise UsageError(
+            f"-o {config.output} lies in {root}: the next run would score this one's pictures; go elsewhere"
+        )
     source = LocalStore(root)
     chosen = [entry for entry in entries(source) if _wanted(entry.key, config, only)]
     if not chosen:
-        raise UsageError(f"nothing to score under {config.source}: no key matches --include {config.include!r}")
+        empty = config.include == "*" and not config.exclude
+        why = (
+            "it holds no file" if empty else f"no key matches --include {config.include!r} --exclude {config.exclude!r}"
+        )
+        raise UsageError(f"nothing to score under {config.source}: {why}")
     if config.dry_run:
         return _tell(config, {"films": len(chosen), "bytes": sum(entry.size for entry in chosen), "dry_run": True})
     rows = _score(config, source, chosen)
@@ -62,11 +70,27 @@ def predict(config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
     summary["accepted"] = share <= config.max_failed
     summary["report"], summary["table"] = str(config.output / "report.html"), str(config.output / "severity.csv")
     _tell(config, summary)
+    _warn(config.output, rows)
     if summary["accepted"]:
         return 0
     message = f"not accepted: {share:.0%} of the films are quarantined, --max-failed allows {config.max_failed:.0%}"
     print(f"covseg: {message}", file=sys.stderr)
     return 3
+
+
+def _warn(output: Path, rows: list[Row]) -> None:
+    """Say what a person may not expect: nothing scored, or files of earlier runs beside these."""
+    if not any(row.status == "scored" for row in rows):
+        print(f"covseg: no film was scored; {output / 'severity.csv'} says why, film by film", file=sys.stderr)
+    known = {row.input_id for row in rows}
+    folders = (output / name for name in ("masks", "overlays", "rows", "probability"))
+    stale = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.stem not in known]
+    if stale:
+        print(
+            f"covseg: {len(stale)} files in {output} are of films that are not in this table (an earlier run, or films "
+            "that changed since); remove them, or use a new folder",
+            file=sys.stderr,
+        )
 
 
 def _source(path: Path) -> tuple[Path, str | None]:
@@ -75,6 +99,8 @@ def _source(path: Path) -> tuple[Path, str | None]:
         return path.parent, path.name
     if path.is_dir():
         return path, None
+    if path.parts[0].endswith(":"):
+        raise UsageError(f"{path.parts[0]}// is a bucket: predict reads files and folders here; use covseg score")
     raise UsageError(f"{path} is neither a file nor a folder; wanted a film or a folder of films")
 
 

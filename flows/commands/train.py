@@ -87,7 +87,7 @@ class TrainRun(BaseModel):
 class TrainConfig(TrainRun):
     """What `covseg train` can be told, by flags or by a TOML file."""
 
-    dry_run: bool = Field(default=False, description="Check the recipe and the data, print the recipe, train nothing.")
+    dry_run: bool = Field(default=False, description="Check recipe, data and weights, print the recipe, train nothing.")
     json_: Annotated[bool, Parameter(name="--json")] = Field(default=False, description="Print the result as JSON.")
 
 
@@ -99,6 +99,9 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
 
     recipe = config.load()
     if config.dry_run:
+        from covseg.training.train import rehearse
+
+        print(f"{recipe.label}: {rehearse(recipe, config.job('cpu'))}", file=sys.stderr)
         print(recipe.model_dump_json(indent=1))
         return 0
     print(f"{recipe.label}: {recipe.title}", file=sys.stderr)
