@@ -605,7 +605,7 @@ def test_publish_verify_and_gc_answer_with_their_exit_codes(tmp_path: Path, caps
     (dest / "masks" / "orphan.png").write_bytes(b"x")
     capsys.readouterr()
     assert covseg("gc", dest, "--older-than-hours", 0, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"orphans": 1, "uploads": 0, "bytes": 1, "removed": True}
+    assert json.loads(capsys.readouterr().out) == {"orphans": 1, "uploads": 0, "bytes": 1, "removed": 1}
     assert covseg("verify", dest, "--json") == 0
     assert json.loads(capsys.readouterr().out)["holds"] is True
 

@@ -135,6 +135,10 @@ class Cohort:
         """Scored films that have an infected fraction."""
         return self.scored - self.no_lungs
 
+    def ended(self, status: str) -> int:
+        """Planned inputs that ended with this status."""
+        return sum(bar.count for bar in self.statuses if bar.name == status)
+
 
 def summarise(table: pa.Table) -> Cohort:
     """Count a severity table.

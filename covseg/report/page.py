@@ -1,7 +1,7 @@
 """Table and pictures to one HTML page that opens offline and says the same to everybody.
 
-In: the severity table and the pictures of some of its films. Out: UTF-8 bytes, a pure function of
-the two: no clock, no chance, no address of anything outside the file. The content security policy
+In: the severity table, the pictures of some of its films and the model's presence threshold. Out:
+UTF-8 bytes, a pure function of these: no clock, no chance, no address of anything outside the file. The content security policy
 lets the browser run this page's own style and script, by their digest, and nothing else.
 """
 
@@ -29,7 +29,7 @@ DETAILS = {
     "extent_0_8": ("Extent, 0 to 8", "number"),
     "zones_extent_0_24": ("Zone extent, 0 to 24", "number"),
     "zones_affected_0_6": ("Zones affected, 0 to 6", "number"),
-    "infection_probability": ("Infection probability, 0 to 1", "number"),
+    "infection_probability": ("Infection probability, 0 to 1", "probability"),
     "threshold": ("Pixel threshold, 0 to 1", "number"),
     "component_count": ("Separate marked parts", "number"),
     "largest_component_share": ("Largest part, of all marked", "percent"),
@@ -43,14 +43,14 @@ DETAILS = {
     "height": ("Height, pixels", "number"),
     "width": ("Width, pixels", "number"),
     "pixel_spacing_mm": ("Pixel spacing, mm", "number"),
+    "detail": ("What was found", "text"),
     "stage": ("Refused at", "text"),
-    "exception_class": ("Kind of error", "text"),
     "duplicate_of": ("Same content as", "text"),
     "mask_uri": ("Mask file", "text"),
 }
 
 
-def render(table: pa.Table, pictures: list[Picture]) -> bytes:
+def render(table: pa.Table, pictures: list[Picture], presence: float | None = None) -> bytes:
     """Return the report as UTF-8 HTML.
 
     Parameters
@@ -59,19 +59,23 @@ def render(table: pa.Table, pictures: list[Picture]) -> bytes:
         In `covseg.table.SCHEMA`, of any length; the source key is neither needed nor shown.
     pictures : list of Picture
         At most 500, in the order shown.
+    presence : float or None
+        The model's threshold, 0 to 1, on the infection probability of a whole film: under it nothing is
+        marked. None where the caller does not know it; the page then speaks of it without a number.
     """
     style, script = _part("report.css"), _part("report.js")
     cohort, selection = summarise(table), select(table)
     page = _environment().get_template("report.html.j2").render(
         style=style, script=script, policy=_policy(style, script),
-        cohort=cohort, selection=selection, pictures=_pictured(pictures, selection), data=_data(cohort, selection),
-        words=words, printed_rows=PRINTED_ROWS, printed_pictures=PRINTED_PICTURES,
+        cohort=cohort, selection=selection, pictures=_pictured(pictures, selection),
+        data=_data(cohort, selection, presence), presence=presence, words=words, printed_rows=PRINTED_ROWS,
+        printed_pictures=PRINTED_PICTURES,
     )  # fmt: skip
     return page.encode()
 
 
-def _data(cohort: Cohort, selection: Selection) -> dict[str, Any]:
-    """Return what the script needs: the embedded rows as lists, and the words for their codes."""
+def _data(cohort: Cohort, selection: Selection, presence: float | None) -> dict[str, Any]:
+    """Return what the script needs: the embedded rows as lists, the words for their codes, the threshold."""
     return {
         "columns": COLUMNS,
         "rows": [[row[name] for name in COLUMNS] for row in selection.rows],
@@ -79,6 +83,8 @@ def _data(cohort: Cohort, selection: Selection) -> dict[str, Any]:
         "grades": [bar.name for bar in cohort.grades],
         "flags": words.FLAGS,
         "reasons": words.REASONS,
+        "statuses": words.STATUSES,
+        "presence": presence,
         "printed": [PRINTED_ROWS, PRINTED_PICTURES],
     }
 
@@ -110,6 +116,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "number": number, "count": "{:,}".format, "brief": brief, "short": short, "spoken": spoken,
+        "probability": probability, "limit": limit,
     }  # fmt: skip
     return environment
 
@@ -138,6 +145,30 @@ def number(value: float | None) -> str:
     ['3', '3', '0.61', '–']
     """
     return "–" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def probability(value: float | None) -> str:
+    """Write a probability with two decimals; what is above 0 never reads 0.
+
+    Examples
+    --------
+    >>> [probability(value).replace("\N{NO-BREAK SPACE}", " ") for value in (0.0, 0.00003, 0.005, 0.5, None)]
+    ['0.00', '< 0.01', '0.01', '0.50', '–']
+    """
+    if value is None:
+        return "–"
+    return "<\N{NO-BREAK SPACE}0.01" if 0 < value < 0.005 else f"{value:.2f}"
+
+
+def limit(value: float) -> str:
+    """Write a threshold with three significant digits.
+
+    Examples
+    --------
+    >>> [limit(value) for value in (0.28112291687520796, 0.5, 0.0)]
+    ['0.281', '0.5', '0']
+    """
+    return f"{value:.3g}"
 
 
 def brief(count: int) -> str:

@@ -1,8 +1,9 @@
 """Table to the rows that the report embeds: all of a small cohort, a stated choice of a large one.
 
 In: the severity table and the ids that have a picture. Out: at most `ROWS` plain rows, the most
-infected first. The columns are named one by one, so that the source key, and any free text that
-could hold a name, cannot reach the page.
+infected first. The columns are named one by one, so that the source key cannot reach the page. The
+detail of a refusal is covseg's own sentence and quotes no patient field; only one of the door fetch
+can quote an ETag, which tells files apart, so those are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ BY_ID = [("input_id", "ascending")]
 WORST_FIRST = [("infected_fraction", "descending"), *BY_ID]  # a film without a fraction comes last
 WORST, REFUSED = 1_500, 100  # of a larger cohort; the rest is a random sample of the other scored films
 COLUMNS = (
-    "input_id", "status", "reason", "stage", "exception_class", "view_position", "height", "width", "pixel_spacing_mm",
+    "input_id", "status", "reason", "stage", "detail", "view_position", "height", "width", "pixel_spacing_mm",
     "infected_fraction", "fraction_low", "fraction_high", "infected_fraction_right", "infected_fraction_left",
     "infected_fraction_right_upper", "infected_fraction_right_middle", "infected_fraction_right_lower",
     "infected_fraction_left_upper", "infected_fraction_left_middle", "infected_fraction_left_lower",
@@ -74,6 +75,7 @@ def select(table: pa.Table, limit: int = ROWS, worst: int = WORST, refused: int 
         scored = pa.concat_tables([top, _draw(scored, top, limit - len(others) - len(top))])
     places = [*scored.sort_by(WORST_FIRST)["place"].to_pylist(), *others.sort_by(BY_ID)["place"].to_pylist()]
     rows = table.select(COLUMNS).take(pa.array(places, pa.int64())).to_pylist()
+    rows = [row | {"detail": None} if row["stage"] == "fetch" else row for row in rows]
     return Selection(rows, len(top), len(scored) - len(top), len(others), len(table))
 
 

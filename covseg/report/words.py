@@ -113,7 +113,7 @@ SCALES = {
         "Infection probability",
         (
             "The model’s estimate, 0 to 1, that the film shows any infection at all. It is about the film as a "
-            "whole, not about a pixel."
+            "whole, not about a pixel. Under the model’s presence threshold nothing is marked on the film."
         ),
     ),
 }
@@ -123,6 +123,12 @@ ZERO = (
     "In the training data (COVID-QU-Ex), films with non-COVID pneumonia are labelled EMPTY, exactly like normal films, "
     "and a film’s class follows the source of its image. So the model was taught to leave other pneumonias unmarked, "
     "and it may in part recognise where an image came from."
+)
+
+PRESENCE = (
+    "A film whose infection probability, that of the film as a whole, is under the model’s presence threshold is "
+    "marked nowhere, whatever its pixels reach: its infected fraction is 0 %, while its probability picture, which "
+    "comes before any threshold, can still show colour."
 )
 
 LIMITS = (

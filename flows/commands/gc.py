@@ -24,5 +24,5 @@ def gc(config: Annotated[GcConfig, Parameter(name="*")]) -> int:
     from covseg.archive import load_run
 
     swept = sweep(load_run(*config.stores()), config.older_than_hours * 3600, dry_run=config.dry_run)
-    config.tell({**asdict(swept), "removed": not config.dry_run})
+    config.tell({**asdict(swept), "removed": 0 if config.dry_run else swept.orphans + swept.uploads})
     return 0

@@ -50,8 +50,11 @@
       makeStop(buttons(items));
     }
     shown = lines.filter((line) => !line.hidden).map(place);
-    byId("films-shown").textContent =
-      `${count(shown.length)} of ${count(lines.length)} rows and ${tiles.filter((tile) => !tile.hidden).length} of ${tiles.length} pictures shown`;
+    const picturesShown = tiles.filter((tile) => !tile.hidden).length;
+    byId("films-none").hidden = shown.length > 0;
+    if (tiles.length) byId("pictures-none").hidden = picturesShown > 0;
+    byId("films-shown").textContent = (shown.length ? "" : "No film matches: ") +
+      `${count(shown.length)} of ${count(lines.length)} rows and ${picturesShown} of ${tiles.length} pictures shown`;
   };
   const sortBy = (header) => {
     const name = header.dataset.column;
@@ -78,10 +81,12 @@
   // One film, large.
   const dialog = byId("film");
   let opened = 0;
+  const tileOf = (row) => tiles.find((one) => place(one) === row);
   const make = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: name ?? "" });
   const write = (kind, found) => {
     if (found === null) return "–";
     if (kind === "percent") return found > 0 && found < 0.0005 ? "<0.1\u202f%" : `${(100 * found).toFixed(found === 0 || found === 1 ? 0 : 1)}\u202f%`;
+    if (kind === "probability") return found > 0 && found < 0.005 ? "<\u00a00.01" : found.toFixed(2);
     return typeof found === "number" ? String(Number(found.toFixed(2))) : String(found);
   };
   const zones = (row) => {
@@ -103,16 +108,38 @@
     }
     return list;
   };
+  // Why nothing is marked on a scored film.
+  const unmarked = (row) => {
+    const [fraction, probability, least] = [value(row, "infected_fraction"), value(row, "infection_probability"), data.presence];
+    if (fraction > 0 || probability === null) return [];
+    const said = write("probability", probability);
+    const precise = (number) => String(Number(number.toFixed(3)));
+    const limit = least === null ? "" : precise(least);
+    const before = tileOf(row)?.querySelector(".heat") ? " The probability picture comes before any threshold." : "";
+    if (least !== null && probability < least) {
+      const close = probability >= 0.005 && least - probability < 0.005;
+      const [low, high] = close ? [probability, least].map((number) => number.toFixed(6)) : [said, limit];
+      return [`Infection probability ${low} is under the model’s ${high}: nothing is marked on this film.${before}`];
+    }
+    if (fraction === null) return []; // no lung found is the reason
+    const pixels = "no part of the lung reached the pixel threshold, or only parts too small to count";
+    if (least === null) return [`Nothing is marked on this film: its infection probability, ${said}, is under the model’s presence threshold, or ${pixels}.${before}`];
+    return [`Nothing is marked on this film: ${least ? `its infection probability, ${said}, reaches the model’s ${limit}, but ` : ""}${pixels}.${before}`];
+  };
   const headline = (row) => {
     if (value(row, "status") !== "scored") {
       const reason = value(row, "reason") ?? value(row, "status");
-      return [make("p", "Refused: " + reason.replaceAll("_", " "), "total"), make("p", data.reasons[reason])];
+      const status = value(row, "status");
+      const parts = [make("p", "Refused: " + reason.replaceAll("_", " "), "total"), make("p", data.reasons[reason])];
+      if (status !== reason) parts.push(make("p", `Status ${status.replaceAll("_", " ")}: ${data.statuses[status] ?? ""}`, "soft"));
+      return parts;
     }
     const fraction = value(row, "infected_fraction");
     const parts = [make("p", fraction === null ? "No lung found" : `${write("percent", fraction)} infected`, "total")];
     if (fraction !== null) parts.push(make("p", `of the lung area; grade ${value(row, "grade")}, a share of area, not clinical severity`, "soft"));
     if (value(row, "fraction_low") !== null)
       parts.push(make("p", `interval ${write("percent", value(row, "fraction_low"))} to ${write("percent", value(row, "fraction_high"))}`, "soft"));
+    parts.push(...unmarked(row).map((text) => make("p", text)));
     if (fraction === 0) parts.push(make("p", "0 % does not mean clear lungs: see Severity.", "callout"));
     return [...parts, zones(row)];
   };
@@ -127,10 +154,14 @@
   };
   const show = (row) => {
     opened = row;
-    const tile = tiles.find((one) => place(one) === row);
+    const tile = tileOf(row);
     const picture = byId("film-picture");
     picture.replaceChildren(tile ? tile.querySelector(".layers").cloneNode(true) : make("p", "No picture of this film is in the report.", "soft"));
     picture.querySelector("img")?.classList.add("frame");
+    picture.hidden = value(row, "status") !== "scored"; // a refused file has none
+    byId("film-toggles").hidden = byId("film-resolution").hidden = !tile;
+    dialog.querySelector('[data-toggle="heat"]').hidden = !picture.querySelector(".heat");
+    dialog.classList.toggle("plainly", !tile);
     byId("film-title").textContent = "Film " + value(row, "input_id");
     byId("film-row").replaceChildren(...headline(row), ...flags(row), facts(row));
     const here = shown.indexOf(row);
