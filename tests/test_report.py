@@ -7,6 +7,7 @@ import hashlib
 import io
 import random
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -47,9 +48,12 @@ def scored(number: int, fraction: float | None, **more) -> Row:
 
 
 def refused(number: int, reason: Reason) -> Row:
+    stage = "fetch" if reason is Reason.CHANGED else "read"
+    detail = "planned with ETag secret" if stage == "fetch" else "2 bytes, <wanted> more"
     return Row(
-        film_id(number), f"secret-folder/{number}", "etag", None, 10, reason.status, reason, detail="secret detail"
-    )
+        film_id(number), f"secret-folder/{number}", "secret etag", None, 10, reason.status, reason,
+        stage=stage, exception_class="SecretError", detail=detail,
+    )  # fmt: skip
 
 
 def masks(lung: tuple[slice, slice], infection: tuple[slice, slice], shape: tuple[int, int]) -> Masks:
@@ -85,6 +89,7 @@ def mixed() -> pa.Table:
         scored(50, None, qc_flags=("lungs_not_found",)),
         refused(60, Reason.EMPTY),
         refused(61, Reason.NOT_RADIOGRAPH),
+        refused(62, Reason.CHANGED),
     ]
     return table.to_arrow(rows)
 
@@ -95,14 +100,20 @@ def test_the_same_table_gives_the_same_bytes_however_it_is_cut_or_ordered_in_chu
     assert render(mixed, pictures) == render(mixed, pictures) == render(pieces, pictures)
 
 
-def test_neither_source_key_nor_free_text_of_a_refusal_reaches_the_page(mixed):
+def test_neither_source_key_nor_etag_nor_exception_reaches_the_page(mixed):
     page = render(mixed, [drawn(film_id(3))])
-    assert b"secret" not in page
+    assert b"secret" not in page.lower()
     assert film_id(3).encode() in page
 
 
+def test_the_detail_of_a_refusal_reaches_the_page_unless_it_is_of_the_fetch(mixed):
+    details = {row["reason"]: row["detail"] for row in select(mixed).rows if row["status"] != "scored"}
+    assert details == dict.fromkeys(("empty", "not_radiograph"), "2 bytes, <wanted> more") | {"changed": None}
+    assert b"2 bytes, \\u003cwanted\\u003e more" in render(mixed, [])
+
+
 def test_a_table_without_the_key_column_gives_the_same_report(mixed):
-    assert render(mixed.drop_columns(["key", "etag", "detail"]), []) == render(mixed, [])
+    assert render(mixed.drop_columns(["key", "etag"]), []) == render(mixed, [])
 
 
 def test_hostile_text_in_every_text_column_stays_text(mixed):
@@ -159,11 +170,41 @@ def test_grades_of_an_unknown_grade_table_are_counted_without_edges():
 
 def test_planned_is_scored_plus_refused_by_reason(mixed):
     cohort = summarise(mixed)
-    assert (cohort.planned, cohort.scored, cohort.refused) == (44, 42, 2)
+    assert (cohort.planned, cohort.scored, cohort.refused) == (45, 42, 3)
     assert sum(bar.count for bar in cohort.statuses) == cohort.planned
     assert {refusal.bar.name: refusal.ids for refusal in cohort.refusals} == {
-        "empty": [film_id(60)], "not_radiograph": [film_id(61)],
+        "empty": [film_id(60)], "not_radiograph": [film_id(61)], "changed": [film_id(62)],
     }  # fmt: skip
+
+
+def test_sound_files_out_of_scope_are_counted_apart_from_damaged_ones(mixed):
+    page = " ".join(render(mixed, []).decode().split())
+    wanted = "1 out of scope (sound files, but no frontal chest film), 1 damaged or unusable, 1 changed, gone or not"
+    assert wanted in page
+
+
+def test_the_page_says_that_a_film_under_the_presence_threshold_is_marked_nowhere(mixed):
+    pages = {limit: render(mixed, [drawn(film_id(3))], limit).decode() for limit in (0.28112, None, 0.0)}
+    legend = "none on a film whose infection probability is under the model’s presence threshold"
+    assert [legend in page for page in pages.values()] == [True, True, False]
+    assert [words.PRESENCE in page for page in pages.values()] == [True, True, False]
+    assert f"{legend} of 0.281</li>" in pages[0.28112]
+    assert "This model’s is 0.281." in pages[0.28112]
+
+
+def test_a_probability_above_zero_never_reads_zero():
+    values = {0: 0.00003, 1: 0.0049, 2: 0.0, 3: 0.005, 4: 0.5}
+    rows = [scored(number, number / 10, infection_probability=value) for number, value in values.items()]
+    page = render(table.to_arrow(rows), []).decode()
+    shown = re.findall(r'<td class="number">([^<]*)</td><td class="status">', page)
+    assert shown == ["0.50", "0.01", "0.00", "&lt;\N{NO-BREAK SPACE}0.01", "&lt;\N{NO-BREAK SPACE}0.01"]
+
+
+def test_no_switch_for_the_probability_where_no_picture_has_one(mixed):
+    one = drawn(film_id(3))
+    page, bare = (render(mixed, [picture]).decode() for picture in (one, replace(one, probability="")))
+    assert [text.count("Probability: the model’s") for text in (page, bare)] == [1, 0]
+    assert [text.count(">Probability</button>") for text in (page, bare)] == [2, 1]  # the large view hides its own
 
 
 def test_a_film_without_lungs_counts_in_no_mean_and_in_no_bar():
@@ -208,8 +249,8 @@ def test_a_table_within_the_limit_is_embedded_whole_worst_first(mixed):
     assert selection.complete
     fractions = [row["infected_fraction"] for row in selection.rows if row["infected_fraction"] is not None]
     assert fractions == sorted(fractions, reverse=True)
-    assert [row["infected_fraction"] for row in selection.rows[41:]] == [None] * 3
-    assert {row["status"] for row in selection.rows[42:]} == {"out_of_scope", "quarantined"}
+    assert [row["infected_fraction"] for row in selection.rows[41:]] == [None] * 4
+    assert {row["status"] for row in selection.rows[42:]} == {"out_of_scope", "quarantined", "changed"}
 
 
 def test_a_large_table_gives_the_worst_a_sample_and_some_refusals_and_says_so():

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,20 @@ QUIET = (
     "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
     "disable-component-update", "disable-sync", "disable-dev-shm-usage",
 )  # fmt: skip
+PRESENCE = 0.28112
+REFUSED = Row(
+    "f" * 32, "x", "etag", None, 0, Status.QUARANTINED, Reason.EMPTY,
+    stage="read", exception_class="RadiographRefused", detail="0 bytes",
+)  # fmt: skip
 
 
 def film(number: int) -> Row:
-    """Film number 0 to 11: more infected with the number; two of them flagged."""
+    """Film number 0 to 11: more infected with the number; two of them flagged; 0 under the presence threshold."""
     fraction = number / 12
     flags = ("missing_spacing", "rotated") if number in (3, 7) else ("missing_spacing",)
     return Row(
         f"{number:032x}", f"{number}.png", "etag", "sha", 10, Status.SCORED, infected_fraction=fraction,
-        infected_fraction_right_upper=fraction, extent_0_8=number % 9, infection_probability=number / 12,
+        infected_fraction_right_upper=fraction, extent_0_8=number % 9, infection_probability=number / 12 or 0.00003,
         grade=severity.GRADES[severity.step(fraction)], grade_table=severity.GRADE_TABLE, qc_flags=flags,
     )  # fmt: skip
 
@@ -53,9 +59,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         masks = Masks(lung, infection, lung, False, 0.0, 1, 1.0)
         pixels = generator.random((64, 64), np.float32)
         gallery.offer(row.input_id, row.infected_fraction, pixels, masks, infection.astype(np.float32))
-    rows += [Row("f" * 32, "x", "etag", None, 0, Status.QUARANTINED, Reason.EMPTY)]
+    rows += [REFUSED]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_bytes(render(table.to_arrow(rows), gallery.pictures()))
+    path.write_bytes(render(table.to_arrow(rows), gallery.pictures(), PRESENCE))
     return path
 
 
@@ -235,11 +241,82 @@ def test_a_thumbnail_opens_its_own_row_with_its_picture(browser):
     ).get_attribute("src")
 
 
-def test_a_refused_file_opens_with_its_reason_in_plain_words(browser):
-    browser.execute_script("arguments[0].click()", browser.find_elements(By.CSS_SELECTOR, "#films tbody tr")[-1])
-    text = browser.find_element(By.ID, "film").text
+def open_row(browser: webdriver.Chrome, number: int) -> str:
+    """Open a row, counted from the top, and return what the large view says, in one line."""
+    line = browser.find_elements(By.CSS_SELECTOR, "#films tbody tr")[number]
+    browser.execute_script("arguments[0].click()", line)
+    return " ".join(browser.find_element(By.ID, "film").text.split())
+
+
+def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture_controls(browser):
+    text = open_row(browser, -1)
     assert "Refused: empty" in text
     assert "The file has no content." in text
+    assert "What was found 0 bytes" in text
+    assert not any(word in text for word in ("RadiographRefused", "Contours", "Probability", "resolution", "picture"))
+    browser.find_element(By.ID, "film-previous").click()
+    text = browser.find_element(By.ID, "film").text
+    assert all(word in text for word in ("Contours", "Probability", "resolution"))
+
+
+def test_a_film_under_the_presence_threshold_says_why_nothing_is_marked(browser):
+    text = open_row(browser, 11)
+    assert "Infection probability < 0.01 is under the model’s 0.281: nothing is marked on this film." in text
+    assert "Infection probability, 0 to 1 < 0.01" in text
+    browser.find_element(By.ID, "film-previous").click()
+    assert "nothing is marked" not in browser.find_element(By.ID, "film").text.lower()
+
+
+@pytest.mark.parametrize(
+    ("presence", "probability", "fraction", "said"),
+    [
+        (0.28112, 0.281, 0.0, "Infection probability 0.281000 is under the model’s 0.281120: nothing is marked"),
+        (0.28112, 0.02, None, "Infection probability 0.02 is under the model’s 0.281: nothing is marked"),
+        (0.28112, 0.5, 0.0, "its infection probability, 0.50, reaches the model’s 0.281, but no part of the lung"),
+        (0.0, 0.5, 0.0, "Nothing is marked on this film: no part of the lung reached the pixel threshold"),
+        (None, 0.02, 0.0, "its infection probability, 0.02, is under the model’s presence threshold, or no part"),
+    ],
+)
+def test_the_reason_why_nothing_is_marked_fits_the_film(browser, tmp_path, presence, probability, fraction, said):
+    grade = None if fraction is None else "none"
+    row = replace(film(1), infected_fraction=fraction, grade=grade, infection_probability=probability)
+    path = tmp_path / "report.html"
+    path.write_bytes(render(table.to_arrow([row]), [], presence))
+    home = browser.current_url
+    browser.get(path.as_uri())
+    text = open_row(browser, 0)
+    browser.get(home)
+    browser.get_log("performance")
+    assert said in text
+    assert "Contours" not in text
+
+
+def test_a_filter_that_matches_nothing_says_so(browser):
+    message = browser.find_element(By.ID, "films-none")
+    assert not message.is_displayed()
+    browser.find_element(By.ID, "filter-text").send_keys("no such film")
+    assert (message.is_displayed(), message.text) == (True, "No film matches.")
+    shown = browser.find_element(By.ID, "films-shown")
+    assert shown.text == "No film matches: 0 of 13 rows and 0 of 12 pictures shown"
+    assert shown.get_attribute("aria-live") == "polite"
+    browser.find_element(By.ID, "filter-reset").click()
+    assert not message.is_displayed()
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_the_whole_histogram_is_seen_and_a_wide_table_says_so(browser, width):
+    resize(browser, width)
+    chart = browser.find_element(By.CSS_SELECTOR, ".chart")
+    beyond = browser.execute_script(
+        "const room = arguments[0].closest('section').getBoundingClientRect();"
+        "return [...arguments[0].querySelectorAll('rect, text')].map((one) => one.getBoundingClientRect())"
+        ".filter((box) => box.left < room.left || box.right > room.right).length",
+        chart,
+    )
+    assert beyond == 0
+    table_box = browser.find_element(By.CSS_SELECTOR, ".films")
+    hidden = browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", table_box)
+    assert browser.find_element(By.CSS_SELECTOR, ".sideways").is_displayed() == hidden
 
 
 def test_probability_and_contours_are_switched_everywhere_at_once(browser):
@@ -303,7 +380,13 @@ def test_in_print_everything_fits_the_width_of_a4_and_controls_are_gone(browser)
         )
         assert wide == []
         assert not browser.find_element(By.ID, "filter-text").is_displayed()
-        assert browser.find_element(By.CSS_SELECTOR, ".research").is_displayed()
+        banner = browser.find_element(By.CSS_SELECTOR, ".research")
+        assert banner.is_displayed()
+        assert banner.value_of_css_property("position") == "fixed"  # repeated on every page
+        room = float(browser.find_element(By.CSS_SELECTOR, ".page").value_of_css_property("padding-top")[:-2])
+        assert banner.rect["height"] < room
+        meanings = browser.find_element(By.CSS_SELECTOR, "details:has(.meanings)")
+        assert meanings.value_of_css_property("break-inside") == "avoid"
     finally:
         emulate(browser)
 

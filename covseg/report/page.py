@@ -1,8 +1,9 @@
 """Table and pictures to one HTML page that opens offline and says the same to everybody.
 
 In: the severity table, the pictures of some of its films and the model's presence threshold. Out:
-UTF-8 bytes, a pure function of these: no clock, no chance, no address of anything outside the file. The content security policy
-lets the browser run this page's own style and script, by their digest, and nothing else.
+UTF-8 bytes, a pure function of these: no clock, no chance, no address of anything outside the file.
+The content security policy lets the browser run this page's own style and script, by their digest,
+and nothing else.
 """
 
 from __future__ import annotations
