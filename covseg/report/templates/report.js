@@ -52,7 +52,7 @@
     shown = lines.filter((line) => !line.hidden).map(place);
     const picturesShown = tiles.filter((tile) => !tile.hidden).length;
     byId("films-none").hidden = shown.length > 0;
-    if (tiles.length) byId("pictures-none").hidden = picturesShown > 0;
+    if (tiles.length) byId("pictures-none").hidden = picturesShown > 0 || !shown.length;
     byId("films-shown").textContent = (shown.length ? "" : "No film matches: ") +
       `${count(shown.length)} of ${count(lines.length)} rows and ${picturesShown} of ${tiles.length} pictures shown`;
   };
