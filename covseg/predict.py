@@ -273,7 +273,7 @@ def predict(
     severity = table.to_arrow(rows)
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
-    destination.write("report.html", render(severity, gallery.pictures()))
+    destination.write("report.html", render(severity, gallery.pictures(), corridor.card.thresholds.presence))
     return rows
 
 

@@ -234,6 +234,14 @@ def test_no_refusal_quotes_the_patient():
         assert "CANARY" not in f"{refused.value}{refused.value.detail}{refused.value.__cause__!r}"
 
 
+@pytest.mark.parametrize("changes", [{"Modality": "CANARY"}, {"PhotometricInterpretation": "CANARY"}])
+def test_a_name_in_the_place_of_a_code_is_not_quoted(changes):
+    with pytest.raises(RadiographRefused) as refused:
+        read(written(dataset(TWELVE_BIT, 12, **changes)))
+    assert "unknown" in refused.value.detail
+    assert "CANARY" not in refused.value.detail
+
+
 @pytest.mark.parametrize(
     ("name", "view", "spacing", "shape"),
     [

@@ -110,6 +110,13 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return " (" + "; ".join(f"{name}: {theirs.get(name)!r} there, {ours[name]!r} here" for name in fields) + ")"
 
 
+def presence_threshold(run: Run) -> float | None:
+    """Return the model's threshold, 0 to 1, on the infection probability of a film; None where the config has none."""
+    config = json.loads(run.commits.read(RECORD))["config"]
+    found: float | None = config["card"].get("thresholds", {}).get("presence")
+    return found
+
+
 def load_run(dest: Store, commits: Store) -> Run:
     """Return the run that a destination belongs to, for commands that have no model.
 

@@ -7,7 +7,6 @@ front is not judged here: headers are often wrong about that, so the gate looks 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -158,14 +157,22 @@ def _spacing(elements: Elements) -> float | None:
 
 
 def _code(value: str) -> str:
-    """Quote a header's code word only if it looks like one."""
-    return value if re.fullmatch(r"[A-Z0-9_ ]{1,16}", value) else "unknown"
+    """Quote a header's code word only if the standard has it: free text in its place may name a patient."""
+    return value if value in _TERMS else "unknown"
 
 
 def _refuse(reason: Reason, detail: str) -> NoReturn:
     raise RadiographRefused(reason, "read", detail)
 
 
+# PS3.3 C.7.3.1.1.1 (those met in archives) and C.7.6.3.1.2
+_TERMS = {
+    "AR", "AU", "BI", "CR", "CT", "DX", "DOC", "ECG", "ES", "EPS", "GM", "HC", "IO", "IVOCT", "IVUS", "KO", "MG", "MR",
+    "NM", "OAM", "OCT", "OP", "OPT", "OT", "PR", "PT", "PX", "REG", "RF", "RG", "RTDOSE", "RTIMAGE", "RTPLAN",
+    "RTRECORD", "RTSTRUCT", "RWV", "SC", "SEG", "SM", "SMR", "SR", "TG", "US", "VA", "XA", "XC",
+    "MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT",
+    "YBR_RCT",
+}  # fmt: skip
 _NATIVE = {
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
