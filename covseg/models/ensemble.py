@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from covseg.errors import UsageError
 from covseg.models.folder import CARD, WEIGHTS, ModelCard, ModelFolder, Thresholds
@@ -63,7 +63,7 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         for name, value in load_file(member.weights).items()
     }
     target.mkdir(parents=True, exist_ok=True)
-    save_file(state, target / WEIGHTS)
+    (target / WEIGHTS).write_bytes(save(state))
     card = ModelCard(
         id=model_id,
         network="ensemble",

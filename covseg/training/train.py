@@ -28,6 +28,7 @@ from covseg.evaluation.convention import Empty, ratios
 from covseg.training import run_folder
 from covseg.training.batches import Batch, Rank, Samples, grid, order, training_batches
 from covseg.training.dataset import Films, load_split, without_leaks
+from covseg.training.heap import keep_freed_memory
 from covseg.training.learner import Learner, learning_rate
 from covseg.training.lungs import lung_masks
 from covseg.training.pictures import draw
@@ -146,6 +147,8 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
     """
     hooks, rank = hooks or Hooks(), rank or Rank()
     _check_metric(recipe)
+    if rank.device == "cpu":
+        keep_freed_memory()
     rows = run_folder.open_run(job.out, recipe, job.resume or rank.index > 0) if rank.index == 0 else []
     sets = _sets(recipe, job)
     films = len(sets["Train"])
