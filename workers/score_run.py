@@ -23,7 +23,9 @@ class ScoreRun(BaseModel):
 
     source: str = Field(min_length=1, description="Folder or s3://bucket/prefix with the films.")
     dest: str = Field(min_length=1, description="Folder or s3://bucket/prefix for masks, tables, snapshots and report.")
-    model: str = Field("default", min_length=1, description="'default', a model folder, or [REGISTRY/]NAME@TAG.")
+    model: str = Field(
+        "default", min_length=1, description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG."
+    )
     include: str = Field("*", min_length=1, description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
     limit: int | None = Field(None, ge=1, description="Only the first N matching keys.")

@@ -20,7 +20,8 @@ from safetensors.numpy import load
 from covseg.errors import ModelRefused
 from covseg.models.references import WANTED, is_reference
 
-DEFAULT = Path(__file__).parent / "default"
+SHIPPED = {name: Path(__file__).parent / name for name in ("default", "accurate")}
+DEFAULT = SHIPPED["default"]
 WEIGHTS, CARD, GATE = "weights.safetensors", "covseg.json", "gate.safetensors"
 
 
@@ -115,7 +116,8 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
     Parameters
     ----------
     ref : str or Path
-        ``default``, the path of a model folder, or ``[REGISTRY/]NAME@TAG`` (see `covseg.models.registry`).
+        ``default`` or ``accurate``, the path of a model folder, or ``[REGISTRY/]NAME@TAG`` (see
+        `covseg.models.registry`).
 
     Raises
     ------
@@ -127,7 +129,7 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
 
         folder, reference = pull(ref)
         return open_folder(folder).model_copy(update={"reference": reference})
-    path = DEFAULT if str(ref) == "default" else Path(ref)
+    path = SHIPPED.get(str(ref)) or Path(ref)
     for name in (CARD, WEIGHTS):
         if not (path / name).is_file():
             raise ModelRefused(

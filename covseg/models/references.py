@@ -15,7 +15,7 @@ from covseg.errors import ModelRefused, UsageError
 
 VARIABLE = "COVSEG_REGISTRY"
 ALIASES = ("candidate", "champion")
-WANTED = "'default', a model folder, or [REGISTRY/]NAME@TAG with a tag v1, v2 ..., candidate or champion"
+WANTED = "'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG with a tag v1, v2 ..., candidate or champion"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TAG = re.compile(r"v[1-9][0-9]{0,8}|" + "|".join(ALIASES))
 

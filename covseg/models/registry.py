@@ -21,7 +21,7 @@ from typing import NamedTuple
 from covseg.errors import ModelRefused, UsageError
 from covseg.models import aliases
 from covseg.models.aliases import Promotion
-from covseg.models.folder import open_folder
+from covseg.models.folder import SHIPPED, open_folder
 from covseg.models.objects import complete, get, markers, no_model, put, read_version, versions
 from covseg.models.references import ALIASES, Reference, check_name, default_registry, is_reference, parse
 from covseg.models.versions import File, Version, content_of, describe, files_of
@@ -189,7 +189,7 @@ def pinned(ref: str) -> str:
     An alias becomes the version it means now, a registry its full URL, a path an absolute one.
     """
     if not is_reference(ref):
-        return ref if ref == "default" else str(Path(ref).absolute())
+        return ref if ref in SHIPPED else str(Path(ref).absolute())
     reference = parse(ref)
     return _lasting(*resolve(reference), reference.name)
 

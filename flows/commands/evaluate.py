@@ -19,7 +19,7 @@ class EvaluateRun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="'default', a model folder, or [REGISTRY/]NAME@TAG.")
+    model: str = Field(description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG.")
     data: Path = Field(description="Folder with Train, Val, Test (COVID-QU-Ex), or with images/, masks/, labels.csv.")
     split: str = Field(default="Val", description="Name of the split; 'all' for a set without splits.")
     output: Annotated[Path, Parameter(alias="-o")] = Field(

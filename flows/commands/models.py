@@ -59,7 +59,7 @@ class PullConfig(_Config):
 class PushConfig(_Config):
     """What `covseg models push` can be told."""
 
-    folder: str = Field(description="'default', a model folder, or a version in another registry.")
+    folder: str = Field(description="'default', 'accurate', a model folder, or a version in another registry.")
     name: str = Field(description="The model's name in the registry; the version's number is given there.")
     registry: str | None = Field(None, description=_REGISTRY)
     dry_run: bool = Field(False, description="Say which version it would be, and stop.")
@@ -100,7 +100,7 @@ class ReleaseConfig(_Config):
 class CombineConfig(_Config):
     """What `covseg models combine` can be told."""
 
-    folders: tuple[str, ...] = Field(description="Model folders, 'default', or versions in a registry.")
+    folders: tuple[str, ...] = Field(description="Model folders, 'default', 'accurate', or versions in a registry.")
     output: Annotated[Path, Parameter(alias="-o")] = Field(description="A new or empty folder.")
     name: str = Field(description="Id of the new model.")
     mirror: bool = Field(False, description="Every model also reads the film mirrored: twice the cost.")
