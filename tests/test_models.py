@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from covseg.errors import ModelRefused
-from covseg.models.folder import CARD, DEFAULT, WEIGHTS, open_folder
+from covseg.models.folder import CARD, DEFAULT, SHIPPED, WEIGHTS, open_folder
 from covseg.models.network import load
 from covseg.segment import open_backend
 
@@ -59,3 +59,14 @@ def test_an_unknown_network_and_an_unknown_backend_are_named(copy):
 def test_an_empty_folder_says_what_was_wanted(tmp_path):
     with pytest.raises(ModelRefused, match=r"covseg\.json"):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_model_is_small_gated_calibrated_and_has_its_card(name):
+    folder = open_folder(name)
+    assert folder.weights.stat().st_size < 13_000_000
+    assert folder.card.gate is not None
+    assert folder.card.metrics["headline"]["negative_specificity"]["value"] >= 0.98
+    page = (folder.path / "card.md").read_text()
+    assert "never a diagnosis" in page
+    assert folder.card.weights_sha256 in page
