@@ -169,9 +169,7 @@ class Recipe(_Frozen):
     @property
     def label(self) -> str:
         """Name for tables; says so when wanted encoder weights were not there."""
-        wanted = "network.weights" not in self.ours and FOLDER.joinpath(f"{self.name}.toml").exists()
-        shipped = shipped_weights(self.name) if wanted else self.network.weights
-        if shipped == "imagenet" and self.network.weights == "none":
+        if self.name in shipped() and shipped_weights(self.name) == "imagenet" and self.network.weights == "none":
             return f"{self.name}, not a reproduction (weights: none)"
         return self.name
 

@@ -21,6 +21,7 @@ from covseg.errors import CovsegError, UsageError
 from covseg.training.recipe import Recipe
 
 State = dict[str, Tensor]
+LEAST_MOMENTUM = 0.1
 
 
 def fill(network: nn.Module, recipe: Recipe) -> dict[str, str]:
@@ -33,6 +34,7 @@ def fill(network: nn.Module, recipe: Recipe) -> dict[str, str]:
     """
     wanted = recipe.network.weights
     if wanted == "none":
+        _follow_faster(network)
         return {"weights": "none"}
     if not recipe.network.encoder:
         raise UsageError(f"network.weights={wanted}: {recipe.network.kind} has no library encoder; set it to none")
@@ -44,6 +46,17 @@ def fill(network: nn.Module, recipe: Recipe) -> dict[str, str]:
     encoder = network.get_submodule("encoder")
     encoder.load_state_dict(_fitted(state, encoder.state_dict(), wanted))
     return {"weights": source}
+
+
+def _follow_faster(network: nn.Module) -> None:
+    """Let batch norms take at least a tenth of a batch into their statistics, torch's own share.
+
+    EfficientNet takes a hundredth, for trainings of many epochs: after 116 steps from random weights a lung
+    network of training Dice .65 still judged with the statistics of its first steps, and found nothing.
+    """
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d) and part.momentum is not None:
+            part.momentum = max(part.momentum, LEAST_MOMENTUM)
 
 
 def _from_hub(recipe: Recipe) -> State:

@@ -7,7 +7,8 @@ pytest.importorskip("segmentation_models_pytorch", reason="the train extra is no
 
 from covseg.errors import ModelRefused  # noqa: E402
 from covseg.models.network import build  # noqa: E402
-from covseg.training.learner import network_arguments  # noqa: E402
+from covseg.training.batches import Rank  # noqa: E402
+from covseg.training.learner import Learner, network_arguments  # noqa: E402
 from covseg.training.recipe import load_recipe, shipped  # noqa: E402
 
 
@@ -94,3 +95,10 @@ def test_an_ensemble_of_one_with_a_mirror_is_symmetric():
 def test_an_unknown_argument_is_a_refusal():
     with pytest.raises(ModelRefused, match="cannot be built"):
         build("plain-unet", {"depth": 3})
+
+
+def test_batch_norms_of_an_encoder_from_random_weights_follow_a_short_training():
+    settings = ["network.weights=none", "network.encoder=efficientnet-b0", "input.size=64"]
+    network = Learner(load_recipe("lung-unet-effb3", settings), Rank(), 1).plain
+    found = {part.momentum for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)}
+    assert min(found) == 0.1

@@ -83,4 +83,6 @@ def test_without_the_wanted_encoder_weights_a_run_is_no_reproduction():
     assert load_recipe("unetpp-effb3", ["network.weights=none"]).label == (
         "unetpp-effb3, not a reproduction (weights: none)"
     )
+    for name in ("resnet34-unet", "lung-unet-effb3", "cascade-unet-effb0"):
+        assert "not a reproduction" in load_recipe(name, ["network.weights=none"]).label
     assert load_recipe("unet-small").label == "unet-small"
