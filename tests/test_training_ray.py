@@ -40,8 +40,8 @@ SETTINGS = (
     "optimiser.lr=1e-3", "optimiser.schedule=cosine", "optimiser.average=0.5", "augment.mirror=0.5",
     "augment.affine=0.9", "augment.rotate=10",
 )  # fmt: skip
-# Sums of floats in another order, through 36 steps of Adam; 1e-5 was seen.
-TOLERANCE = 1e-4
+# Sums of floats in another order, through 36 steps of Adam: 1e-5 was seen on one kind of processor, 2.4e-4 on another.
+TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
