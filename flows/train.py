@@ -53,7 +53,7 @@ class TrainFlow(TrainRun):
 
     registry: str | None = Field(default=None, description="Folder or bucket URL; without it nothing is registered.")
     name: str | None = Field(default=None, description="Of the model, there and in its card; default: the recipe's.")
-    gate: bool = Field(default=False, description="Fit a gate too; minutes, and not the same bytes twice.")
+    gate: bool = Field(default=True, description="Fit a gate that refuses what is no frontal chest film; minutes.")
     specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity that calibration may choose.")
 
     @property

@@ -6,7 +6,6 @@ choice is written into the model's JSON with how it was made and the cross-fitte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from covseg.evaluation.imagelevel import calibration_error, log_loss
 from covseg.evaluation.intervals import Floats
 from covseg.evaluation.run import entries_of
 from covseg.evaluation.sweep import Grid, Swept, Table, outcomes, presence_candidates, refused_sweep, stack, sweep
-from covseg.models.folder import CARD, ModelFolder, Thresholds, open_folder
+from covseg.models.folder import ModelFolder, Thresholds, amend_card, open_folder
 from covseg.postprocess import temper
 from covseg.predict import Corridor, Scored, resolve, stream
 from covseg.preprocess import resize
@@ -213,10 +212,12 @@ def _sweep_film(
 
 def write_thresholds(path: Path, found: Calibration, request: Request) -> None:
     """Put the choice into ``covseg.json``, beside how it was made; everything else in it stays."""
-    card = json.loads((path / CARD).read_bytes())
-    card["thresholds"] = found.chosen.model_dump(mode="json")
-    card.setdefault("metrics", {})["calibration"] = record(found, request.specificity)
-    LocalStore(path).write(CARD, (json.dumps(card, indent=1) + "\n").encode())
+
+    def change(card: dict[str, Any]) -> None:
+        card["thresholds"] = found.chosen.model_dump(mode="json")
+        card.setdefault("metrics", {})["calibration"] = record(found, request.specificity)
+
+    amend_card(path, change)
 
 
 def record(found: Calibration, least: float) -> dict[str, Any]:

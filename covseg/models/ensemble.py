@@ -6,14 +6,14 @@ no gate and no thresholds of its own yet: fit and calibrate it as any model.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from covseg.errors import UsageError
-from covseg.models.folder import CARD, WEIGHTS, ModelCard, ModelFolder, Thresholds
+from covseg.models.folder import ModelCard, ModelFolder
+from covseg.models.writing import prefixed, write_model
 
 
 def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: bool = False) -> ModelCard:
@@ -38,14 +38,8 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
     -----
     The grid is the finest member's; every member sees its own. Weights that are halves stay halves.
     """
-    if not members:
-        raise UsageError("no model to combine: name one or more model folders")
-    if target.exists() and any(target.iterdir()):
-        raise UsageError(f"{target} is not empty: name a new folder")
+    _check(members, target)
     cards = [member.card for member in members]
-    for member in members:
-        if member.card.labels != ("lung", "infection"):
-            raise UsageError(f"{member.path} draws {member.card.labels}: wanted lung and infection")
     size = max(card.size for card in cards)
     shared = {card.normalisation for card in cards}
     stages = [
@@ -57,29 +51,31 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         }
         for card in cards
     ]
-    state = {
-        f"members.{index}.{name}": value.contiguous()
-        for index, member in enumerate(members)
-        for name, value in load_file(member.weights).items()
-    }
-    target.mkdir(parents=True, exist_ok=True)
-    (target / WEIGHTS).write_bytes(save(state))
-    card = ModelCard(
+    states = [prefixed(load_file(member.weights), f"members.{index}.") for index, member in enumerate(members)]
+    return write_model(
+        target,
+        {name: value for state in states for name, value in state.items()},
         id=model_id,
         network="ensemble",
         network_args={"members": stages, "mirror": mirror},
         size=size,
         normalisation="unit" if "unit" in shared else "standardise",
-        thresholds=Thresholds(),
         flags=cards[0].flags,
         presence_source="mean of the members': " + "; ".join(dict.fromkeys(one.presence_source for one in cards)),
-        weights_sha256=hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest(),
         training=_training(members),
         licence=" ".join(dict.fromkeys(one.licence for one in cards)),
         citation="; ".join(dict.fromkeys(one.citation for one in cards)),
     )
-    (target / CARD).write_text(card.model_dump_json(indent=1) + "\n")
-    return card
+
+
+def _check(members: list[ModelFolder], target: Path) -> None:
+    if not members:
+        raise UsageError("no model to combine: name one or more model folders")
+    if target.exists() and any(target.iterdir()):
+        raise UsageError(f"{target} is not empty: name a new folder")
+    for member in members:
+        if member.card.labels != ("lung", "infection"):
+            raise UsageError(f"{member.path} draws {member.card.labels}: wanted lung and infection")
 
 
 def _training(members: list[ModelFolder]) -> dict[str, Any]:

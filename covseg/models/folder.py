@@ -8,6 +8,8 @@ is unpickled.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from safetensors.numpy import load
 
 from covseg.errors import ModelRefused
 from covseg.models.references import WANTED, is_reference
+from covseg.storage import LocalStore
 
 SHIPPED = {name: Path(__file__).parent / name for name in ("default", "accurate")}
 DEFAULT = SHIPPED["default"]
@@ -145,6 +148,13 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
     if card.gate is not None:
         _fill_gate(path, card, card.gate)
     return ModelFolder(path=path, card=card)
+
+
+def amend_card(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the JSON of a folder's card in place; what `change` leaves alone stays as it is."""
+    card = json.loads((path / CARD).read_bytes())
+    change(card)
+    LocalStore(path).write(CARD, (json.dumps(card, indent=1) + "\n").encode())
 
 
 def _checked(path: Path, name: str, wanted: str) -> bytes:

@@ -8,7 +8,6 @@ what is not one. Limits are quantiles of Val. No real negative takes part. The c
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,10 @@ from safetensors.numpy import save
 from torch.nn import functional
 
 from covseg.gate import BLOCKS, FRONTAL, INVERTED, KINDS, ROTATED, Numbers, describe, judge, margin, project, weigh
-from covseg.models.folder import CARD, GATE, ModelFolder, open_folder
+from covseg.models.folder import GATE, ModelFolder, amend_card, open_folder
 from covseg.preprocess import prepare
 from covseg.segment import open_backend, segment
+from covseg.storage import LocalStore
 from covseg.training.dataset import Films, load_split
 from covseg.training.drawings import Image
 from covseg.training.negatives import FAMILIES, Draw, jitter
@@ -203,19 +203,14 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
 def write(path: Path, numbers: Numbers, limits: dict[str, float], metrics: dict[str, Any]) -> None:
     """Write the arrays and the card's ``gate`` and ``metrics.gate``."""
     data = save({name: np.ascontiguousarray(value, np.float32) for name, value in numbers.items()})
-    (path / GATE).write_bytes(data)
-    card = json.loads((path / CARD).read_text())
     digest = hashlib.sha256(data).hexdigest()
-    card["gate"] = {"arrays_sha256": digest, "weights_sha256": card["weights_sha256"], **limits}
-    card["metrics"] = {**card.get("metrics", {}), "gate": metrics}
-    (path / CARD).write_text(json.dumps(card, indent=1) + "\n")
 
+    def change(card: dict[str, Any]) -> None:
+        card["gate"] = {"arrays_sha256": digest, "weights_sha256": card["weights_sha256"], **limits}
+        card.setdefault("metrics", {})["gate"] = metrics
 
-def forget(path: Path) -> None:
-    """Take an earlier gate off the card, so that new weights can be opened."""
-    card = json.loads((path / CARD).read_text())
-    if card.pop("gate", None):
-        (path / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    LocalStore(path).write(GATE, data)
+    amend_card(path, change)
 
 
 def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[str, Any]:
@@ -226,7 +221,7 @@ def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[s
     UsageError
         When `root` has no Train or Val.
     """
-    forget(path)
+    amend_card(path, lambda card: card.pop("gate", None))  # an earlier gate fits other weights, and would refuse
     numbers, limits, metrics = fit(root, open_folder(path), count, members)
     write(path, numbers, limits, metrics)
     return {**limits, **metrics}

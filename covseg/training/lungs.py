@@ -14,6 +14,16 @@ from covseg.training.recipe import Recipe
 BATCH = 4
 
 
+def lung_channel(recipe: Recipe, model: str) -> str | None:
+    """Say what the fourth channel shows: ``truth``, or which model drew it; None where there is none."""
+    if recipe.input.channels != 4:
+        return None
+    if recipe.data.lung == "truth":
+        return "truth"
+    card = open_folder(model).card
+    return f"predicted by {card.id}, weights {card.weights_sha256[:16]}"
+
+
 def lung_masks(films: Films, recipe: Recipe, model: str) -> NDArray[np.uint8] | None:
     """Return the masks {0, 255} ``(N, H, W)`` that the network sees beside the film; None where it sees none.
 

@@ -7,22 +7,22 @@ thresholds and metrics are written into the same file by their own steps afterwa
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from covseg.errors import ModelRefused, UsageError
-from covseg.models.folder import CARD, WEIGHTS, ModelCard, ModelFolder, open_folder
+from covseg.models.folder import WEIGHTS, ModelCard, ModelFolder, open_folder
+from covseg.models.writing import State, prefixed, write_model
 from covseg.preprocess import prepare
 from covseg.segment import open_backend, segment
 from covseg.training import run_folder
 from covseg.training.batches import prepared
 from covseg.training.dataset import load_split
 from covseg.training.learner import network_arguments
+from covseg.training.lungs import lung_channel
 from covseg.training.recipe import Recipe
 
 LICENCE = (
@@ -34,7 +34,6 @@ CITATION = (
     "doi 10.1016/j.compbiomed.2021.105002; Degerli et al. 2021, doi 10.1007/s13755-021-00146-8"
 )
 EXPORT_TOLERANCE = 1e-3  # of a probability, on real films
-State = dict[str, Tensor]
 
 
 def release(run: Path, folder: Path, model_id: str, lung_model: str = "default") -> ModelCard:
@@ -54,30 +53,29 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
     Raises
     ------
     UsageError
-        When the run has no weights yet, or its films are prepared in a way that the lung model cannot take.
+        When the run has no weights yet, it learnt from another model's lungs, or its films are prepared in a way
+        that the lung model cannot take.
     """
     if not (run / WEIGHTS).is_file():
         raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
     network, arguments, state = _alone(recipe, run)
     if recipe.data.targets != ("lung", "infection"):
+        _check_lungs(run, recipe, lung_model)
         network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
-    folder.mkdir(parents=True, exist_ok=True)
-    run_folder.replace(folder / WEIGHTS, lambda staged: save_file(state, staged))
-    card = ModelCard(
+    return write_model(
+        folder,
+        state,
         id=model_id or recipe.name,
         network=network,
         network_args=arguments,
         size=recipe.input.size,
         normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
         presence_source="image-level head, sigmoid" if recipe.loss.presence else "strongest infection pixel",
-        weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
         training=facts(run, recipe),
         licence=LICENCE,
         citation=CITATION,
     )
-    (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n")
-    return card
 
 
 def check_export(folder: ModelFolder, root: Path, films: int = 12) -> float:
@@ -112,6 +110,12 @@ def _alone(recipe: Recipe, run: Path) -> tuple[str, dict[str, Any], State]:
     return name, arguments, load_file(run / WEIGHTS)
 
 
+def _check_lungs(run: Path, recipe: Recipe, lung_model: str) -> None:
+    learnt = run_folder.read_facts(run)["lung_channel"]
+    if learnt not in (None, "truth") and learnt != (given := lung_channel(recipe, lung_model)):
+        raise UsageError(f"{run} learnt from lungs {learnt}, {lung_model} gives lungs {given}: name that --lung-model")
+
+
 def _staged(
     recipe: Recipe, own: tuple[str, dict[str, Any], State], lung_model: str
 ) -> tuple[str, dict[str, Any], State]:
@@ -119,7 +123,7 @@ def _staged(
     network, arguments, state = own
     stage = {"network": network, "network_args": arguments}
     if recipe.data.targets == ("lung",):
-        return "cascade", {"lung": stage}, _prefixed(state, "lung.")
+        return "cascade", {"lung": stage}, prefixed(state, "lung.")
     lung = open_folder(lung_model)
     card = lung.card
     standardise = prepared(recipe) == "standardise"
@@ -133,15 +137,7 @@ def _staged(
         "lung": first, "infection": stage, "sees_lung": recipe.input.channels == 4,
         "constrained": recipe.lung_constraint,
     }  # fmt: skip
-    return "cascade", combined, _prefixed(_weights(lung), "lung.") | _prefixed(state, "infection.")
-
-
-def _weights(folder: ModelFolder) -> State:
-    return load_file(folder.weights)
-
-
-def _prefixed(state: State, prefix: str) -> State:
-    return {prefix + name: value.contiguous() for name, value in state.items()}
+    return "cascade", combined, prefixed(load_file(lung.weights), "lung.") | prefixed(state, "infection.")
 
 
 def facts(run: Path, recipe: Recipe) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from covseg.training.learner import Learning
 from covseg.training.recipe import Recipe
 
 STATE, WEIGHTS, METRICS, RECIPE, FACTS = "last.pt", "weights.safetensors", "metrics.csv", "recipe.json", "run.json"
+ENVIRONMENT = ("ranks", "device", "threads", "torch", "python", "code_version")  # may change when a run goes on
 Row = dict[str, float]
 
 
@@ -146,9 +147,33 @@ def read_rows(folder: Path) -> list[Row]:
         return [{name: float(text) if text else math.nan for name, text in row.items()} for row in csv.DictReader(file)]
 
 
-def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Replace ``run.json``: data, encoder weights, environment, time."""
-    replace(folder / FACTS, lambda staged: staged.write_text(json.dumps(facts, indent=1, default=str)))
+def keep_facts(folder: Path, facts: dict[str, Any], at: dict[str, int] | None) -> None:
+    """Write ``run.json`` when a run begins; when it goes on, add only what is another machine's or another build's.
+
+    Parameters
+    ----------
+    facts : dict
+        Of this process.
+    at : dict or None
+        ``epoch`` and ``step`` that the run goes on from; None when it begins.
+
+    Raises
+    ------
+    UsageError
+        When it would go on with other films, other lung masks or other starting weights.
+    """
+    now = json.loads(json.dumps(facts, default=str))
+    found = read_facts(folder) if at and (folder / FACTS).exists() else now
+    changed = {name: value for name, value in now.items() if found.get(name) != value}
+    if other := sorted(set(changed) - set(ENVIRONMENT)):
+        name = other[0]
+        raise UsageError(
+            f"{folder} holds a run whose {name} is {found.get(name)}, here it is {changed[name]}: a run goes on with "
+            "what it began with; give the same data, limit and lung model, or choose another --out"
+        )
+    if at and changed:
+        found["resumed"] = [*found.get("resumed", []), at | changed]
+    replace(folder / FACTS, lambda staged: staged.write_text(json.dumps(found, indent=1)))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from covseg.training.batches import Batch, Rank, Samples, grid, order, training_
 from covseg.training.dataset import Films, load_split, without_leaks
 from covseg.training.heap import keep_freed_memory
 from covseg.training.learner import Learner, learning_rate
-from covseg.training.lungs import lung_masks
+from covseg.training.lungs import lung_channel, lung_masks
 from covseg.training.pictures import draw
 from covseg.training.recipe import Recipe
 from covseg.training.validate import DICE, counts, look, metrics
@@ -137,7 +137,8 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
     Raises
     ------
     UsageError
-        Before the first step: no data, weights that cannot be fetched, a folder that holds another run.
+        Before the first step: no data, weights that cannot be fetched, a folder that holds another run or one that
+        learnt from other films.
     TrainingFailed
         When the loss is not finite; the last state is kept.
     StorageFull
@@ -157,11 +158,12 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
     steps = len(order(films, recipe.batch, recipe.seed, 0))
     learner = Learner(recipe, rank, steps * recipe.stop.epochs, _pos_weight(recipe, sets["Train"].films))
     progress = _take_up(learner, job.out)
-    if rank.index == 0:
+    if rank.index == 0 and not _over(recipe, progress):
         run_folder.check_room(job.out, learner.plain)
-        run_folder.write_facts(job.out, _facts(learner, sets, job))
+        at = {"epoch": progress.epoch, "step": progress.step}
+        run_folder.keep_facts(job.out, _facts(learner, sets, job), at if any(at.values()) else None)
     run = _Run(recipe, job, hooks, rank, sets, learner, progress, rows[: progress.epoch], time.monotonic())
-    while progress.epoch < recipe.stop.epochs and not _patience_over(recipe, progress):
+    while not _over(recipe, progress):
         run.epoch(steps)
     return progress
 
@@ -212,15 +214,16 @@ def _take_up(learner: Learner, folder: Path) -> Progress:
     return Progress(**state["progress"])
 
 
-def _patience_over(recipe: Recipe, progress: Progress) -> bool:
-    return recipe.stop.patience is not None and progress.since_best >= recipe.stop.patience
+def _over(recipe: Recipe, progress: Progress) -> bool:
+    patience = recipe.stop.patience
+    return progress.epoch >= recipe.stop.epochs or (patience is not None and progress.since_best >= patience)
 
 
 def _facts(learner: Learner, sets: dict[str, Samples], job: Job) -> dict[str, Any]:
     recipe = learner.recipe
     return {
         "label": recipe.label, "recipe_sha256": recipe.digest, "seed": recipe.seed, **learner.start,
-        "lung_channel": recipe.data.lung if recipe.input.channels == 4 else None,
+        "lung_channel": lung_channel(recipe, job.lung_model),
         "films": {split: len(samples) for split, samples in sets.items()}, "limit": job.limit,
         "drop_leaks": job.drop_leaks, "data_sha256": {name: one.films.digest for name, one in sets.items()},
         "parameters": sum(value.numel() for value in learner.plain.network.parameters()),

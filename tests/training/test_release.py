@@ -84,6 +84,10 @@ def test_a_network_that_sees_the_lung_is_released_with_it(made_set, tmp_path):
     ours, exported = (answers(folder, name, film()) for name in ("torch", "onnx"))
     assert np.abs(ours.infection - exported.infection).max() < 1e-3
     assert ours.infection[ours.lung < 0.4].max() < 1e-6
+    with pytest.raises(
+        UsageError, match=r"learnt from lungs predicted by fast-1.* gives lungs predicted by accurate-1"
+    ):
+        release(tmp_path / "run", tmp_path / "other", "tiny-1", "accurate")
 
 
 def test_a_lung_run_draws_no_infection(made_set, tmp_path):

@@ -148,6 +148,31 @@ def test_a_folder_with_another_run_is_refused(made_set, tmp_path):
         train(tiny("optimiser.lr=0.1"), Job(made_set, tmp_path, resume=True))
 
 
+def test_a_run_goes_on_with_the_films_that_it_began_with(made_set, tmp_path):
+    with pytest.raises(Stopped):
+        train(tiny(), Job(made_set, tmp_path), stop_after(1))
+    with pytest.raises(UsageError, match=r"whose data_sha256 is .* choose another --out"):
+        train(tiny(), Job(made_set, tmp_path, limit=12, resume=True))
+    assert train(tiny(), Job(made_set, tmp_path, resume=True)).epoch == 3
+
+
+def test_a_run_that_goes_on_elsewhere_says_so_and_a_finished_one_keeps_its_facts(made_set, tmp_path):
+    with pytest.raises(Stopped):
+        train(tiny(), Job(made_set, tmp_path), stop_after(1))
+    began = run_folder.read_facts(tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        train(tiny(), Job(made_set, tmp_path, resume=True))
+        kept = run_folder.read_facts(tmp_path)
+        assert kept == began | {"resumed": [{"epoch": 0, "step": 1, "threads": threads + 1}]}
+        torch.set_num_threads(threads + 2)
+        train(tiny(), Job(made_set, tmp_path, resume=True))
+    finally:
+        torch.set_num_threads(threads)
+    assert run_folder.read_facts(tmp_path) == kept
+
+
 def test_a_metric_that_is_not_measured_is_said_before_the_first_step(made_set, tmp_path):
     with pytest.raises(UsageError, match=r"'val_lung_dice' is not measured: wanted one of val_dice"):
         train(tiny("stop.metric=val_lung_dice"), Job(made_set, tmp_path / "run"))
