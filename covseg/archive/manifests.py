@@ -20,7 +20,7 @@ import pyarrow as pa
 from covseg.archive import pictures
 from covseg.archive.parts import Plan
 from covseg.archive.plans import pending, plan_record
-from covseg.archive.runs import Run, presence_threshold
+from covseg.archive.runs import Run
 from covseg.archive.snapshot import Counts, collect, finish
 from covseg.archive.streams import unspilled
 from covseg.config import code_version
@@ -164,7 +164,7 @@ class _Build:
     def files(self, drawn: list[Picture], *, hide_keys: bool) -> dict[str, dict[str, Any]]:
         """Write table and report; return their digests and sizes."""
         severity = finish(self.folder, self._originals, hide_keys=hide_keys)
-        (self.folder / "report.html").write_bytes(render(severity, drawn, presence_threshold(self.run)))
+        (self.folder / "report.html").write_bytes(render(severity, drawn, self.run.presence_threshold))
         return {name: _measured(self.folder / name) for name in OUTPUTS}
 
     def upload(self) -> None:

@@ -35,6 +35,8 @@ class Run:
         What every row of this destination was made with.
     masks : MaskMode
         How label maps are kept: not at all, a PNG each, or packed per shard.
+    presence_threshold : float or None
+        The model's, 0 to 1, on the infection probability of a film; None where it has none.
     """
 
     dest: Store
@@ -43,6 +45,7 @@ class Run:
     config_sha256: str
     key_id: str
     masks: MaskMode
+    presence_threshold: float | None = None
 
 
 def key_id(project_key: bytes) -> str:
@@ -90,7 +93,7 @@ def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, ma
     record = (json.dumps(wanted, sort_keys=True, indent=1) + "\n").encode()
     if not commits.create(RECORD, record):
         _same(json.loads(commits.read(RECORD)), wanted, dest.url)
-    return Run(dest, commits, config.model_id, config.digest, key_id, masks)
+    return _run(dest, commits, wanted)
 
 
 def _same(found: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
@@ -110,13 +113,6 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return " (" + "; ".join(f"{name}: {theirs.get(name)!r} there, {ours[name]!r} here" for name in fields) + ")"
 
 
-def presence_threshold(run: Run) -> float | None:
-    """Return the model's threshold, 0 to 1, on the infection probability of a film; None where the config has none."""
-    config = json.loads(run.commits.read(RECORD))["config"]
-    found: float | None = config["card"].get("thresholds", {}).get("presence")
-    return found
-
-
 def load_run(dest: Store, commits: Store) -> Run:
     """Return the run that a destination belongs to, for commands that have no model.
 
@@ -129,4 +125,10 @@ def load_run(dest: Store, commits: Store) -> Run:
         found = json.loads(commits.read(RECORD))
     except FileNotFoundError:
         raise UsageError(f"no {RECORD} in {commits.url}: wanted the DEST (and --commits) of a covseg score") from None
-    return Run(dest, commits, found["model_id"], found["config_sha256"], found["key_id"], found["masks"])
+    return _run(dest, commits, found)
+
+
+def _run(dest: Store, commits: Store, record: dict[str, Any]) -> Run:
+    presence = record["config"]["card"].get("thresholds", {}).get("presence")
+    named = {name: record[name] for name in ("model_id", "config_sha256", "key_id", "masks")}
+    return Run(dest, commits, **named, presence_threshold=presence)
