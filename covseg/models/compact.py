@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from covseg.models.attention import Attention, Gate, squeeze_excite
+
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Return convolution, batch normalisation and ReLU."""
@@ -34,16 +36,30 @@ class Residual(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the grid by pixel shuffle, add the skip, refine."""
+    """Double the grid by pixel shuffle, add the skip, refine.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels from below, and of the skip.
+    attention : str
+        ``none``; ``gates`` weighs the skip's places by what comes from below; ``scse`` weighs the result's places
+        and channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, attention: Attention = "none") -> None:
         super().__init__()
         self.widen = nn.Conv2d(inputs, outputs * 4, 1)
         self.refine = Residual(outputs)
+        self.gate = Gate(outputs) if attention == "gates" else None
+        self.weigh = squeeze_excite(outputs) if attention == "scse" else nn.Identity()
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
         """Bring ``(N, I, H, W)`` to the skip's ``(N, O, 2H, 2W)``."""
-        return self.refine(torch.relu(nn.functional.pixel_shuffle(self.widen(features), 2) + skip))
+        below = nn.functional.pixel_shuffle(self.widen(features), 2)
+        passed = skip if self.gate is None else self.gate(below, skip)
+        weighed: Tensor = self.weigh(self.refine(torch.relu(below + passed)))
+        return weighed
 
 
 class CompactUNet(nn.Module):

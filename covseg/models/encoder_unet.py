@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from covseg.models.attention import Attention
 from covseg.models.compact import Residual, Up, convolution
 
 
@@ -28,6 +29,8 @@ class EncoderUNet(nn.Module):
         Channels of the decoder at 1/4, 1/8, 1/16 and 1/32.
     stem : int
         Channels of the decoder at 1/2.
+    attention : str
+        Of the decoder's steps, see `Up`.
 
     Notes
     -----
@@ -42,6 +45,7 @@ class EncoderUNet(nn.Module):
         channels: int = 1,
         widths: tuple[int, ...] = (48, 80, 144, 224),
         stem: int = 24,
+        attention: Attention = "none",
     ) -> None:
         super().__init__()
         body: Any = timm.create_model(encoder, pretrained=False, features_only=True, in_chans=channels)
@@ -52,7 +56,7 @@ class EncoderUNet(nn.Module):
         )
         self.deep = Residual(widths[-1])
         self.decoder = nn.ModuleList(
-            Up(deep, shallow) for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            Up(deep, shallow, attention) for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.widen = nn.Conv2d(widths[0], stem * 4, 1)
         self.refine = convolution(stem, stem)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from covseg.models.attention import Gate
+
 Answered = tuple[Tensor, Tensor, Tensor]
 
 
@@ -68,28 +70,6 @@ class PlainUNet(nn.Module):
             features = block(torch.cat([skip, widen(features)], dim=1))
         masks = self.head(features)
         return masks, masks[:, -1].amax(dim=(1, 2)), summary
-
-
-class Gate(nn.Module):
-    """Additive attention: what comes from below says which part of the skip passes.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the skip and of the gating signal, both on the same grid.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        inner = width // 2
-        self.signal = nn.Sequential(nn.Conv2d(width, inner, 1), nn.BatchNorm2d(inner))
-        self.skip = nn.Sequential(nn.Conv2d(width, inner, 1), nn.BatchNorm2d(inner))
-        self.weigh = nn.Sequential(nn.Conv2d(inner, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
-
-    def forward(self, signal: Tensor, skip: Tensor) -> Tensor:
-        """Return the skip, each pixel weighed by a number in (0, 1)."""
-        weighed: Tensor = skip * self.weigh(torch.relu(self.signal(signal) + self.skip(skip)))
-        return weighed
 
 
 class AttentionUNet(nn.Module):

@@ -35,8 +35,9 @@ def network_arguments(recipe: Recipe) -> tuple[str, dict[str, Any]]:
         arguments |= {
             "imagenet": recipe.input.normalisation == "imagenet",
             "dropout": network.dropout,
-            "attention": network.attention,
         }
+    if network.attention != "none":
+        arguments["attention"] = network.attention
     return network.kind, arguments
 
 

@@ -11,7 +11,7 @@ import hashlib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +21,9 @@ from covseg.errors import UsageError
 FOLDER = Path(__file__).parents[1] / "recipes"
 Architecture = Literal["unet", "unetpp", "segformer", "plain-unet", "attention-unet", "compact", "encoder-unet"]
 Target = Literal["lung", "infection"]
+ATTENDED: dict[str, tuple[str, ...]] = {
+    "none": get_args(Architecture), "scse": ("unet", "unetpp", "encoder-unet"), "gates": ("encoder-unet",),
+}  # fmt: skip
 
 
 class _Frozen(BaseModel):
@@ -35,7 +38,9 @@ class NetworkConfig(_Frozen):
     weights: str = Field("none", description="'imagenet' (hub), 'none', or a local path or bucket URL of a state dict.")
     widths: tuple[int, ...] = Field((), description="Channels of each level, top first; empty keeps the network's own.")
     dropout: float = Field(0.0, ge=0, lt=1, description="On the features before the mask head.")
-    attention: Literal["none", "scse"] = Field("none", description="Attention inside the library's decoders.")
+    attention: Literal["none", "scse", "gates"] = Field(
+        "none", description="Inside the decoder: 'scse' (unet, unetpp, encoder-unet), 'gates' on skips (encoder-unet)."
+    )
     zero_mask_channel: bool = Field(True, description="Start a fourth (lung) channel at zero, not as a red filter.")
     classes: bool = Field(False, description="A head for the three strata, beside the masks.")
 
@@ -162,6 +167,11 @@ class Recipe(_Frozen):
                 value = getattr(value, part)
         if self.input.normalisation == "imagenet" and self.input.channels == 1:
             raise ValueError("input.normalisation: imagenet needs input.channels 3 or 4")
+        if self.network.kind not in ATTENDED[self.network.attention]:
+            raise ValueError(
+                f"network.attention: {self.network.attention!r} is for {', '.join(ATTENDED[self.network.attention])}, "
+                f"not {self.network.kind}"
+            )
         if (self.network.classes is False) and self.loss.classes > 0:
             raise ValueError("loss.classes: the network has no head for strata; set network.classes=true")
         return self

@@ -109,8 +109,10 @@ def _read(data: bytes, ref: str) -> State:
 
 
 def _fitted(found: State, wanted: State, ref: str) -> State:
-    """Match by name, then by order; adapt the first layer to the number of input channels."""
+    """Match by name, in a run's own weights too, then by order; adapt the first layer to the number of channels."""
     names = list(wanted)
+    if {f"encoder.{name}" for name in names} <= set(found):
+        found = {name: found[f"encoder.{name}"].float() for name in names}
     if not set(names) <= set(found):
         tensors = list(found.values())
         if len(tensors) < len(names):

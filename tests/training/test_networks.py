@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("segmentation_models_pytorch", reason="the train extra is not installed")
 
-from covseg.errors import ModelRefused  # noqa: E402
+from covseg.errors import ModelRefused, UsageError  # noqa: E402
 from covseg.models.network import build  # noqa: E402
 from covseg.training.batches import Rank  # noqa: E402
 from covseg.training.learner import Learner, network_arguments  # noqa: E402
@@ -35,7 +35,7 @@ def test_the_attention_unet_has_the_34_9_million_parameters_of_its_2d_form():
 
 
 def test_a_gate_of_zeros_halves_the_skip():
-    from covseg.models.plain import Gate
+    from covseg.models.attention import Gate
 
     gate = Gate(8).eval()
     for value in gate.parameters():
@@ -64,6 +64,26 @@ def test_scse_and_transformers_are_options():
     assert parameters(gated) > parameters(plain)
     with torch.no_grad():
         assert former.eval().forward_with_features(torch.zeros(1, 1, 64, 64))[0].shape == (1, 1, 64, 64)
+
+
+def test_a_timm_encoder_takes_gates_or_scse_in_its_decoder():
+    networks = {
+        attention: build("encoder-unet", {"encoder": "tf_efficientnet_lite0", "attention": attention}).eval()
+        for attention in ("none", "gates", "scse")
+    }
+    counts = {attention: parameters(network) for attention, network in networks.items()}
+    # a gate on a skip of width w: two 1x1 convolutions to w/2 and one to 1, each with its norm; scSE as its paper
+    widths = (144, 80, 48)
+    assert counts["gates"] - counts["none"] == sum(w * w + 3 * w + w // 2 + 3 for w in widths)
+    assert counts["scse"] - counts["none"] == sum(2 * w * (w // 16) + w // 16 + w + w + 1 for w in widths)
+    with torch.no_grad():
+        for network in networks.values():
+            assert network.forward_with_features(torch.zeros(2, 1, 64, 64))[0].shape == (2, 2, 64, 64)
+
+
+def test_attention_where_there_is_none_to_be_had_is_said():
+    with pytest.raises(UsageError, match="'gates' is for encoder-unet, not plain-unet"):
+        load_recipe("unet-small", ["network.kind=plain-unet", "network.attention=gates"])
 
 
 def test_a_cascade_empties_infection_outside_the_lung():

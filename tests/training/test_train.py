@@ -15,10 +15,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from covseg.errors import StorageFull, UsageError  # noqa: E402
 from covseg.training import run_folder  # noqa: E402
 from covseg.training.batches import Rank, Samples, order, training_batches  # noqa: E402
 from covseg.training.dataset import load_split, without_leaks  # noqa: E402
+from covseg.training.learner import Learner  # noqa: E402
 from covseg.training.recipe import load_recipe  # noqa: E402
 from covseg.training.seeds import train_seeds  # noqa: E402
 from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train  # noqa: E402
@@ -192,6 +195,19 @@ def test_encoder_weights_that_cannot_be_fetched_are_said_before_the_first_step(m
     lost = tiny("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "network.weights=/no/such.pth")
     with pytest.raises(UsageError, match=r"cannot be read"):
         train(lost, Job(made_set, tmp_path / "lost"))
+
+
+def test_an_encoder_can_start_from_another_runs_weights(made_set, tmp_path):
+    encoder = ("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "optimiser.average=0")
+    train(
+        tiny(*encoder, "data.targets=['lung']", "stop.metric=val_lung_dice", "stop.epochs=1"),
+        Job(made_set, tmp_path, limit=8),
+    )
+    path = tmp_path / run_folder.WEIGHTS
+    learner = Learner(tiny(*encoder, f"network.weights={path}"), Rank(), 1)
+    assert learner.start["weights"].startswith("weights.safetensors, sha256 ")
+    found, kept = load_file(path), learner.plain.network.encoder.state_dict()
+    assert all(torch.equal(found[f"encoder.{name}"].to(value.dtype), value) for name, value in kept.items())
 
 
 def test_a_leaked_film_is_left_out_of_training(made_set):
