@@ -31,7 +31,7 @@ COMMANDS = {
     "evaluate": "Judge a model on a labelled split: every averaging convention, every stratum, with intervals.",
     "calibrate": "Choose thresholds, minimum areas, presence gate and temperature on Val; write them into the model.",
     "compare": "Compare evaluations film by film: paired differences with intervals, and cost.",
-    "models": "Models in a registry: list, show, pull, push, promote; and the card of a model folder.",
+    "models": "Models: to a folder (release, combine, gate, card); in a registry (list, show, pull, push, promote).",
     "recipes": "List and explain the training recipes.",
     "train": "Train a recipe, here or on Ray; a run folder that can be resumed.",
     "data": "Look at a labelled set: counts, masks, near-duplicates across splits.",
