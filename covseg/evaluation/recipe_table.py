@@ -67,7 +67,8 @@ def budget(run: Path, recipe: dict[str, Any], facts: dict[str, Any]) -> str:
     name = recipe["name"]
     asked = load_recipe(name).model_dump(mode="json") if name in shipped() else recipe
     told = f"{epochs} of {asked['stop']['epochs']} epochs, {films} films, seed {facts['seed']}, {facts['device']}"
-    return "; ".join([told, *_changes(recipe, asked)])
+    start = facts["weights"].partition(",")[0]  # of a file the digest stands in run.json
+    return "; ".join([told, *([] if start == "none" else [f"encoder from {start}"]), *_changes(recipe, asked)])
 
 
 def _changes(found: dict[str, Any], asked: dict[str, Any], path: str = "") -> Iterator[str]:

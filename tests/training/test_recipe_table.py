@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
 from covseg.errors import UsageError
 from covseg.evaluation.recipe_table import row, table
+from covseg.training import run_folder
 from covseg.training.recipe import load_recipe
 from covseg.training.release import release
 from covseg.training.train import Job, train
@@ -31,6 +35,14 @@ def test_the_budget_names_what_was_changed(run):
     assert told.startswith("1 of 30 epochs, 20 films, seed 1, cpu; ")
     assert "input.size 64 (recipe: 256)" in told
     assert "batch 4 (recipe: 8)" in told
+
+
+def test_the_budget_names_what_the_encoder_started_from(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    facts = run_folder.read_facts(run)
+    (tmp_path / "run" / run_folder.FACTS).write_text(json.dumps(facts | {"weights": "lung.safetensors, sha256 12ab"}))
+    assert "; encoder from lung.safetensors; " in row(tmp_path / "run")["budget"]
+    assert "encoder" not in row(run)["budget"]
 
 
 def test_a_run_that_draws_lungs_only_has_no_infection_numbers(run):
