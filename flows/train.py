@@ -53,6 +53,8 @@ class TrainFlow(TrainRun):
 
     registry: str | None = Field(default=None, description="Folder or bucket URL; without it nothing is registered.")
     name: str | None = Field(default=None, description="Of the model, there and in its card; default: the recipe's.")
+    licence: str = Field(default="", description="Of the training data, where it is no published set.")
+    citation: str = Field(default="", description="Of the training data, where it is no published set.")
     gate: bool = Field(default=True, description="Fit a gate that refuses what is no frontal chest film; minutes.")
     specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity that calibration may choose.")
 
@@ -70,7 +72,7 @@ def check_data(settings: TrainFlow) -> Path:
     from covseg.evaluation.datacheck import check, to_json
 
     root = local_copy(settings.data, SPLITS)
-    found = check(root)
+    found = check(root, want_infection="infection" in settings.load().data.targets)
     told = to_json(found)
     table = [{"split": one["split"], **one["counts"], "left_out": len(one["excluded"])} for one in told["splits"]]
     create_table_artifact(table, key="train-data", description=f"duplicates across splits: {len(found.across)} pairs")
@@ -120,7 +122,7 @@ def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
     from covseg.training.release import check_export, release
 
     model = run / "model"
-    card = release(run, model, settings.model_name, settings.lung_model)
+    card = release(run, model, settings.model_name, settings.lung_model, settings.licence, settings.citation)
     get_run_logger().info("export differs from torch by %.1e at most", check_export(open_folder(model), root))
     if settings.gate:
         renew(model, root, settings.limit or GATE_FILMS)

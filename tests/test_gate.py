@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from covseg.errors import ModelRefused, RadiographRefused, Reason
+from covseg.errors import ModelRefused, RadiographRefused, Reason, UsageError
 from covseg.gate import describe, gate, judge
 from covseg.models.folder import CARD, GATE, ModelFolder, open_folder
 from covseg.phantom import make_phantom
@@ -223,6 +223,15 @@ def test_a_missing_gate_file_is_refused(copied: Path) -> None:
     (copied / GATE).unlink()
     with pytest.raises(ModelRefused, match=GATE):
         open_folder(copied)
+
+
+def test_a_gate_that_cannot_be_fitted_leaves_the_one_that_is_there(copied: Path, tmp_path: Path) -> None:
+    from covseg.training.gate import renew
+
+    before = (copied / CARD).read_bytes()
+    with pytest.raises(UsageError):
+        renew(copied, tmp_path / "nowhere")
+    assert (copied / CARD).read_bytes() == before
 
 
 def test_a_gate_of_other_weights_is_refused_with_the_way_out(copied: Path) -> None:

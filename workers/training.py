@@ -29,7 +29,7 @@ from covseg.models.registry import pinned
 from covseg.storage.arrow import arrow_filesystem
 from covseg.training.recipe import Recipe
 from covseg.training.remote import SCRATCH
-from covseg.training.run_folder import METRICS, RECIPE, STATE, WEIGHTS, open_run
+from covseg.training.run_folder import FACTS, METRICS, RECIPE, STATE, WEIGHTS, open_run
 from covseg.training.seeds import train_seeds
 from covseg.training.train import Hooks, Job, Stopped
 from workers.board import Board, Handle
@@ -132,7 +132,7 @@ def _start(job: Job, filesystem: pyarrow.fs.FileSystem, place: str) -> Checkpoin
     if not (job.resume and (job.out / STATE).exists()):
         return None
     filesystem.create_dir(place)
-    for name in (STATE, WEIGHTS, METRICS, RECIPE):
+    for name in (STATE, WEIGHTS, METRICS, RECIPE, FACTS):
         if (job.out / name).exists():
             pyarrow.fs.copy_files(str(job.out / name), f"{place}/{name}", destination_filesystem=filesystem)
     return Checkpoint(place, filesystem)

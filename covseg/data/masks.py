@@ -49,7 +49,9 @@ class Truth:
     lung: Mask | None
 
 
-def read_truth(films: FilmSet, film: LabelledFilm, shape: tuple[int, int] | None = None) -> Truth:
+def read_truth(
+    films: FilmSet, film: LabelledFilm, shape: tuple[int, int] | None = None, *, want_infection: bool = True
+) -> Truth:
     """Read a film's masks.
 
     Parameters
@@ -60,12 +62,17 @@ def read_truth(films: FilmSet, film: LabelledFilm, shape: tuple[int, int] | None
         With an infection mask.
     shape : tuple of int, optional
         Height and width that the masks must have: the film's.
+    want_infection : bool
+        False reads a film of a set of lung masks only; its infection mask is empty.
 
     Raises
     ------
     BadMask
         When a mask is unreadable, of another size, or not binary.
     """
+    if film.infection is None and film.lung and not want_infection:
+        only = read_mask(films.root / film.lung, films.binary_values, shape)
+        return Truth(np.zeros_like(only), only)
     if film.infection is None:
         raise BadMask("missing_infection_mask", f"{film.key} has no infection mask")
     infection = read_mask(films.root / film.infection, films.binary_values, shape)

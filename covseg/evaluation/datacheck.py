@@ -80,15 +80,21 @@ class Check:
     pictures: list[tuple[Pair, str]]
 
 
-def check(root: Path, against: Path | None = None, progress: Callable[[int, int], None] = lambda *_: None) -> Check:
-    """Check every split of a set, and the duplicates it shares with another.
+def check(
+    root: Path,
+    against: Path | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+    *,
+    want_infection: bool = True,
+) -> Check:
+    """Check every split of a set, and the duplicates it shares with another; False takes lung masks only, too.
 
     Raises
     ------
     UsageError
         When there is no labelled set.
     """
-    sets = [*open_splits(root), *(open_splits(against) if against else [])]
+    sets = [one for place in (root, against) if place for one in open_splits(place, want_infection=want_infection)]
     total, seen, splits = sum(len(films.films) for films in sets), count(1), []
     for films in sets:
         label = f"{films.root.name}/{films.split}" if against else films.split
@@ -107,7 +113,7 @@ def _pairs(one: SplitCheck, two: SplitCheck) -> list[Found]:
     return [(one.label, two.label, pair) for pair in pairs(one.fingerprints, two.fingerprints)]
 
 
-def open_splits(root: Path) -> list[FilmSet]:
+def open_splits(root: Path, *, want_infection: bool = True) -> list[FilmSet]:
     """Open every split that is there; a set without splits is one split, ``all``.
 
     Raises
@@ -118,7 +124,7 @@ def open_splits(root: Path) -> list[FilmSet]:
     found, last = [], UsageError(f"{root}: no labelled set")
     for split in (*SPLITS, "all"):
         try:
-            found.append(open_set(root, split))
+            found.append(open_set(root, split, want_infection=want_infection))
         except UsageError as error:
             if "no split" not in str(error) and "no column split" not in str(error):
                 raise
@@ -144,7 +150,8 @@ def _look(films: FilmSet, film: LabelledFilm) -> _Looked:
     except RadiographRefused as refusal:
         return _Looked(film, None, None, Excluded(film.key, f"film_{refusal.reason}", str(refusal)))
     try:
-        return _Looked(film, pixels, read_truth(films, film, pixels.shape), None)
+        truth = read_truth(films, film, pixels.shape, want_infection=film.infection is not None)
+        return _Looked(film, pixels, truth, None)
     except BadMask as bad:
         return _Looked(film, pixels, None, Excluded(film.key, bad.reason, bad.detail))
 

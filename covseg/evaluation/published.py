@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from covseg.data import FilmSet
+
 OFFICIAL_COUNTS = {
     "Train": {"COVID-19": 1864, "Non-COVID": 932, "Normal": 932},
     "Val": {"COVID-19": 466, "Non-COVID": 233, "Normal": 233},
     "Test": {"COVID-19": 583, "Non-COVID": 292, "Normal": 291},
 }
 ROUNDING = 5e-4  # numbers are printed with three or four digits
+
+
+def is_official(films: FilmSet) -> bool:
+    """Tell whether a split has COVID-QU-Ex's official counts; the folders of any set may be named like its own."""
+    return films.name == "covid-qu-ex" and films.counts == OFFICIAL_COUNTS.get(films.split)
 
 
 @dataclass(frozen=True)

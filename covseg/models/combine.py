@@ -28,7 +28,7 @@ class Cascade(nn.Module):
     sees_lung : bool
         The infection stage gets the lung mask (threshold .5) as a second plane.
     constrained : bool
-        Infection outside the lung mask is emptied.
+        Infection outside the lung mask is emptied, and is no sign of presence.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Cascade(nn.Module):
         infection = _resized(drawn[:, -1:], films.shape[-1])
         if self.constrained:
             infection = torch.where(inside > 0, infection, torch.full_like(infection, NEVER))
+            presence = torch.minimum(presence, infection.amax(dim=(1, 2, 3)))
         return torch.cat([lung, infection], dim=1), presence, features
 
 

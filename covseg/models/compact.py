@@ -73,6 +73,8 @@ class CompactUNet(nn.Module):
         Residual blocks at the same four grids.
     stem : int
         Channels at half the input grid.
+    presence : bool
+        A head for it; False reads presence from the strongest infection pixel.
 
     Notes
     -----
@@ -85,6 +87,7 @@ class CompactUNet(nn.Module):
         widths: tuple[int, int, int, int] = (32, 80, 192, 256),
         depths: tuple[int, int, int, int] = (1, 1, 3, 2),
         stem: int = 16,
+        presence: bool = True,
     ) -> None:
         super().__init__()
         self.stem = convolution(1, stem, 5, 2)
@@ -99,12 +102,7 @@ class CompactUNet(nn.Module):
         self.widen = nn.Conv2d(widths[0], stem * 4, 1)
         self.refine = convolution(stem, stem)
         self.head = nn.Conv2d(stem, 8, 1)
-        self.presence = nn.Linear(widths[-1], 1)
-
-    def forward(self, films: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mask logits ``(N, 2, S, S)`` and presence logits ``(N,)``."""
-        masks, presence, _ = self.forward_with_features(films)
-        return masks, presence
+        self.presence = nn.Linear(widths[-1], 1) if presence else None
 
     def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mask logits, presence logits, and bottleneck features averaged per film ``(N, F)``."""
@@ -118,4 +116,5 @@ class CompactUNet(nn.Module):
             features = up(features, skip)
         fine = torch.relu(nn.functional.pixel_shuffle(self.widen(features), 2) + half)
         masks = nn.functional.pixel_shuffle(self.head(self.refine(fine)), 2)
-        return masks, self.presence(summary).squeeze(1), summary
+        found = masks[:, -1].amax(dim=(1, 2)) if self.presence is None else self.presence(summary).squeeze(1)
+        return masks, found, summary

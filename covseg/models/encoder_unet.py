@@ -31,6 +31,8 @@ class EncoderUNet(nn.Module):
         Channels of the decoder at 1/2.
     attention : str
         Of the decoder's steps, see `Up`.
+    presence : bool
+        A head for it; False reads presence from the strongest infection pixel.
 
     Notes
     -----
@@ -46,6 +48,7 @@ class EncoderUNet(nn.Module):
         widths: tuple[int, ...] = (48, 80, 144, 224),
         stem: int = 24,
         attention: Attention = "none",
+        presence: bool = True,
     ) -> None:
         super().__init__()
         body: Any = timm.create_model(encoder, pretrained=False, features_only=True, in_chans=channels)
@@ -61,7 +64,7 @@ class EncoderUNet(nn.Module):
         self.widen = nn.Conv2d(widths[0], stem * 4, 1)
         self.refine = convolution(stem, stem)
         self.head = nn.Conv2d(stem, 4 * masks, 1)
-        self.presence = nn.Linear(2 * widths[-1], 1)
+        self.presence = nn.Linear(2 * widths[-1], 1) if presence else None
 
     def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mask logits ``(N, M, S, S)``, presence logits ``(N,)`` and encoder features ``(N, F)``."""
@@ -72,5 +75,7 @@ class EncoderUNet(nn.Module):
             features = up(features, skip)
         fine = torch.relu(nn.functional.pixel_shuffle(self.widen(features), 2) + half)
         masks = nn.functional.pixel_shuffle(self.head(self.refine(fine)), 2)
+        if self.presence is None:
+            return masks, masks[:, -1].amax(dim=(1, 2)), grids[-1].mean(dim=(2, 3))
         summary = torch.cat([deepest.mean(dim=(2, 3)), deepest.amax(dim=(2, 3))], dim=1)
         return masks, self.presence(summary).squeeze(1), grids[-1].mean(dim=(2, 3))

@@ -81,5 +81,5 @@ def _check(members: list[ModelFolder], target: Path) -> None:
 def _training(members: list[ModelFolder]) -> dict[str, Any]:
     """Say what every member is and learnt from."""
     data = dict.fromkeys(str(one.card.training.get("data", "not recorded")) for one in members)
-    told = {one.card.id: {"weights_sha256": one.card.weights_sha256, **one.card.training} for one in members}
+    told = [{"id": one.card.id, "weights_sha256": one.card.weights_sha256, **one.card.training} for one in members]
     return {"data": "; ".join(data), "members": told}

@@ -113,7 +113,7 @@ class ModelFolder(_Frozen):
         return self.path / WEIGHTS
 
 
-def open_folder(ref: str | Path = "default") -> ModelFolder:
+def open_folder(ref: str | Path = "default", *, gate: bool = True) -> ModelFolder:
     """Find a model folder and check that its weights are the ones its JSON names.
 
     Parameters
@@ -121,6 +121,8 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
     ref : str or Path
         ``default`` or ``accurate``, the path of a model folder, or ``[REGISTRY/]NAME@TAG`` (see
         `covseg.models.registry`).
+    gate : bool
+        False leaves the gate unread and off the card, for whoever fits another one.
 
     Raises
     ------
@@ -145,7 +147,9 @@ def open_folder(ref: str | Path = "default") -> ModelFolder:
         where = ".".join(str(part) for part in first["loc"])
         raise ModelRefused(f"{path / CARD}: {where}: {first['msg']}; mend the file or pull the model again") from error
     _checked(path, WEIGHTS, card.weights_sha256)
-    if card.gate is not None:
+    if not gate:
+        card = card.model_copy(update={"gate": None})
+    elif card.gate is not None:
         _fill_gate(path, card, card.gate)
     return ModelFolder(path=path, card=card)
 

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from covseg.errors import ModelRefused
+from covseg.models import LIBRARY
 from covseg.models.folder import ModelFolder
-
-LIBRARY = ("unet", "unetpp", "segformer")
 
 
 class Network(Protocol):
@@ -64,7 +63,7 @@ def build(name: str, arguments: dict[str, Any]) -> Any:
         return kinds[name](**arguments)
     except ImportError as error:
         raise ModelRefused(f"network {name!r} needs {error.name}: install covseg[train]") from error
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise ModelRefused(f"network {name!r} cannot be built from {arguments}: {error}") from error
 
 

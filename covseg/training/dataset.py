@@ -1,4 +1,4 @@
-"""COVID-QU-Ex in memory: grey films, lung masks and infection masks as 8-bit arrays.
+"""A labelled set in memory: grey films, lung masks and infection masks as 8-bit arrays.
 
 In: the root of a labelled set that `covseg.data` can list. Out: `Films`, aligned arrays.
 """
@@ -10,14 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
 from covseg.data.duplicates import fingerprint, pairs
-from covseg.data.films import STRATA
-from covseg.errors import UsageError
+from covseg.errors import RadiographRefused, UsageError
+from covseg.evaluation.published import is_official
+from covseg.preprocess import resize
+from covseg.read import read
+
+SIDE = 512  # larger films are kept at this side: scoring stretches them to a square all the same
 
 
 @dataclass(frozen=True)
@@ -28,29 +31,50 @@ class Films:
     ----------
     names : list of str
         File names, unique inside a stratum.
+    known : tuple of str
+        The set's strata.
     strata : ndarray of int, shape (N,)
-        Index into `STRATA`.
+        Index into `known`.
     films, lungs, infections : ndarray of uint8, shape (N, H, W)
         Grey films 0-255; masks {0, 255}.
     digest : str
         SHA-256 over all pixels in order.
+    source : str
+        ``COVID-QU-Ex`` where the split has its official counts, else ``own set``: the layout alone says nothing.
     """
 
     names: list[str]
+    known: tuple[str, ...]
     strata: NDArray[np.int64]
     films: NDArray[np.uint8]
     lungs: NDArray[np.uint8]
     infections: NDArray[np.uint8]
     digest: str
+    source: str
 
 
 def load_split(
     root: Path,
     split: str,
     limit: int | None = None,
-    strata: tuple[str, ...] = STRATA,
+    strata: tuple[str, ...] = (),
+    targets: tuple[str, ...] = ("lung", "infection"),
+    side: int = SIDE,
 ) -> Films:
-    """Read one split, only `strata`; `limit` keeps every k-th film of each stratum.
+    """Read one split.
+
+    Parameters
+    ----------
+    root, split : Path, str
+        As `covseg.data.open_set` takes them.
+    limit : int or None
+        Keep so many films, evenly over the strata.
+    strata : tuple of str
+        Only these; () takes all.
+    targets : tuple of str
+        Which masks have to be there: ``lung``, ``infection``. One that is not is empty.
+    side : int
+        Films with a longer side, and films of several sizes, are stretched to squares of this side.
 
     Raises
     ------
@@ -58,25 +82,25 @@ def load_split(
         When the split does not exist, or a film or one of its masks is missing or cannot be believed:
         training does not leave films out in silence.
     """
-    listed = open_set(root, split)
+    listed = open_set(root, split, want_infection="infection" in targets)
     if listed.excluded:
         raise UsageError(f"{listed.excluded[0].detail} ({len(listed.excluded)} such); mend the set before training")
-    chosen = [
-        film
-        for stratum in STRATA
-        if stratum in strata
-        for film in _thin([one for one in listed.films if one.stratum == stratum], limit)
-    ]
-    if not chosen:
-        raise UsageError(f"no film of {', '.join(strata)} in {root}, split {split}: nothing to train on")
+    chosen = listed.select(strata, limit)
+    if not chosen.films:
+        raise UsageError(f"no film in {root}, split {split}: nothing to train on")
     with ThreadPoolExecutor(4) as pool:
-        triples = list(pool.map(lambda film: _read_triple(listed, film), chosen))
-    films, lungs, infections = (np.stack(column) for column in zip(*triples, strict=True))
+        triples = list(pool.map(lambda film: _read_triple(listed, film, targets, side), chosen.films))
+        if len({triple.shape for triple in triples}) > 1:
+            triples = list(pool.map(lambda triple: _stretch(triple, side), triples))
+    films, lungs, infections = (np.stack([triple[plane] for triple in triples]) for plane in range(3))
     digest = hashlib.sha256()
     for stack in (films, lungs, infections):
         digest.update(stack.tobytes())
-    places = np.array([STRATA.index(film.stratum) for film in chosen])
-    return Films([Path(film.key).name for film in chosen], places, films, lungs, infections, digest.hexdigest())
+    return Films(
+        [Path(film.key).name for film in chosen.films], listed.strata,
+        np.array([listed.strata.index(film.stratum) for film in chosen.films]),
+        films, lungs, infections, digest.hexdigest(), "COVID-QU-Ex" if is_official(listed) else "own set",
+    )  # fmt: skip
 
 
 def without_leaks(training: Films, held_out: Films) -> tuple[Films, int]:
@@ -92,18 +116,23 @@ def without_leaks(training: Films, held_out: Films) -> tuple[Films, int]:
     return left, len(leaked)
 
 
-def _thin(films: list[LabelledFilm], limit: int | None) -> list[LabelledFilm]:
-    return films if limit is None else films[:: max(1, len(films) * 3 // limit)]
-
-
-def _read_triple(listed: FilmSet, film: LabelledFilm) -> tuple[NDArray[np.uint8], ...]:
-    pixels = cv2.imread(str(listed.root / film.key), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise UsageError(f"cannot read {listed.root / film.key}: wanted a grey image")
+def _read_triple(listed: FilmSet, film: LabelledFilm, targets: tuple[str, ...], side: int) -> NDArray[np.uint8]:
+    """Return film, lung mask and infection mask, ``(3, H, W)``; the film is read as scoring reads it."""
     try:
-        truth = read_truth(listed, film, (pixels.shape[0], pixels.shape[1]))
+        pixels = read((listed.root / film.key).read_bytes()).pixels
+    except RadiographRefused as refused:
+        raise UsageError(f"{film.key}: {refused}; mend the set before training") from refused
+    try:
+        truth = read_truth(listed, film, pixels.shape, want_infection="infection" in targets)
     except BadMask as bad:
         raise UsageError(f"{bad.detail}; mend the set before training") from bad
-    if truth.lung is None:
-        raise UsageError(f"{film.key} has no lung mask, and this network learns both")
-    return np.asarray(pixels, np.uint8), truth.lung * np.uint8(255), truth.infection * np.uint8(255)
+    if truth.lung is None and "lung" in targets:
+        raise UsageError(f"{film.key} has no lung mask, and the recipe's data.targets want one")
+    lung = np.zeros_like(truth.infection) if truth.lung is None else truth.lung
+    triple = np.stack([np.rint(pixels * 255).astype(np.uint8), lung * np.uint8(255), truth.infection * np.uint8(255)])
+    return _stretch(triple, side) if max(pixels.shape) > side else triple
+
+
+def _stretch(triple: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    film, *masks = (resize(plane, side, side) for plane in triple)
+    return np.stack([film, *(np.where(mask > 127, 255, 0).astype(np.uint8) for mask in masks)])

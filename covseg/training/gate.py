@@ -221,7 +221,6 @@ def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[s
     UsageError
         When `root` has no Train or Val.
     """
-    amend_card(path, lambda card: card.pop("gate", None))  # an earlier gate fits other weights, and would refuse
-    numbers, limits, metrics = fit(root, open_folder(path), count, members)
+    numbers, limits, metrics = fit(root, open_folder(path, gate=False), count, members)
     write(path, numbers, limits, metrics)
     return {**limits, **metrics}

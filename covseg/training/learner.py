@@ -12,33 +12,36 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from covseg.models import LIBRARY
 from covseg.models.network import build
 from covseg.training import weights
 from covseg.training.batches import Batch, Rank
 from covseg.training.losses import Loss
 from covseg.training.recipe import OptimiserConfig, Recipe
 
+HEADED = ("compact", "encoder-unet")  # networks with a head for presence; the others' is their strongest pixel
 Answered = tuple[Tensor, Tensor, Tensor | None]
 
 
 def network_arguments(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     """Return the name and arguments that `covseg.models.network.build` wants."""
     network = recipe.network
+    head = {"presence": False} if network.kind in HEADED and not recipe.loss.presence else {}
     arguments: dict[str, Any] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}
     if network.kind == "compact":
-        return network.kind, {"widths": network.widths} if network.widths else {}
+        return network.kind, head | ({"widths": network.widths} if network.widths else {})
     if network.encoder:
         arguments["encoder"] = network.encoder
     if network.widths:
         arguments["widths"] = network.widths
-    if network.kind in ("unet", "unetpp", "segformer"):
+    if network.kind in LIBRARY:
         arguments |= {
             "imagenet": recipe.input.normalisation == "imagenet",
             "dropout": network.dropout,
         }
     if network.attention != "none":
         arguments["attention"] = network.attention
-    return network.kind, arguments
+    return network.kind, arguments | head
 
 
 class Learning(nn.Module):
@@ -110,7 +113,7 @@ class Learner:
         Raises
         ------
         FloatingPointError
-            When the loss is not finite; the weights are then still those of the last step.
+            When the loss or its gradient is not finite; the weights are then still those of the last step.
         """
         optimiser = self.recipe.optimiser
         torch.manual_seed(hash((self.recipe.seed, self.steps, self.rank.index)) % 2**63)  # dropout, on resume too
@@ -119,18 +122,33 @@ class Learner:
         moved = on_device(batch, self.rank)
         with torch.autocast(self.rank.device.split(":")[0], torch.bfloat16, enabled=self.recipe.amp):
             masks, presence, classes = self.learning(moved.films)
-        loss = self.loss(masks.float(), moved.truth, presence.float(), classes, moved.strata)
+        share = len(batch.samples) / films
+        loss = self.loss(
+            masks.float(), moved.truth, presence.float(), classes, moved.strata, self._with_a_mask(moved.truth, share)
+        )
         if not bool(torch.isfinite(loss.detach())):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.steps}")
         self.optimiser.zero_grad(set_to_none=True)
-        (loss * (len(batch.samples) * self.rank.world / films)).backward()
-        if optimiser.clip:
-            nn.utils.clip_grad_norm_(self.plain.parameters(), optimiser.clip)
+        (loss * (share * self.rank.world)).backward()
+        norm = nn.utils.clip_grad_norm_(self.plain.parameters(), optimiser.clip or math.inf)
+        if not bool(torch.isfinite(norm)):
+            raise FloatingPointError(f"the gradient's norm is {norm.item()} at step {self.steps}")
         self.optimiser.step()
         self.steps += 1
         if self.average is not None and self.steps % optimiser.average_every == 0:
             self.average.update_parameters(self.plain)
         return loss.item(), masks.detach()
+
+    def _with_a_mask(self, truth: Tensor, share: float) -> Tensor | None:
+        """Count films with each mask over all ranks, and return this rank's share of them; None for one rank alone.
+
+        The mean over films with a mask is then that of the global batch, however unevenly they fell on the ranks.
+        """
+        if self.rank.world == 1:
+            return None
+        found = (truth.flatten(2).amax(dim=2) > 0).sum(dim=0).float()
+        dist.all_reduce(found)
+        return found * share
 
     def state(self) -> dict[str, Any]:
         """Return all that `load` needs."""

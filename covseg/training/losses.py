@@ -25,7 +25,7 @@ def bce(logits: Tensor, truth: Tensor, pos_weight: float = 1.0) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight)
 
 
-def positive_dice(logits: Tensor, truth: Tensor) -> Tensor:
+def positive_dice(logits: Tensor, truth: Tensor, count: Tensor | None = None) -> Tensor:
     """One minus soft Dice per film, over films with a mask.
 
     Films without a mask are left to the other terms (soft Dice has no useful gradient there);
@@ -35,13 +35,15 @@ def positive_dice(logits: Tensor, truth: Tensor) -> Tensor:
     ----------
     logits, truth : Tensor, shape (N, H, W)
         Truth is 0 or 1.
+    count : Tensor or None
+        What to divide by, where this is a part of a batch; None counts the films here.
     """
     probability = logits.sigmoid()
     overlap = (probability * truth).sum(dim=PLANE)
     total = probability.sum(dim=PLANE) + truth.sum(dim=PLANE)
     present = (truth.sum(dim=PLANE) > 0).float()
     losses = (1 - (2 * overlap + 1) / (total + 1)) * present
-    return losses.sum() / present.sum().clamp(min=1)
+    return losses.sum() / (present.sum().clamp(min=1) if count is None else count.clamp(min=1e-6))
 
 
 def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0) -> Tensor:
@@ -78,10 +80,9 @@ def _signed_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def terms(config: LossConfig, pos_weight: float) -> list[tuple[float, Callable[[Tensor, Tensor], Tensor]]]:
-    """Return the terms that have a weight, with their weights."""
+    """Return the terms that are a mean over films and have a weight, with their weights."""
     every: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
         (config.bce, lambda logits, truth: bce(logits, truth, pos_weight)),
-        (config.dice, positive_dice),
         (config.focal, lambda logits, truth: focal(logits, truth, config.focal_gamma)),
         (
             config.tversky,
@@ -109,7 +110,13 @@ class Loss:
         self._terms = {name: terms(config, pos_weight if name == "infection" else 1.0) for name in self.targets}
 
     def __call__(
-        self, masks: Tensor, truth: Tensor, presence: Tensor, classes: Tensor | None, strata: Tensor
+        self,
+        masks: Tensor,
+        truth: Tensor,
+        presence: Tensor,
+        classes: Tensor | None,
+        strata: Tensor,
+        with_a_mask: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of a batch.
 
@@ -121,12 +128,17 @@ class Loss:
             Logits of any infection.
         classes : Tensor, shape (N, 3), or None
         strata : Tensor of int64, shape (N,)
+        with_a_mask : Tensor, shape (M,), or None
+            Films that have each mask, where this is one rank's part of a batch; see `positive_dice`.
         """
         total = masks.sum() * 0
         for channel, name in enumerate(self.targets):
             weight = self.config.lung if name == "lung" and len(self.targets) > 1 else 1.0
             for share, term in self._terms[name]:
                 total = total + weight * share * term(masks[:, channel], truth[:, channel])
+            if self.config.dice:
+                count = None if with_a_mask is None else with_a_mask[channel]
+                total = total + weight * self.config.dice * positive_dice(masks[:, channel], truth[:, channel], count)
         if self.config.presence and "infection" in self.targets:
             found = (truth[:, self.targets.index("infection")].sum(dim=PLANE) > 0).float()
             total = total + self.config.presence * functional.binary_cross_entropy_with_logits(presence, found)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from covseg.data.films import STRATA
 from covseg.errors import UsageError
+from covseg.models import LIBRARY
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 Architecture = Literal["unet", "unetpp", "segformer", "plain-unet", "attention-unet", "compact", "encoder-unet"]
@@ -115,16 +115,18 @@ class AugmentConfig(_Frozen):
 class DataConfig(_Frozen):
     """Which films, and what the lung channel shows."""
 
-    strata: tuple[str, ...] = Field(STRATA, min_length=1)
-    targets: tuple[Target, ...] = Field(("infection",), min_length=1)
+    strata: tuple[str, ...] = Field((), description="Only films of these; empty takes every stratum of the set.")
+    targets: tuple[Target, ...] = Field(("infection",), description="lung, infection, or both in this order.")
     lung: Literal["predicted", "truth"] = Field(
         "predicted", description="The fourth channel and the constraint; truth is declared in every table."
     )
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
-        if unknown := set(self.strata) - set(STRATA):
-            raise ValueError(f"unknown stratum {sorted(unknown)}: wanted some of {', '.join(STRATA)}")
+    def _drawn(self) -> Self:
+        if self.targets not in (wanted := (("lung",), ("infection",), ("lung", "infection"))):
+            raise ValueError(
+                f"targets {list(self.targets)}: wanted one of {', '.join(str(list(one)) for one in wanted)}"
+            )
         return self
 
 
@@ -152,7 +154,10 @@ class Recipe(_Frozen):
     data: DataConfig = DataConfig()
     stop: StopConfig
     batch: int = Field(ge=1, le=4096, description="Films a step over all ranks together.")
-    lung_constraint: bool = Field(False, description="Infection is kept only inside the lung mask.")
+    lung_constraint: bool = Field(
+        False,
+        description="Infection is kept only inside the lung mask (of the fourth channel, in training's own numbers).",
+    )
     amp: bool = Field(False, description="bfloat16 autocast on an accelerator.")
     seed: int = Field(1, ge=0)
     ours: tuple[str, ...] = Field((), description="Fields that the author did not give; their values are ours.")
@@ -165,16 +170,28 @@ class Recipe(_Frozen):
                 if not hasattr(value, part):
                     raise ValueError(f"ours: {path!r} is no field of a recipe")
                 value = getattr(value, part)
-        if self.input.normalisation == "imagenet" and self.input.channels == 1:
-            raise ValueError("input.normalisation: imagenet needs input.channels 3 or 4")
-        if self.network.kind not in ATTENDED[self.network.attention]:
-            raise ValueError(
-                f"network.attention: {self.network.attention!r} is for {', '.join(ATTENDED[self.network.attention])}, "
-                f"not {self.network.kind}"
-            )
-        if (self.network.classes is False) and self.loss.classes > 0:
-            raise ValueError("loss.classes: the network has no head for strata; set network.classes=true")
+        for wrong in self._contradictions():
+            raise ValueError(wrong)
         return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Say which settings would be ignored, or would train one thing and release another."""
+        network, channels, targets = self.network, self.input.channels, self.data.targets
+        if self.input.normalisation == "imagenet" and channels == 1:
+            yield "input.normalisation: imagenet needs input.channels 3 or 4"
+        if network.kind not in LIBRARY and channels != 1:
+            yield f"input.channels: {channels} is for {', '.join(LIBRARY)}, not {network.kind}"
+        if network.kind not in LIBRARY and network.dropout:
+            yield f"network.dropout is for {', '.join(LIBRARY)}, not {network.kind}"
+        if network.kind == "compact" and targets != ("lung", "infection"):
+            yield f"network.kind: compact draws lung and infection, data.targets says {list(targets)}"
+        if network.kind not in ATTENDED[network.attention]:
+            takers = ", ".join(ATTENDED[network.attention])
+            yield f"network.attention: {network.attention!r} is for {takers}, not {network.kind}"
+        if self.lung_constraint and targets != ("infection",):
+            yield "lung_constraint: is for data.targets=['infection'], whose lungs another model draws"
+        if self.loss.classes and not network.classes:
+            yield "loss.classes: the network has no head for strata; set network.classes=true"
 
     @property
     def label(self) -> str:

@@ -21,22 +21,27 @@ from covseg.segment import open_backend, segment
 from covseg.training import run_folder
 from covseg.training.batches import prepared
 from covseg.training.dataset import load_split
-from covseg.training.learner import network_arguments
+from covseg.training.learner import HEADED, network_arguments
 from covseg.training.lungs import lung_channel
 from covseg.training.recipe import Recipe
 
-LICENCE = (
-    "Weights: research use only, under the terms of their training data (COVID-QU-Ex, reported as CC BY-SA 4.0, "
-    "not verified at the source). Code: Apache-2.0."
-)
-CITATION = (
-    "Tahir et al. 2021, COVID-19 infection localization and severity grading from chest X-ray images, "
-    "doi 10.1016/j.compbiomed.2021.105002; Degerli et al. 2021, doi 10.1007/s13755-021-00146-8"
-)
+LICENCE = "Weights: research use only, under the terms of their training data ({}). Code: Apache-2.0."
+PUBLISHED = {  # set: its licence, its citation
+    "COVID-QU-Ex": (
+        "COVID-QU-Ex, reported as CC BY-SA 4.0, not verified at the source",
+        (
+            "Tahir et al. 2021, COVID-19 infection localization and severity grading from chest X-ray images, "
+            "doi 10.1016/j.compbiomed.2021.105002; Degerli et al. 2021, doi 10.1007/s13755-021-00146-8"
+        ),
+    )
+}
+NOT_RECORDED = ("not recorded", "not recorded")
 EXPORT_TOLERANCE = 1e-3  # of a probability, on real films
 
 
-def release(run: Path, folder: Path, model_id: str, lung_model: str = "default") -> ModelCard:
+def release(
+    run: Path, folder: Path, model_id: str, lung_model: str = "default", licence: str = "", citation: str = ""
+) -> ModelCard:
     """Write a model folder from a run's best weights.
 
     Parameters
@@ -49,13 +54,17 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
         Empty takes the recipe's name.
     lung_model : str
         Model folder that draws the lungs for a run that does not.
+    licence, citation : str
+        Of the training data; empty takes what is known of a published set, and else says that none was given.
 
     Raises
     ------
     UsageError
-        When the run has no weights yet, it learnt from another model's lungs, or its films are prepared in a way
-        that the lung model cannot take.
+        When the run has no weights yet, `folder` is the run, it learnt from another model's lungs, or its films are
+        prepared in a way that the lung model cannot take.
     """
+    if folder.resolve() == run.resolve():
+        raise UsageError(f"{folder} is the run itself: name another folder, such as {folder / 'model'}")
     if not (run / WEIGHTS).is_file():
         raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
@@ -63,6 +72,8 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
     if recipe.data.targets != ("lung", "infection"):
         _check_lungs(run, recipe, lung_model)
         network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
+    found = run_folder.read_facts(run)
+    terms, cited = PUBLISHED.get(found["set"], NOT_RECORDED)
     return write_model(
         folder,
         state,
@@ -71,10 +82,10 @@ def release(run: Path, folder: Path, model_id: str, lung_model: str = "default")
         network_args=arguments,
         size=recipe.input.size,
         normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
-        presence_source="image-level head, sigmoid" if recipe.loss.presence else "strongest infection pixel",
+        presence_source="image-level head, sigmoid" if _has_head(recipe) else "strongest infection pixel",
         training=facts(run, recipe),
-        licence=LICENCE,
-        citation=CITATION,
+        licence=LICENCE.format(licence or terms),
+        citation=citation or cited,
     )
 
 
@@ -140,13 +151,25 @@ def _staged(
     return "cascade", combined, prefixed(load_file(lung.weights), "lung.") | prefixed(state, "infection.")
 
 
+def _has_head(recipe: Recipe) -> bool:
+    return recipe.network.kind in HEADED and bool(recipe.loss.presence)
+
+
+def _learnt_from(found: dict[str, Any]) -> str:
+    """Say which films, in words, from a run's facts."""
+    part = [f"{', '.join(found['strata'])}", f"{found['films']['Train']} films of Train"]
+    part += [f"limit {found['limit']}"] if found["limit"] else []
+    part += ["near-duplicates of Val left out"] if found["drop_leaks"] else []
+    return f"{found['set']}: {'; '.join(part)}; epoch chosen on Val ({found['films']['Val']} films)"
+
+
 def facts(run: Path, recipe: Recipe) -> dict[str, Any]:
     """Return what the card says of the training: recipe, data, seed, epochs, the best epoch's numbers."""
     rows = run_folder.read_rows(run)
     best = max(rows, key=lambda row: row[recipe.stop.metric])
     found = run_folder.read_facts(run)
     return {
-        "data": "COVID-QU-Ex infection part, official Train split; epoch chosen on Val",
+        "data": _learnt_from(found),
         "recipe": recipe.model_dump(mode="json", exclude={"network": {"weights"}}),
         "run": found,
         "epochs": len(rows),

@@ -1,8 +1,8 @@
 """The folder of a training run: what was asked, every epoch's numbers, the state, the weights.
 
 ``recipe.json`` ``run.json`` ``metrics.csv`` ``curves.png`` ``events/`` ``samples/`` ``last.pt`` (to resume)
-``weights.safetensors`` (the best epoch, averaged, float16). Every file is replaced whole: a full disk or a
-kill leaves the one before.
+``weights.safetensors`` (the best epoch, averaged, float16). What a run goes on from is replaced whole: a full
+disk or a kill leaves the file before.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECIPE
-    if not path.exists():
+    if not path.exists() or not (has_state(folder) or (folder / METRICS).exists()):  # nothing was learnt yet
         replace(path, lambda staged: staged.write_text(recipe.model_dump_json(indent=1)))
         return []
     found = Recipe.model_validate_json(path.read_text())
     if found != recipe:
         changed = _changed(found.model_dump(), recipe.model_dump())
         raise UsageError(f"{folder} holds a run of another recipe ({changed}); choose another --out")
-    if (folder / STATE).exists() and not resume:
+    if has_state(folder) and not resume:
         raise UsageError(f"{folder} holds this run already; add --resume to go on, or choose another --out")
     return read_rows(folder)
 
@@ -102,6 +102,11 @@ def check_room(folder: Path, learning: Learning) -> None:
         raise StorageFull(f"{folder} has {free / 1e6:.0f} MB free, the run wants {wanted / 1e6:.0f} MB for its states")
 
 
+def has_state(folder: Path) -> bool:
+    """Tell whether there is a state to resume from."""
+    return (folder / STATE).exists()
+
+
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace ``last.pt``."""
     replace(folder / STATE, lambda staged: torch.save(state, staged))
@@ -110,7 +115,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 def load_state(folder: Path) -> dict[str, Any] | None:
     """Return the state to resume from, or None; nothing but tensors and plain values is unpickled."""
     path = folder / STATE
-    if not path.exists():
+    if not has_state(folder):
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state

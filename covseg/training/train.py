@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,18 @@ from numpy.typing import NDArray
 
 from covseg.config import code_version
 from covseg.data.cache import local_copy
+from covseg.data.films import STRATA
 from covseg.errors import CovsegError, UsageError
 from covseg.evaluation.convention import Empty, ratios
 from covseg.training import run_folder
 from covseg.training.batches import Batch, Rank, Samples, grid, order, training_batches
-from covseg.training.dataset import Films, load_split, without_leaks
+from covseg.training.dataset import SIDE, Films, load_split, without_leaks
 from covseg.training.heap import keep_freed_memory
 from covseg.training.learner import Learner, learning_rate
 from covseg.training.lungs import lung_channel, lung_masks
 from covseg.training.pictures import draw
 from covseg.training.recipe import Recipe
-from covseg.training.validate import DICE, counts, look, metrics
+from covseg.training.validate import DICE, counts, look, metrics, names
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ FEW = 6  # films of each split that a rehearsal reads
 
 
 class TrainingFailed(CovsegError):
-    """The loss is not finite; the last state is kept."""
+    """The loss or its gradient is not finite; the last saved state is kept."""
 
 
 class Stopped(CovsegError):
@@ -147,10 +148,9 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
         When `hooks.stop` or the time said so; the message says how to go on.
     """
     hooks, rank = hooks or Hooks(), rank or Rank()
-    _check_metric(recipe)
     if rank.device == "cpu":
         keep_freed_memory()
-    rows = run_folder.open_run(job.out, recipe, job.resume or rank.index > 0) if rank.index == 0 else []
+    rows = run_folder.open_run(job.out, recipe, job.resume) if rank.index == 0 else []
     sets = _sets(recipe, job)
     films = len(sets["Train"])
     if min(films, recipe.batch) < rank.world:
@@ -176,20 +176,33 @@ def rehearse(recipe: Recipe, job: Job) -> dict[str, str]:
     UsageError
         No data, weights that cannot be fetched or read, a metric that is not measured.
     """
-    _check_metric(recipe)
-    for split in SPLITS:
-        load_split(local_copy(job.data, SPLITS), split, FEW, recipe.data.strata)
+    root = local_copy(job.data, SPLITS)
+    films = {split: _films(root, split, recipe, FEW) for split in SPLITS}
+    if recipe.stop.metric not in (known := names(recipe.data.targets, films["Val"].known)):
+        raise _not_measured(recipe, known)
     return Learner(recipe, Rank(), 1).start
 
 
-def _check_metric(recipe: Recipe) -> None:
-    if recipe.stop.metric not in (known := metrics(recipe.data.targets)):
-        raise UsageError(f"stop.metric {recipe.stop.metric!r} is not measured: wanted one of {', '.join(known)}")
+def _not_measured(recipe: Recipe, known: Iterable[str]) -> UsageError:
+    wanted = ", ".join(known)
+    return UsageError(f"stop.metric {recipe.stop.metric!r} is not measured on this Val: wanted one of {wanted}")
+
+
+def _films(root: Path, split: str, recipe: Recipe, limit: int | None) -> Films:
+    targets = recipe.data.targets
+    if recipe.input.channels == 4 and recipe.data.lung == "truth":
+        targets = ("lung", *targets)
+    films = load_split(root, split, limit, recipe.data.strata, targets, max(SIDE, recipe.input.size))
+    if recipe.network.classes and films.known != STRATA:
+        raise UsageError(f"network.classes is for {', '.join(STRATA)}; this set has {', '.join(films.known)}")
+    return films
 
 
 def _sets(recipe: Recipe, job: Job) -> dict[str, Samples]:
     root = local_copy(job.data, SPLITS)
-    films = {split: load_split(root, split, job.limit, recipe.data.strata) for split in SPLITS}
+    films = {split: _films(root, split, recipe, job.limit) for split in SPLITS}
+    if recipe.stop.metric not in (known := metrics(films["Val"], recipe.data.targets)):
+        raise _not_measured(recipe, known)
     if job.drop_leaks:
         films["Train"], dropped = without_leaks(films["Train"], films["Val"])
         log.info("left out %d films of Train that are films of Val", dropped)
@@ -224,6 +237,7 @@ def _facts(learner: Learner, sets: dict[str, Samples], job: Job) -> dict[str, An
     return {
         "label": recipe.label, "recipe_sha256": recipe.digest, "seed": recipe.seed, **learner.start,
         "lung_channel": lung_channel(recipe, job.lung_model),
+        "set": sets["Train"].films.source, "strata": recipe.data.strata or sets["Train"].films.known,
         "films": {split: len(samples) for split, samples in sets.items()}, "limit": job.limit,
         "drop_leaks": job.drop_leaks, "data_sha256": {name: one.films.digest for name, one in sets.items()},
         "parameters": sum(value.numel() for value in learner.plain.network.parameters()),
@@ -273,9 +287,10 @@ class _Run:
         try:
             loss, masks = self.learner.step(batch, films)
         except FloatingPointError as error:
+            saved = "the last saved state" if run_folder.has_state(self.job.out) else "no state yet"
             raise TrainingFailed(
-                f"{error}: nothing is lost, {self.job.out} holds the state before. Lower optimiser.lr "
-                f"(now {self.recipe.optimiser.lr:g}) or set optimiser.clip, in a new --out"
+                f"{error}: {self.job.out} holds {saved}. Lower optimiser.lr (now {self.recipe.optimiser.lr:g}) "
+                "or set optimiser.clip, in a new --out"
             ) from error
         dice = _train_dice(masks.cpu(), batch)
         pooled = over_ranks([loss * len(dice), float(dice.sum()), len(dice)], self.rank)

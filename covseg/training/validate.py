@@ -6,6 +6,7 @@ truth as 1; ``val_covid_dice`` is COVID-19 films only. The released numbers come
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +16,14 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from covseg.data.films import STRATA
 from covseg.evaluation.convention import RATIOS, Empty, ratios
 from covseg.training.batches import Rank, Samples, validation_batches
+from covseg.training.dataset import Films
 from covseg.training.learner import Learning, on_device
 from covseg.training.losses import Loss
 from covseg.training.recipe import Recipe
 
-SHORT = {"COVID-19": "covid", "Non-COVID": "noncovid", "Normal": "normal"}
+SHORT = {"COVID-19": "covid", "Non-COVID": "noncovid"}  # other strata: their own name, small
 DICE, IOU, ACCURACY = (list(RATIOS).index(name) for name in ("dice", "iou", "accuracy"))
 
 
@@ -52,10 +53,13 @@ def look(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: 
     learning.eval()
     rows: list[tuple[int, int, NDArray[np.int64], float]] = []
     losses: list[tuple[float, int]] = []
+    films = samples.films
+    share = torch.from_numpy(_present(films, samples.recipe.data.targets).mean(axis=0)).float().to(rank.device)
     for batch in validation_batches(samples, rank, workers):
         moved = on_device(batch, rank)
         masks, presence, classes = learning(moved.films)
-        value = loss(masks.float(), moved.truth, presence.float(), classes, moved.strata)
+        with_a_mask = share * len(batch.samples)  # the Dice term is then a mean over the split's films, not a batch's
+        value = loss(masks.float(), moved.truth, presence.float(), classes, moved.strata, with_a_mask)
         losses.append((value.item(), len(batch.samples)))
         guess = constrained(masks > 0, moved.films, samples.recipe)
         found = counts(guess, moved.truth > 0).cpu().numpy()
@@ -67,7 +71,7 @@ def look(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: 
         rows, losses = _gathered(rows, rank), _gathered(losses, rank)
     rows.sort(key=lambda row: row[0])
     mean = sum(value * films for value, films in losses) / sum(films for _, films in losses)
-    return {"val_loss": mean} | summary(rows, samples.recipe.data.targets)
+    return {"val_loss": mean} | summary(rows, samples.recipe.data.targets, films.known)
 
 
 def _gathered(mine: list[Any], rank: Rank) -> list[Any]:
@@ -76,8 +80,10 @@ def _gathered(mine: list[Any], rank: Rank) -> list[Any]:
     return [row for part in parts for row in part]
 
 
-def summary(rows: list[tuple[int, int, NDArray[np.int64], float]], targets: tuple[str, ...]) -> dict[str, float]:
-    """Turn rows of (sample, stratum, counts ``(M, 4)``, presence logit) into named means."""
+def summary(
+    rows: list[tuple[int, int, NDArray[np.int64], float]], targets: tuple[str, ...], known: tuple[str, ...]
+) -> dict[str, float]:
+    """Turn rows of (sample, stratum, counts ``(M, 4)``, presence logit) into named means; NaN where none counts."""
     strata = np.array([row[1] for row in rows])
     table = np.stack([row[2] for row in rows])
     found: dict[str, float] = {}
@@ -88,8 +94,9 @@ def summary(rows: list[tuple[int, int, NDArray[np.int64], float]], targets: tupl
     infection = table[:, targets.index("infection")]
     values = ratios(infection, Empty.ONE)
     found |= {f"val_{name}": _mean(values[:, column]) for name, column in _NAMED.items()}
-    for index, stratum in enumerate(STRATA):
-        found[f"val_{SHORT[stratum]}_dice"] = _mean(values[strata == index, DICE])
+    for index, stratum in enumerate(known):
+        short = SHORT.get(stratum, re.sub(r"[^a-z0-9]+", "_", stratum.casefold()))
+        found[f"val_{short}_dice"] = _mean(values[strata == index, DICE])
     positive = infection[:, 0] + infection[:, 2] > 0
     drawn = infection[:, 0] + infection[:, 1] > 0
     said = np.array([row[3] for row in rows]) > 0
@@ -101,9 +108,23 @@ def summary(rows: list[tuple[int, int, NDArray[np.int64], float]], targets: tupl
     }
 
 
-def metrics(targets: tuple[str, ...]) -> list[str]:
-    """Name the numbers that an epoch can be chosen by: higher is better."""
-    return list(summary([(0, 0, np.zeros((len(targets), 4), np.int64), 0.0)], targets))
+def names(targets: tuple[str, ...], known: tuple[str, ...]) -> list[str]:
+    """Name all numbers of a row but the loss."""
+    return list(summary([(0, 0, np.zeros((len(targets), 4), np.int64), 0.0)], targets, known))
+
+
+def metrics(films: Films, targets: tuple[str, ...]) -> list[str]:
+    """Name the numbers that an epoch can be chosen by on these films: higher is better."""
+    masks = _present(films, targets)
+    counted = np.stack([np.zeros_like(masks), np.zeros_like(masks), masks, ~masks], axis=-1).astype(np.int64)
+    rows = [(row, int(films.strata[row]), counted[row], 0.0) for row in range(len(films.names))]
+    return [name for name, value in summary(rows, targets, films.known).items() if not np.isnan(value)]
+
+
+def _present(films: Films, targets: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Tell which films have which masks, ``(N, M)``."""
+    drawn = {"lung": films.lungs, "infection": films.infections}
+    return np.stack([drawn[name].any(axis=(1, 2)) for name in targets], axis=1)
 
 
 _NAMED = {"dice": DICE, "iou": IOU, "accuracy": ACCURACY}

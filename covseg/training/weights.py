@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +21,7 @@ from covseg.training.recipe import Recipe
 
 State = dict[str, Tensor]
 LEAST_MOMENTUM = 0.1
+RGB = 3  # channels of a first layer that can be adapted to others
 
 
 def fill(network: nn.Module, recipe: Recipe) -> dict[str, str]:
@@ -71,9 +71,9 @@ def _from_hub(recipe: Recipe) -> State:
         return dict(smp.encoders.get_encoder(recipe.network.encoder, weights="imagenet").state_dict())
     except Exception as error:
         raise UsageError(
-            f"ImageNet weights of {recipe.network.encoder} cannot be fetched ({type(error).__name__}): this machine "
-            "does not reach the hub. Give a file or a bucket URL, --set network.weights=PATH, or train from "
-            "scratch, --set network.weights=none (every table then says so)"
+            f"ImageNet weights of {recipe.network.encoder} cannot be fetched from the hub ({type(error).__name__}: "
+            f"{str(error)[:160]}). Give a file or a bucket URL, --set network.weights=PATH, or train from scratch, "
+            "--set network.weights=none (every table then says so)"
         ) from error
 
 
@@ -121,7 +121,7 @@ def _fitted(found: State, wanted: State, ref: str) -> State:
     fitted = {}
     for place, name in enumerate(names):
         tensor = found[name]
-        if place == 0 and tensor.dim() == 4 and tensor.shape[1] != wanted[name].shape[1]:
+        if place == 0 and tensor.dim() == 4 and tensor.shape[1] == RGB != wanted[name].shape[1]:
             tensor = adapt(tensor, wanted[name].shape[1])
         if tensor.shape != wanted[name].shape:
             raise UsageError(
@@ -153,8 +153,3 @@ def zero_mask_channel(encoder: nn.Module) -> None:
     first = next(value for value in encoder.parameters() if value.dim() == 4)
     with torch.no_grad():
         first[:, 3:] = 0
-
-
-def describe(facts: dict[str, Any]) -> str:
-    """Return one line for the run's screen."""
-    return f"encoder starts from: {facts['weights']}"

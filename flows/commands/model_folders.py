@@ -31,6 +31,8 @@ class ReleaseConfig(_Config):
     output: Annotated[Path, Parameter(alias="-o")] = Field(description="The model folder; made or overwritten.")
     name: str = Field("", description="Id of the model; default: the recipe's name.")
     lung_model: str = Field("default", description="Draws the lungs for a run that draws infection only.")
+    licence: str = Field("", description="Of the training data, where it is no published set.")
+    citation: str = Field("", description="Of the training data, where it is no published set.")
     data: Path | None = Field(None, description="Folder with Val: prove the exported graph on real films.")
 
 
@@ -59,7 +61,7 @@ def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
     from covseg.training.release import check_export
     from covseg.training.release import release as make
 
-    made = make(config.run, config.output, config.name, config.lung_model)
+    made = make(config.run, config.output, config.name, config.lung_model, config.licence, config.citation)
     if config.data:
         print(f"export differs from torch by {check_export(open_folder(config.output), config.data):.1e} at most")
     print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")

@@ -45,6 +45,13 @@ def test_a_combined_model_answers_the_mean_of_its_members(tmp_path: Path) -> Non
     assert torch.allclose(probabilities(open_folder(tmp_path / "both"), films), mean, atol=1e-5)
 
 
+def test_members_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    one, two = member(tmp_path / "same", 64, "unit", 1), member(tmp_path / "other" / "same", 64, "unit", 2)
+    told = combine([one, two], tmp_path / "both", "both").training["members"]
+    assert [each["weights_sha256"] for each in told] == [one.card.weights_sha256, two.card.weights_sha256]
+
+
 def test_every_member_sees_its_own_grid_and_grey_values(tmp_path: Path) -> None:
     coarse, fine = member(tmp_path / "coarse", 32, "standardise", 1), member(tmp_path / "fine", 64, "unit", 2)
     card = combine([coarse, fine], tmp_path / "both", "both")

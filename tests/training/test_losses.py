@@ -62,6 +62,22 @@ def test_a_positive_weight_counts_missed_pixels_more():
     assert bce(logits, truth, 5.0).item() == pytest.approx(math.log(2) * (1 + 4 * share))
 
 
+def test_parts_of_a_batch_weigh_to_the_whole_however_unevenly_masks_fell():
+    torch.manual_seed(0)
+    logits, truth = torch.randn(8, 1, 16, 16), torch.zeros(8, 1, 16, 16)
+    truth[[0, 4, 5, 6], 0, 4:9, 4:9] = 1  # one film with a mask in the first part, three in the second
+    loss = Loss(LossConfig(bce=1, dice=1, tversky=1), ["infection"])
+
+    def value(rows, count=None):
+        return loss(logits[rows], truth[rows], torch.zeros(len(logits[rows])), None, None, count)
+
+    parts = [slice(0, 3), slice(3, 8)]
+    sums = [value(rows, torch.tensor([4.0]) * len(logits[rows]) / 8) * len(logits[rows]) / 8 for rows in parts]
+    assert math.isclose(sum(sums).item(), value(slice(0, 8)).item(), rel_tol=1e-5)
+    naive = sum(value(rows) * len(logits[rows]) / 8 for rows in parts)
+    assert not math.isclose(naive.item(), value(slice(0, 8)).item(), rel_tol=1e-4)
+
+
 def test_the_sum_weighs_masks_presence_and_classes():
     config = LossConfig(bce=1, lung=0.5, presence=2, classes=3)
     truth = torch.zeros(2, 2, 8, 8)

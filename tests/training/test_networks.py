@@ -81,9 +81,28 @@ def test_a_timm_encoder_takes_gates_or_scse_in_its_decoder():
             assert network.forward_with_features(torch.zeros(2, 1, 64, 64))[0].shape == (2, 2, 64, 64)
 
 
+@pytest.mark.parametrize("kind", ["encoder-unet", "compact"])
+def test_without_a_presence_term_presence_is_the_strongest_infection_pixel(kind):
+    settings = [f"network.kind={kind}", "loss.presence=0", 'data.targets=["lung", "infection"]']
+    name, arguments = network_arguments(load_recipe("fast", settings + ["network.encoder="] * (kind == "compact")))
+    network = build(name, arguments).eval()
+    assert not [key for key in network.state_dict() if key.startswith("presence")]
+    with torch.no_grad():
+        masks, presence, _ = network.forward_with_features(torch.randn(2, 1, 64, 64))
+    assert torch.equal(presence, masks[:, -1].amax(dim=(1, 2)))
+    assert any(key.startswith("presence") for key in build(*network_arguments(load_recipe("fast"))).state_dict())
+
+
 def test_attention_where_there_is_none_to_be_had_is_said():
     with pytest.raises(UsageError, match="'gates' is for encoder-unet, not plain-unet"):
         load_recipe("unet-small", ["network.kind=plain-unet", "network.attention=gates"])
+
+
+def test_a_network_that_cannot_be_built_is_said():
+    with pytest.raises(ModelRefused, match=r"cannot be built from .*tf_efficientnet_light0"):
+        build("encoder-unet", {"encoder": "tf_efficientnet_light0"})
+    with pytest.raises(ModelRefused, match="cannot be built"):
+        build("encoder-unet", {"encoder": "tf_efficientnet_lite0", "widths": (8, 16)})
 
 
 def test_a_cascade_empties_infection_outside_the_lung():

@@ -98,6 +98,25 @@ def test_a_lung_run_draws_no_infection(made_set, tmp_path):
     assert answer.presence < 1e-6
 
 
+def test_a_model_says_what_is_known_of_its_films_and_no_more(made_set, tmp_path):
+    card = open_folder(released(made_set, tmp_path, "data.targets=['lung', 'infection']")).card
+    assert (
+        card.training["data"]
+        == "own set: COVID-19, Non-COVID, Normal; 20 films of Train; epoch chosen on Val (8 films)"
+    )
+    assert "(not recorded)" in card.licence and card.citation == "not recorded"
+    told = release(tmp_path / "run", tmp_path / "model", "tiny-1", licence="CC0", citation="us, 2026")
+    assert "(CC0)" in told.licence and told.citation == "us, 2026"
+
+
+def test_a_run_is_not_overwritten_by_its_own_release(made_set, tmp_path):
+    released(made_set, tmp_path)
+    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="is the run itself"):
+        release(tmp_path / "run", tmp_path / "run" / ".." / "run", "x")
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+
+
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UsageError, match="at least one epoch"):
         release(tmp_path, tmp_path / "model", "none")

@@ -137,9 +137,20 @@ def test_early_stopping_waits_its_patience(made_set, tmp_path):
     assert progress.since_best == 2
 
 
-def test_a_finite_loss_is_wanted_and_the_state_before_is_kept(made_set, tmp_path):
-    with pytest.raises(TrainingFailed, match=r"loss is (nan|inf) at step \d.*optimiser.lr"):
-        train(tiny("loss.bce=1e3", "loss.pos_weight=1e38"), Job(made_set, tmp_path))
+def test_a_finite_loss_is_wanted_and_the_last_saved_state_is_kept(made_set, tmp_path):
+    with pytest.raises(TrainingFailed, match=r"loss is (nan|inf) at step 0: .* holds no state yet. Lower optimiser.lr"):
+        train(tiny("loss.bce=1e3", "loss.pos_weight=1e38"), Job(made_set, tmp_path / "new"))
+    with pytest.raises(Stopped):
+        train(tiny(), Job(made_set, tmp_path / "old"), stop_after(2))
+    before = (tmp_path / "old" / run_folder.STATE).read_bytes()
+
+    def poison(step, *_):
+        raise FloatingPointError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingFailed, match="holds the last saved state"):
+        patch.setattr(Learner, "step", poison)
+        train(tiny(), Job(made_set, tmp_path / "old", resume=True))
+    assert (tmp_path / "old" / run_folder.STATE).read_bytes() == before
 
 
 def test_a_folder_with_another_run_is_refused(made_set, tmp_path):
@@ -177,8 +188,29 @@ def test_a_run_that_goes_on_elsewhere_says_so_and_a_finished_one_keeps_its_facts
 
 
 def test_a_metric_that_is_not_measured_is_said_before_the_first_step(made_set, tmp_path):
-    with pytest.raises(UsageError, match=r"'val_lung_dice' is not measured: wanted one of val_dice"):
+    with pytest.raises(UsageError, match=r"'val_lung_dice' is not measured on this Val: wanted one of val_dice"):
         train(tiny("stop.metric=val_lung_dice"), Job(made_set, tmp_path / "run"))
+
+
+def test_a_metric_that_no_film_of_val_counts_for_is_said_before_the_first_step(made_set, tmp_path):
+    healthy = tiny('data.strata=["Non-COVID", "Normal"]')
+    with pytest.raises(UsageError, match=r"'val_covid_dice' is not measured on this Val: wanted one of val_dice"):
+        train(healthy, Job(made_set, tmp_path / "run"))
+    with pytest.raises(UsageError, match="stratum covid has no film"):
+        train(tiny('data.strata=["COVID"]'), Job(made_set, tmp_path / "run"))
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(made_set):
+    recipe = tiny()
+    learner = Learner(recipe, Rank(), 10)
+    samples = Samples(load_split(made_set, "Train"), recipe)
+    batch = next(iter(training_batches(samples, 0, 0, Rank(), 0)))
+    learner.step(batch, len(batch.samples))
+    before = {name: value.clone() for name, value in learner.plain.named_parameters()}
+    next(learner.plain.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(FloatingPointError, match=r"gradient's norm is (nan|inf) at step 1"):
+        learner.step(batch, len(batch.samples))
+    assert all(torch.equal(before[name], value) for name, value in learner.plain.named_parameters())
 
 
 def test_missing_data_is_said_before_the_first_step(tmp_path):
@@ -221,7 +253,9 @@ def test_a_leaked_film_is_left_out_of_training(made_set):
 def test_several_seeds_give_a_mean_and_a_deviation(made_set, tmp_path):
     found = train_seeds(tiny("stop.epochs=1"), Job(made_set, tmp_path), seeds=2)
     assert found["seeds"] == 2
-    assert found["deviation"] >= 0
+    each = [run_folder.read_rows(tmp_path / f"seed-{seed}")[-1]["val_covid_dice"] for seed in (1, 2)]
+    assert found["mean"] == pytest.approx(sum(each) / 2)
+    assert found["deviation"] == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
     assert {path.name for path in tmp_path.iterdir()} == {"seed-1", "seed-2"}
 
 
