@@ -34,10 +34,10 @@ OF_RAY = r"ignore::DeprecationWarning:ray\.data"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings(OF_RAY)]
 
 STEPS, EPOCHS = 12, 3
-# The plain U-Net has no batch normalisation, and BCE is a mean over films: both see a film alike on any rank.
+# The plain U-Net has no batch normalisation: it sees a film alike on any rank.
 SETTINGS = (
     "network.kind=plain-unet", "network.widths=[8, 16, 32]", "input.size=128", "batch=2", f"stop.epochs={EPOCHS}",
-    "optimiser.lr=1e-3", "optimiser.schedule=cosine", "optimiser.average=0.5", "augment.mirror=0.5",
+    "loss.dice=1", "optimiser.lr=1e-3", "optimiser.schedule=cosine", "optimiser.average=0.5", "augment.mirror=0.5",
     "augment.affine=0.9", "augment.rotate=10",
 )  # fmt: skip
 # Sums of floats in another order, through 36 steps of Adam: 1e-5 was seen on one kind of processor, 2.4e-4 on another.
@@ -58,9 +58,9 @@ def recipe(*settings: str) -> Recipe:
 def on_ray(labelled: Path, out: Path, hooks: Hooks | None = None, **changes: Any) -> dict[str, Any]:
     from workers.training import Ranks, train_on_ray
 
-    settings, resume = changes.pop("settings", ()), changes.pop("resume", False)
+    settings, resume, limit = changes.pop("settings", ()), changes.pop("resume", False), changes.pop("limit", None)
     asked = Ranks(changes.pop("workers", 2), str(out), **changes)
-    return train_on_ray(recipe(*settings), Job(labelled, out, resume=resume), asked, hooks=hooks)
+    return train_on_ray(recipe(*settings), Job(labelled, out, resume=resume, limit=limit), asked, hooks=hooks)
 
 
 def here(labelled: Path, out: Path, hooks: Hooks | None = None, resume: bool = False) -> None:
@@ -163,15 +163,21 @@ def test_a_run_stopped_on_two_ranks_goes_on_in_one_process_and_back(
         on_ray(labelled, tmp_path, Hooks(tell, stop=lambda: seen[0] > STEPS))
     progress = run_folder.load_state(tmp_path)["progress"]  # type: ignore[index]
     assert progress["epoch"] >= 1
+    began = run_folder.read_facts(tmp_path)
     with pytest.raises(Stopped):
         here(labelled, tmp_path, Hooks(stop=lambda: True), resume=True)
+    with pytest.raises(UsageError, match="a run goes on with what it began with"):
+        on_ray(labelled, tmp_path, resume=True, limit=12)
     on_ray(labelled, tmp_path, resume=True)
+    facts = run_folder.read_facts(tmp_path)
+    assert [one["ranks"] for one in facts.pop("resumed") if "ranks" in one] == [1]
+    assert facts == began
     np.testing.assert_allclose(curves(tmp_path), curves(two_ranks), rtol=TOLERANCE)
 
 
 @pytest.mark.slow
 def test_an_error_that_would_come_again_ends_the_run_at_once(ray_cluster: str, labelled: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingFailed, match=rf"loss is (nan|inf) at step \d+: nothing is lost, {tmp_path}/run holds"):
+    with pytest.raises(TrainingFailed, match=r"loss is (nan|inf) at step \d+: .*/run holds no state yet"):
         on_ray(labelled, tmp_path / "run", settings=("loss.bce=3e38",))
     with pytest.raises(UsageError, match="nowhere"):
         on_ray(tmp_path / "nowhere", tmp_path / "other")
@@ -218,7 +224,8 @@ def test_a_run_goes_on_with_fewer_ranks_when_a_machine_is_lost(
 
         on_ray(labelled, tmp_path, Hooks(lose), workers=3, least=1, settings=("batch=3",))
     assert seen
-    assert run_folder.read_facts(tmp_path)["ranks"] == 2
+    facts = run_folder.read_facts(tmp_path)
+    assert facts.get("resumed", [facts])[-1]["ranks"] == 2
     assert len(curves(tmp_path)) == EPOCHS
 
 
