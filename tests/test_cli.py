@@ -186,6 +186,12 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert done.stdout.startswith("unetpp-effb3")
 
 
+def test_fewer_workers_than_the_least_are_refused(tmp_path, capsys):
+    words = ["train", "fast", "--out", str(tmp_path / "run"), "--data", str(tmp_path), "--workers", "2"]
+    assert cli.run([*words, "--least-workers", "4"]) == 2
+    assert "--least-workers 4 is more than --workers 2" in capsys.readouterr().err
+
+
 def test_a_dry_run_of_training_finds_missing_data_and_weights(tmp_path, capsys):
     pytest.importorskip("albumentations", reason="the train extra is not installed")
     from covseg.phantom.writer import write_dataset

@@ -65,6 +65,8 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
         When the folder holds another run, or a run and `resume` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for left in (left for name in (STATE, WEIGHTS) for left in folder.glob(f".{name}.*")):
+        left.unlink()  # of a process that was killed while it saved
     path = folder / RECIPE
     if not path.exists() or not (has_state(folder) or (folder / METRICS).exists()):  # nothing was learnt yet
         replace(path, lambda staged: staged.write_text(recipe.model_dump_json(indent=1)))

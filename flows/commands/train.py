@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
+from covseg.errors import UsageError
+
 if TYPE_CHECKING:
     from covseg.training.recipe import Recipe
     from covseg.training.train import Hooks, Job
@@ -70,6 +72,8 @@ class TrainRun(BaseModel):
         from covseg.training.remote import sending, take
         from covseg.training.train import Hooks, default_device
 
+        if (self.least_workers or 0) > self.workers:
+            raise UsageError(f"--least-workers {self.least_workers} is more than --workers {self.workers}")
         recipe = self.load()
         take(self.out)
         told = sending(hooks or Hooks(), self.out)
