@@ -95,6 +95,10 @@ class UsageError(CovsegError):
     exit_code = 2
 
 
+class SetRefused(UsageError):
+    """A labelled set is not whole; the message may name a film."""
+
+
 class ModelRefused(UsageError):
     """A model folder is incomplete, damaged or of another architecture."""
 

@@ -7,6 +7,7 @@ are then restored to the source size by one linear resize. It knows nothing of s
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -17,6 +18,7 @@ from covseg.models.folder import Thresholds
 from covseg.records import LEFT, RIGHT, Mask, Masks, Prediction
 
 LUNG_PART_MINIMUM = 0.005  # of the grid; smaller parts of a lung mask are specks
+STRAY = 0.2  # of the largest part; a second one that is smaller is no lung beside two that touch
 MERGED_SPAN = 0.5  # of the grid's width; one component wider than this is two lungs that touch
 
 
@@ -80,6 +82,8 @@ def clean_lung(raw: Mask) -> tuple[Mask, Mask, bool]:
     kept = sorted(range(1, count), key=lambda part: -areas[part])[:2]
     kept = [part for part in kept if areas[part] >= LUNG_PART_MINIMUM * raw.size]
     side = np.zeros_like(raw)
+    if len(kept) == 2 and _spans_both(stats[kept[0]], raw.shape[1]) and areas[kept[1]] < STRAY * areas[kept[0]]:
+        kept = kept[:1]  # two lungs that touch, and something else
     if len(kept) == 2:
         right, left = sorted(kept, key=lambda part: centroids[part][0])
         side[parts == right], side[parts == left] = RIGHT, LEFT
@@ -91,11 +95,15 @@ def clean_lung(raw: Mask) -> tuple[Mask, Mask, bool]:
     return (side > 0).astype(np.uint8), side, merged
 
 
+def _spans_both(stats: NDArray[np.int32], width: int) -> bool:
+    return bool(stats[cv2.CC_STAT_WIDTH] > MERGED_SPAN * width)
+
+
 def _split_single(side: Mask, part: NDArray[np.bool_], stats: NDArray[np.int32]) -> bool:
     """Fill `side` for a single part; a wide one is two lungs, a narrow one lies on one side of the film."""
     start, span = stats[cv2.CC_STAT_LEFT], stats[cv2.CC_STAT_WIDTH]
     width = side.shape[1]
-    if span > MERGED_SPAN * width:
+    if _spans_both(stats, width):
         middle = int(start + span // 2)
         side[:, :middle][part[:, :middle]] = RIGHT
         side[:, middle:][part[:, middle:]] = LEFT
@@ -129,7 +137,8 @@ def restore(masks: Masks, height: int, width: int) -> Masks:
     if masks.lung.shape == (height, width):
         return masks
     lung, infection = (_restore_binary(mask, height, width) for mask in (masks.lung, masks.infection))
-    sides = cv2.resize(_spread_sides(masks.side), (width, height), interpolation=cv2.INTER_NEAREST)
+    reach = max(1, math.ceil(masks.side.shape[0] / min(height, width)))
+    sides = cv2.resize(_spread_sides(masks.side, reach), (width, height), interpolation=cv2.INTER_NEAREST)
     return replace(masks, lung=lung, infection=infection & lung, side=sides * lung)
 
 
@@ -137,7 +146,7 @@ def _restore_binary(mask: Mask, height: int, width: int) -> Mask:
     return (cv2.resize(mask * 255, (width, height), interpolation=cv2.INTER_LINEAR) > 127).astype(np.uint8)
 
 
-def _spread_sides(side: Mask) -> Mask:
-    """Grow sides one pixel outwards, so that an interpolated edge pixel always has a side."""
-    grown = cv2.dilate(side, np.ones((3, 3), np.uint8))
+def _spread_sides(side: Mask, reach: int) -> Mask:
+    """Grow sides `reach` pixels outwards, so that an interpolated edge pixel always has a side."""
+    grown = cv2.dilate(side, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
     return np.where(side > 0, side, grown).astype(np.uint8)

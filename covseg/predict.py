@@ -27,7 +27,7 @@ from covseg.models.folder import ModelCard, ModelFolder
 from covseg.postprocess import postprocess, restore, temper
 from covseg.preprocess import Geometry, prepare
 from covseg.read import read
-from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
+from covseg.records import RESEARCH_ONLY, Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.report import Gallery, render
 from covseg.segment import Backend, segment
 from covseg.severity import GRADE_TABLE, ZONE_METHOD, Extent, measure, qc_flags
@@ -120,8 +120,13 @@ class Corridor:
         prediction = replace(
             prediction, presence=temper(prediction.presence, self.card.thresholds.presence_temperature)
         )
+        prediction = self.constrain(film, prediction)
         masks = restore(postprocess(prediction, self.card.thresholds), film.geometry.height, film.geometry.width)
         return Scored(self._row(film, prediction, masks, score, flags), film, masks, prediction)
+
+    def constrain(self, film: Film, prediction: Prediction) -> Prediction:  # noqa: ARG002 - for a subclass
+        """Return the answer whose lung holds the infection: the model's own; an evaluation may put another there."""
+        return prediction
 
     def refuse(self, entry: Entry, refusal: RadiographRefused, sha256: str | None = None) -> Scored:
         """Turn a refusal into a row without numbers; `sha256` is of the bytes, where there were any."""
@@ -269,7 +274,10 @@ def predict(
     for row in stream(corridor, backend, source, chosen, streams, finish):
         rows.append(row)
         progress(row)
-    rows = table.mark_duplicates(rows)
+    alone, rows = {row.input_id: row for row in rows}, table.mark_duplicates(rows)
+    for row in rows:
+        if row is not alone[row.input_id]:
+            _write_row(row, destination)
     severity = table.to_arrow(rows)
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
@@ -331,8 +339,14 @@ def write_film(scored: Scored, destination: Store, outputs: Outputs) -> Row:
         if outputs.probability:
             probability = probability_png(scored.prediction, scored.film.geometry)
             destination.write(f"probability/{row.input_id}.png", probability)
-    destination.write(f"rows/{row.input_id}.json", json.dumps(table.cells(row)).encode())
+    _write_row(row, destination)
     return row
+
+
+def _write_row(row: Row, destination: Store) -> None:
+    """Write a film's row for itself: without its key, which may name a patient, and with what every output says."""
+    told = {name: value for name, value in table.cells(row).items() if name != "key"} | {"intended_use": RESEARCH_ONLY}
+    destination.write(f"rows/{row.input_id}.json", json.dumps(told).encode())
 
 
 def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:

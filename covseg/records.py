@@ -17,6 +17,7 @@ from covseg.errors import Reason, Status
 
 Mask = NDArray[np.uint8]
 BACKGROUND, LUNG, INFECTION = 0, 1, 2
+RESEARCH_ONLY = "Research use only, not for diagnosis."
 RIGHT, LEFT = 1, 2  # the patient's side; patient right is image left on PA and AP
 
 
@@ -58,6 +59,8 @@ class Radiograph:
         Detector spacing, when positive and square; None otherwise.
     kind : str
         ``png``, ``jpeg`` or ``dicom``.
+    orientation : str or None
+        Where rows and columns point in the patient, as the header says; see `covseg.severity.UPRIGHT`.
     """
 
     pixels: NDArray[np.float32]
@@ -65,6 +68,7 @@ class Radiograph:
     view_position: str | None = None
     pixel_spacing_mm: float | None = None
     kind: str = "png"
+    orientation: str | None = None
 
 
 @dataclass(frozen=True)

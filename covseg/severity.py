@@ -157,6 +157,9 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+UPRIGHT = "L\\F"  # rows run to the patient's left, columns to the feet
+
+
 def qc_flags(
     extent: Extent, radiograph: Radiograph, limits: FlagLimits, gate_flags: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
@@ -185,7 +188,7 @@ def qc_flags(
         found.add("low_contrast")
     if radiograph.pixel_spacing_mm is None:
         found.add("missing_spacing")
-    if radiograph.kind != "dicom":
+    if radiograph.orientation != UPRIGHT:
         found.add("laterality_unverified")
     return tuple(flag for flag in QC_FLAGS if flag in found)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg.records import Row
+from covseg.records import RESEARCH_ONLY, Row
 
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -25,7 +25,9 @@ def _arrow_type(annotation: str) -> pa.DataType:
     return _TYPES.get(annotation.removesuffix(" | None"), pa.string())
 
 
-SCHEMA = pa.schema([(column.name, _arrow_type(str(column.type))) for column in fields(Row)])
+SCHEMA = pa.schema(
+    [(column.name, _arrow_type(str(column.type))) for column in fields(Row)], {"intended_use": RESEARCH_ONLY}
+)
 
 
 def cells(row: Row) -> dict[str, Any]:

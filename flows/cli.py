@@ -96,7 +96,7 @@ def _call(words: list[str], debug: bool) -> int:
             raise
         return _say(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
-        return _say("interrupted; finished films are kept, run the same command again", 130, as_json)
+        return _say("interrupted; what was written is whole, run the same command again", 130, as_json)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from covseg.errors import CovsegError, StorageUnreachable
+from covseg.errors import CovsegError, SetRefused, StorageUnreachable, UsageError
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
@@ -26,6 +26,8 @@ def discreet(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
         try:
             return function(*args, **kwargs)
+        except SetRefused:
+            raise UsageError("the labelled set is not whole: covseg data check ROOT names the film") from None
         except CovsegError as error:
             raise type(error)(str(error)) from None
         except Exception as error:  # noqa: BLE001 - whatever it is, its message stays out of Prefect

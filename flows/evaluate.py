@@ -16,12 +16,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current_run
 
+from covseg.errors import CovsegError
 from flows.commands.evaluate import EvaluateRun, screen
+from flows.discretion import discreet
 from flows.parameters import take
 from flows.server import given_or_local
 
 
 @task(name="judge", cache_policy=NO_CACHE)  # no retries: a wrong path does not mend, and Test is not looked at twice
+@discreet
 def judge_split(settings: EvaluateRun) -> dict[str, Any]:
     """Walk the split through the corridor, judge it, and write the three files."""
     content = settings.judge()
@@ -60,7 +63,11 @@ def main(words: list[str] | None = None) -> int:
             evaluate(**settings.model_dump(mode="json"))
         return 0
 
-    return int(app(words, result_action="return_value") or 0)
+    try:
+        return int(app(words, result_action="return_value") or 0)
+    except CovsegError as error:
+        print(f"covseg: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
 
 
 if __name__ == "__main__":

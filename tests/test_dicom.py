@@ -13,8 +13,11 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused, Reason
+from covseg.models.folder import FlagLimits
 from covseg.read import read
 from covseg.read.elements import ALLOWED, read_elements
+from covseg.records import Masks
+from covseg.severity import measure, qc_flags
 from tests.dicom_films import PLAIN, SIDE, TWELVE_BIT, dataset, reason_of, written
 
 
@@ -220,10 +223,22 @@ def test_only_the_standards_views_pass(written_view, view):
     assert read(data).view_position == view
 
 
+@pytest.mark.parametrize(
+    ("stored", "orientation", "flagged"),
+    [(["L", "F"], "L\\F", False), (["R", "F"], "R\\F", True), (None, None, True), (["DOE", "JOHN"], None, True)],
+)
+def test_sides_are_verified_only_by_a_header_that_says_so(stored, orientation, flagged):
+    radiograph = read(written(dataset(TWELVE_BIT, 12, PatientOrientation=stored)))
+    assert radiograph.orientation == orientation
+    extent = measure(Masks(*(np.ones(TWELVE_BIT.shape, np.uint8) for _ in range(3)), False, 0.0, 1, 1.0))
+    assert ("laterality_unverified" in qc_flags(extent, radiograph, FlagLimits())) is flagged
+
+
 def test_only_allowed_elements_are_taken_up():
     elements = read_elements(written(dataset(TWELVE_BIT, 12)))
     assert set(elements.raw) <= set(ALLOWED.values())
-    names = " ".join(pydicom.datadict.dictionary_description(tag) for tag in ALLOWED.values())
+    named = (tag for keyword, tag in ALLOWED.items() if keyword != "PatientOrientation")  # letters, checked one by one
+    names = " ".join(pydicom.datadict.dictionary_description(tag) for tag in named)
     assert not any(word in names for word in ("Patient", "Name", "Date", "Time", "Instance", "Institution"))
 
 

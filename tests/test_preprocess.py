@@ -65,7 +65,7 @@ def test_training_and_scoring_give_equal_pixels():
 
     films = np.random.default_rng(2).integers(0, 255, (1, 256, 256), np.uint8)
     empty = np.zeros_like(films)
-    split = Films(["a.png"], np.array([0]), films, empty, empty, "")
+    split = Films(["a.png"], ("Normal",), np.array([0]), films, empty, empty, "", "own set")
     for normalisation in ("standardise", "unit"):
         recipe = load_recipe("fast", ["input.size=128", f"input.normalisation={normalisation}"])
         trained = Samples(split, recipe)[-1, 0][0][0].numpy()

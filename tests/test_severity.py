@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from covseg.models.folder import FlagLimits
 from covseg.records import Masks, Radiograph
-from covseg.severity import QC_FLAGS, measure, qc_flags, step
+from covseg.severity import QC_FLAGS, UPRIGHT, measure, qc_flags, step
 
 
 def lungs() -> Masks:
@@ -28,7 +28,7 @@ def infect(masks: Masks, rows: slice, columns: slice) -> Masks:
 
 def radiograph(**facts) -> Radiograph:
     ramp = np.tile(np.linspace(0, 1, 100, dtype=np.float32), (100, 1))
-    return replace(Radiograph(ramp, "0", "PA", 0.2, "dicom"), **facts)
+    return replace(Radiograph(ramp, "0", "PA", 0.2, "dicom", UPRIGHT), **facts)
 
 
 def test_a_fraction_counts_infected_over_lung_pixels_by_patient_side():

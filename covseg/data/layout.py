@@ -9,10 +9,11 @@ pairing is checked. Nothing is decoded here.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 from covseg.data.films import FILM_SUFFIXES, STRATA, Excluded, FilmSet, LabelledFilm
-from covseg.errors import UsageError
+from covseg.errors import SetRefused, UsageError
 
 SPLITS = ("Train", "Val", "Test")
 LABELS = "labels.csv"
@@ -113,7 +114,7 @@ def _stems(folder: Path) -> dict[str, Path]:
         if path.name.startswith(".") or path.suffix.lower() not in FILM_SUFFIXES:
             continue
         if path.stem in found:
-            raise UsageError(f"{found[path.stem]} and {path.name} share a stem: whose is the mask?")
+            raise SetRefused(f"{found[path.stem]} and {path.name} share a stem: whose is the mask?")
         found[path.stem] = path
     return found
 
@@ -149,6 +150,9 @@ def _read_labels(path: Path, split: str) -> dict[str, str]:
         rows = list(reader)
     if not {"film", "stratum"} <= columns:
         raise UsageError(f"{path} has columns {', '.join(sorted(columns))}: wanted film, stratum and maybe split")
+    for line, row in enumerate(rows, 2):
+        if None in row.values() or None in row:
+            raise SetRefused(f"{path}, line {line}: wanted {len(columns)} cells, one for each column")
     if "split" in columns:
         there = {row["split"].casefold() for row in rows}
         if split.casefold() not in there:
@@ -158,5 +162,7 @@ def _read_labels(path: Path, split: str) -> dict[str, str]:
         raise UsageError(f"{path} has no column split: pass --split all, or add the column")
     if not rows:
         raise UsageError(f"{path} lists no film")
+    if twice := [film for film, count in Counter(row["film"] for row in rows).items() if count > 1]:
+        raise SetRefused(f"{path} lists {twice[0]} twice ({len(twice)} such): which stratum is it? Keep one line each")
     official = {name.casefold(): name for name in STRATA}
     return {row["film"]: official.get(row["stratum"].casefold(), row["stratum"]) for row in rows}

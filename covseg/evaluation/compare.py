@@ -1,16 +1,19 @@
 """Compare evaluations film by film: paired differences with intervals per stratum, and cost.
 
 In: folders that `covseg.evaluation.document.write` left. Out: rows. The same films in the same order
-are resampled for both, so what films have in common cancels.
+are resampled for both, so what films have in common cancels; a measure that a film may lack is taken over
+the films that both have.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from covseg.errors import UsageError
 from covseg.evaluation.cases import Cases
@@ -108,17 +111,36 @@ def compare(evaluations: list[Evaluation], draws: int = DRAWS, seed: int = 0) ->
 def _contrasts(label: str, stratum: str, first: Cases, other: Cases, draws: int, seed: int) -> list[Contrast]:
     if not len(first):
         return []
-    found = [_by_name(cases) for cases in (first, other)]
     rows = []
-    for name in COMPARED:
-        if name in found[0] and name in found[1]:
+    for names, kept in _matched(first, other):
+        found = [_by_name(cases.where(kept)) for cases in (first, other)] if kept.any() else [{}, {}]
+        for name in (one for one in names if one in found[0] and one in found[1]):
             (a, one), (_, two) = found[0][name], found[1][name]
             whole = np.ones((1, len(a.groups)))
             values = float(one(whole)[0, 0]), float(two(whole)[0, 0])
             if np.isfinite(values).all():
                 [difference] = paired(two, one, a.groups, draws, seed)
-                rows.append(Contrast(label, stratum, name, *values, difference))
-    return rows
+                n = int(a.n[a.names.index(name)])
+                rows.append(Contrast(label, stratum, name, *values, replace(difference, n=n)))
+    return sorted(rows, key=lambda row: COMPARED.index(row.name))
+
+
+def _matched(first: Cases, other: Cases) -> Iterator[tuple[tuple[Name, ...], NDArray[np.bool_]]]:
+    """Yield measures with the films that both evaluations have a value of.
+
+    A film that one of them refused, or left empty, has no distance or fraction: a mean over what each has by
+    itself would pay for missing the hard films.
+    """
+    scored = ~first.refused & ~other.refused
+    measured = {
+        "nsd": ~np.isnan(first.column("nsd")) & ~np.isnan(other.column("nsd")),
+        "mae": ~np.isnan(first.column("fraction")) & ~np.isnan(other.column("fraction")),
+        "auroc": scored & ~np.isnan(first.column("presence")) & ~np.isnan(other.column("presence")),
+    }
+    measured["pearson_r"] = measured["mae"]
+    yield tuple(name for name in COMPARED if name.metric not in measured), np.ones(len(first), bool)
+    for metric, kept in measured.items():
+        yield tuple(name for name in COMPARED if name.metric == metric), kept
 
 
 def _by_name(cases: Cases) -> dict[Name, tuple[Measure, Statistic]]:

@@ -25,6 +25,7 @@ from covseg.errors import RadiographRefused, UsageError
 from covseg.evaluation.pictures import jpeg
 from covseg.evaluation.published import OFFICIAL_COUNTS
 from covseg.read import read
+from covseg.records import RESEARCH_ONLY
 
 Found = tuple[str, str, Pair]
 SAMPLES = 4  # films shown per split and stratum
@@ -97,7 +98,7 @@ def check(
     sets = [one for place in (root, against) if place for one in open_splits(place, want_infection=want_infection)]
     total, seen, splits = sum(len(films.films) for films in sets), count(1), []
     for films in sets:
-        label = f"{films.root.name}/{films.split}" if against else films.split
+        label = f"{_apart(films.root, root, against)}/{films.split}" if against else films.split
         splits.append(_check_split(films, label, lambda: progress(next(seen), total)))
     across = [found for one, two in combinations(splits, 2) for found in _pairs(one, two)]
     inside = [found for one in splits for found in _pairs(one, one)]
@@ -107,6 +108,13 @@ def check(
         for a, b, pair in [*across, *inside][:PICTURED]
     ]
     return Check(splits, across, inside, drawn)
+
+
+def _apart(place: Path, root: Path, against: Path) -> str:
+    """Name a set by the end of its path, as long as it takes to tell the two apart."""
+    own, one, two = (path.resolve().parts for path in (place, root, against))
+    depth = next((n for n in range(1, len(own)) if one[-n:] != two[-n:]), 1)
+    return "/".join(own[-depth:])
 
 
 def _pairs(one: SplitCheck, two: SplitCheck) -> list[Found]:
@@ -223,6 +231,7 @@ def _side_by_side(first: Path, second: Path) -> str:
 def to_json(found: Check) -> dict[str, Any]:
     """Return the check as JSON values."""
     return {
+        "intended_use": RESEARCH_ONLY,
         "splits": [_split_json(split) for split in found.splits],
         "duplicates_across": [{"from": a, "to": b, **asdict(pair)} for a, b, pair in found.across],
         "duplicates_inside": [{"from": a, "to": b, **asdict(pair)} for a, b, pair in found.inside],

@@ -30,7 +30,7 @@ def _charts(found: Check) -> list[tuple[str, str]]:
     ]
     for words, name in (("film", "share_of_film"), ("lung", "share_of_lung")):
         shares = {
-            f"{split.films.split} {stratum}": np.array(values)
+            f"{split.label} {stratum}": np.array(values)
             for split in found.splits
             for stratum, values in getattr(split, name).items()
         }

@@ -37,6 +37,7 @@ from covseg.evaluation.summary import (
     summarise,
 )
 from covseg.evaluation.surface import TOLERANCE
+from covseg.records import RESEARCH_ONLY
 
 METRICS, CASES, PAGE = "metrics.json", "cases.parquet", "evaluation.html"
 CONVENTIONS = {
@@ -94,6 +95,7 @@ def document(judged: Judged, identity: Identity, draws: int = DRAWS, seed: int =
     lines = summarise(cases, films.strata, draws, seed)
     return {
         "schema": 1,
+        "intended_use": RESEARCH_ONLY,
         "model": {
             "id": config.model_id, "weights_sha256": config.weights_sha256, "config_sha256": config.digest,
             "backend": config.backend, "thresholds": config.card["thresholds"], "code_version": config.code_version,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from covseg.data import open_set
-from covseg.errors import UsageError
+from covseg.errors import SetRefused
 from covseg.evaluation import ledger
 from covseg.evaluation.cost import cost_of
 from covseg.evaluation.document import Identity, document, write
@@ -89,7 +89,7 @@ def evaluate(request: Request, progress: Callable[[int, int], None] = lambda *_:
     judged = judge_set(corridor, backend, films, request.streams, lambda done: progress(done, total))
     if not len(judged.cases):
         first = judged.excluded[0].detail if judged.excluded else "the listing is empty"
-        raise UsageError(f"no film of {request.data} split {films.split} can be judged; first reason: {first}")
+        raise SetRefused(f"no film of {request.data} split {films.split} can be judged; first reason: {first}")
     content = document(judged, Identity(corridor.config, films, request.lung, cost_of(folder)), request.draws)
     if ledger.is_test(films.split):
         content["test_use"] = _record(folder.path, content)

@@ -38,11 +38,14 @@ class Sums:
     negatives: Floats
 
 
-def fold_sums(table: Table, grid: Grid, folds: NDArray[np.int64]) -> Sums:
-    """Add up every setting in every fold; emptying a mask is a product, so this is matrix products."""
+def fold_sums(table: Table, grid: Grid, folds: NDArray[np.int64], count: int = FOLDS) -> Sums:
+    """Add up every setting in each of `count` folds, empty ones too.
+
+    Emptying a mask is a product, so this is matrix products.
+    """
     passes = (table.presence[:, None] >= np.array(grid.presence)).astype(np.float64)
     settings = (grid.infection, grid.min_component_share, grid.min_infection_share, grid.presence)
-    shape = (int(folds.max()) + 1, *map(len, settings))
+    shape = (count, *map(len, settings))
     dice, alarms = np.zeros(shape), np.zeros(shape)
     for t, a in np.ndindex(*shape[1:3]):
         place = table.place(grid.infection[t], grid.min_component_share[a])

@@ -142,7 +142,7 @@ def paired(
     low, high = quantiles(replicates)
     # (count + 1) / (draws + 1): a bootstrap of B draws cannot say p = 0
     tail = np.minimum((replicates <= 0).sum(axis=0), (replicates >= 0).sum(axis=0))
-    p = np.minimum(1.0, 2 * (tail + 1) / (len(replicates) + 1))
+    p = np.minimum(1.0, 2 * (tail + 1) / ((~np.isnan(replicates)).sum(axis=0) + 1))
     return [
         Difference(float(middle), float(down), float(up), float(chance), len(groups))
         for middle, down, up, chance in zip(value, low, high, p, strict=True)

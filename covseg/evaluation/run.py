@@ -16,7 +16,7 @@ import numpy as np
 
 from covseg.data import BadMask, Excluded, FilmSet, LabelledFilm, read_truth
 from covseg.data.masks import read_mask
-from covseg.errors import UsageError
+from covseg.errors import SetRefused
 from covseg.evaluation.cases import Case, Cases, judge, refused
 from covseg.evaluation.pictures import Shelves
 from covseg.predict import Corridor, Film, Scored, stream
@@ -57,14 +57,17 @@ class TruthLungCorridor(Corridor):
     films: FilmSet
     by_key: dict[str, LabelledFilm]
 
-    def finish(self, film: Film, prediction: Prediction) -> Scored:
-        """Swap the lung, then go on as always."""
+    def constrain(self, film: Film, prediction: Prediction) -> Prediction:
+        """Swap the lung; the gate has seen the model's own."""
         labelled = self.by_key[film.entry.key]
         if labelled.lung is None:
-            raise UsageError(f"--lung truth wants lung masks, and {film.entry.key} has none")
-        lung = read_mask(self.films.root / labelled.lung, self.films.binary_values) * 255
+            raise SetRefused(f"--lung truth wants lung masks, and {film.entry.key} has none")
+        try:
+            lung = read_mask(self.films.root / labelled.lung, self.films.binary_values) * 255
+        except BadMask:
+            return prediction  # judging reads it too, and leaves the film out by name
         grid = (resize(lung, self.card.size, self.card.size) > 127).astype(np.float32)
-        return super().finish(film, replace(prediction, lung=grid))
+        return replace(prediction, lung=grid)
 
 
 def with_lung(corridor: Corridor, films: FilmSet, lung: Lung) -> Corridor:

@@ -21,6 +21,7 @@ from safetensors.numpy import load
 
 from covseg.errors import ModelRefused
 from covseg.models.references import WANTED, is_reference
+from covseg.records import RESEARCH_ONLY
 from covseg.storage import LocalStore
 
 SHIPPED = {name: Path(__file__).parent / name for name in ("default", "accurate")}
@@ -97,7 +98,7 @@ class ModelCard(_Frozen):
     metrics: dict[str, Any] = {}
     licence: str
     citation: str
-    intended_use: str = "Research use only, not for diagnosis."
+    intended_use: str = RESEARCH_ONLY
 
 
 class ModelFolder(_Frozen):

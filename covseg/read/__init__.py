@@ -75,10 +75,12 @@ def read(data: bytes) -> Radiograph:
         detail = f"the {kind} decoder failed: {type(error).__name__}"
         raise RadiographRefused(Reason.CORRUPT, "read", detail) from error
     check_contrast(film.pixels, kind)
-    return Radiograph(film.pixels, hashlib.sha256(data).hexdigest(), film.view_position, film.pixel_spacing_mm, kind)
+    return Radiograph(
+        film.pixels, hashlib.sha256(data).hexdigest(), film.view_position, film.pixel_spacing_mm, kind, film.orientation
+    )
 
 
 def _film(kind: str, data: bytes) -> DicomFilm:
     if kind == "dicom":
         return read_dicom(data)
-    return DicomFilm(grey(read_png(data) if kind == "png" else read_jpeg(data)), None, None)
+    return DicomFilm(grey(read_png(data) if kind == "png" else read_jpeg(data)), None, None, None)

@@ -7,6 +7,7 @@ front is not judged here: headers are often wrong about that, so the gate looks 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -32,11 +33,12 @@ _SQUARE_WITHIN = 0.01
 
 @dataclass(frozen=True)
 class DicomFilm:
-    """A film out of DICOM: pixels float32 ``(H, W)`` in [0, 1], and what the header says of view and spacing (mm)."""
+    """A film out of DICOM: pixels float32 ``(H, W)`` in [0, 1]; view, spacing (mm) and sides, as the header says."""
 
     pixels: Pixels
     view_position: str | None
     pixel_spacing_mm: float | None
+    orientation: str | None
 
 
 def read_dicom(data: bytes) -> DicomFilm:
@@ -62,7 +64,7 @@ def read_dicom(data: bytes) -> DicomFilm:
     layout = _layout(elements)
     check_size(layout.columns, layout.rows)
     samples = _samples(elements, layout)
-    return DicomFilm(_grey(elements, layout, samples), _view(elements), _spacing(elements))
+    return DicomFilm(_grey(elements, layout, samples), _view(elements), _spacing(elements), _orientation(elements))
 
 
 def _check_scope(elements: Elements) -> None:
@@ -144,6 +146,12 @@ def _view(elements: Elements) -> str | None:
     """Return the view position if it is one of the standard's words; free text could name a person."""
     view = elements.text("ViewPosition")
     return view if view in _VIEWS else None
+
+
+def _orientation(elements: Elements) -> str | None:
+    """Return where rows and columns point, in the standard's letters (PS3.3 C.7.6.1.1.1); None for anything else."""
+    pointed = "\\".join(elements.texts("PatientOrientation"))
+    return pointed if re.fullmatch(r"[APRLHF]{1,3}\\[APRLHF]{1,3}", pointed) else None
 
 
 def _spacing(elements: Elements) -> float | None:

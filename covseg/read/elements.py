@@ -31,6 +31,7 @@ ALLOWED = {
     "PresentationIntentType": 0x00080068,
     "ImagerPixelSpacing": 0x00181164,
     "ViewPosition": 0x00185101,
+    "PatientOrientation": 0x00200020,
     "SamplesPerPixel": 0x00280002,
     "PhotometricInterpretation": 0x00280004,
     "PlanarConfiguration": 0x00280006,
@@ -88,7 +89,11 @@ class Elements:
 
     def text(self, keyword: str) -> str:
         """Return the first value, stripped and in capitals; empty when it is absent."""
-        return self._strings(keyword)[0].upper()
+        return self.texts(keyword)[0]
+
+    def texts(self, keyword: str) -> tuple[str, ...]:
+        """Return all values in capitals; one empty value when it is absent."""
+        return tuple(value.upper() for value in self._strings(keyword))
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """Return all values; empty when it is absent, ValueError when it is no number."""

@@ -64,7 +64,8 @@ FLAGS = {
     "out_of_distribution": "The film is unlike those that the model was tuned on.",
     "ensemble_disagreement": "The models of the ensemble disagree on this film.",
     "laterality_unverified": (
-        "The file does not say which side is right; the patient’s right is taken to be on the left of the image."
+        "The file does not say that the patient’s right is on the left of the image, or says otherwise; "
+        "it is taken to be there."
     ),
     "duplicate_content": "The same bytes appear under another input of this cohort.",
     "missing_spacing": "The file gives no usable pixel spacing, so no area in mm² is reported.",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
 from covseg.data.duplicates import fingerprint, pairs
-from covseg.errors import RadiographRefused, UsageError
+from covseg.errors import RadiographRefused, SetRefused, UsageError
 from covseg.evaluation.published import is_official
 from covseg.preprocess import resize
 from covseg.read import read
@@ -84,7 +84,7 @@ def load_split(
     """
     listed = open_set(root, split, want_infection="infection" in targets)
     if listed.excluded:
-        raise UsageError(f"{listed.excluded[0].detail} ({len(listed.excluded)} such); mend the set before training")
+        raise SetRefused(f"{listed.excluded[0].detail} ({len(listed.excluded)} such); mend the set before training")
     chosen = listed.select(strata, limit)
     if not chosen.films:
         raise UsageError(f"no film in {root}, split {split}: nothing to train on")
@@ -121,13 +121,13 @@ def _read_triple(listed: FilmSet, film: LabelledFilm, targets: tuple[str, ...], 
     try:
         pixels = read((listed.root / film.key).read_bytes()).pixels
     except RadiographRefused as refused:
-        raise UsageError(f"{film.key}: {refused}; mend the set before training") from refused
+        raise SetRefused(f"{film.key}: {refused}; mend the set before training") from refused
     try:
         truth = read_truth(listed, film, pixels.shape, want_infection="infection" in targets)
     except BadMask as bad:
-        raise UsageError(f"{bad.detail}; mend the set before training") from bad
+        raise SetRefused(f"{bad.detail}; mend the set before training") from bad
     if truth.lung is None and "lung" in targets:
-        raise UsageError(f"{film.key} has no lung mask, and the recipe's data.targets want one")
+        raise SetRefused(f"{film.key} has no lung mask, and the recipe's data.targets want one")
     lung = np.zeros_like(truth.infection) if truth.lung is None else truth.lung
     triple = np.stack([np.rint(pixels * 255).astype(np.uint8), lung * np.uint8(255), truth.infection * np.uint8(255)])
     return _stretch(triple, side) if max(pixels.shape) > side else triple

@@ -42,23 +42,27 @@ class CalibrateConfig(BaseModel):
         from covseg.evaluation.calibrate import Request, calibrate, record
         from covseg.evaluation.calibration_page import render_calibration
         from covseg.models.folder import open_folder
+        from covseg.records import RESEARCH_ONLY
         from covseg.storage import LocalStore
 
         streams = self.streams or len(os.sched_getaffinity(0))
         found = calibrate(Request(**self.model_dump(exclude={"output", "streams"}), streams=streams), progress)
         store = LocalStore(self.output)
-        store.write("calibration.json", json.dumps(record(found, self.specificity), indent=1).encode())
+        told = {"intended_use": RESEARCH_ONLY} | record(found, self.specificity)
+        store.write("calibration.json", json.dumps(told, indent=1).encode())
         store.write("calibration.html", render_calibration(found, open_folder(self.model).card.id, self.specificity))
         return found
 
 
 def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
     """Choose thresholds, minimum areas, presence gate and temperature on Val; write them into the model."""
+    from covseg.models.folder import open_folder
     from flows.commands.evaluate import progress_line
 
     found = config.choose(progress_line("films"))
     print("\n".join(screen(found, config.specificity)))
-    where = "nothing written: dry run" if config.dry_run else f"written into {config.model}/covseg.json"
+    place = open_folder(config.model).path
+    where = "nothing written: dry run" if config.dry_run else f"written into {place}/covseg.json"
     print(f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis.")
     return 0
 

@@ -32,13 +32,16 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
     """Compare evaluations film by film: paired differences with intervals, per stratum, and cost."""
     from covseg.evaluation.compare import compare as contrast
     from covseg.evaluation.compare import open_evaluations
+    from covseg.records import RESEARCH_ONLY
 
     evaluations = open_evaluations(list(config.evaluations))
     rows = contrast(evaluations, config.draws)
     if config.output:
-        config.output.write_text(json.dumps([_plain(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        told = {"intended_use": RESEARCH_ONLY, "rows": [_plain(row) for row in rows]}
+        config.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print("\n".join([*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label)]))
-    print("Paired bootstrap over films; p is two-sided and not corrected for the number of rows. Research use only.")
+    print("Paired bootstrap over films; p is two-sided and not corrected for the number of rows.")
+    print(RESEARCH_ONLY)
     return 0
 
 

@@ -59,7 +59,7 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
     content = config.judge(progress_line("films"))
     if config.json_:
         shown = {name: content[name] for name in ("headline", "data", "warnings", "cost")}
-        print(json.dumps({**shown, "output": str(config.output)}))
+        print(json.dumps({"intended_use": content["intended_use"], **shown, "output": str(config.output)}))
         return 0
     print("\n".join(screen(content)))
     print(f"{config.output}/evaluation.html, metrics.json, cases.parquet. Research use only, not for diagnosis.")

@@ -150,8 +150,10 @@ def _progress(total: int) -> Callable[[Row], None]:
 
 
 def _tell(config: PredictConfig, summary: dict[str, Any]) -> int:
+    from covseg.records import RESEARCH_ONLY
+
     if config.json_:
-        print(json.dumps(summary))
+        print(json.dumps({"intended_use": RESEARCH_ONLY, **summary}))
         return 0
     for name, value in summary.items():
         if not isinstance(value, dict):
@@ -159,5 +161,5 @@ def _tell(config: PredictConfig, summary: dict[str, Any]) -> int:
             continue
         for reason, count in value.items():
             print(f"{reason:>30}  {count}")
-    print("Research use only, not for diagnosis.")
+    print(RESEARCH_ONLY)
     return 0

@@ -11,7 +11,7 @@ from scipy import ndimage, optimize
 from covseg.data import open_set
 from covseg.errors import UsageError
 from covseg.evaluation.calibrate import Request, along, calibrate, fit_all, frontier
-from covseg.evaluation.fit import FOLDS, choose, fit_temperature, fold_sums, folds_of, temper_all
+from covseg.evaluation.fit import FOLDS, choose, fit, fit_temperature, fold_sums, folds_of, temper_all
 from covseg.evaluation.imagelevel import log_loss
 from covseg.evaluation.sweep import Grid, Table, outcomes, presence_candidates, refused_sweep, stack, sweep
 from covseg.models.folder import Thresholds, open_folder
@@ -92,6 +92,12 @@ def test_fold_sums_add_up_to_the_whole():
     parts, whole = fold_sums(table, SMALL, folds), fold_sums(table, SMALL, np.zeros(200, np.int64))
     np.testing.assert_allclose(parts.dice.sum(axis=0), whole.dice[0])
     np.testing.assert_allclose(parts.alarms.sum(axis=0), whole.alarms[0])
+
+
+def test_a_stratum_smaller_than_the_folds_can_be_calibrated_on():
+    few = made_table(films=8)
+    found = fit("x", few, SMALL, 0.9, outcomes(few, Thresholds(min_component_share=0, min_infection_share=0)))
+    assert np.isfinite(found.crossfit_dice.value)
 
 
 def test_folds_deal_every_stratum_evenly():

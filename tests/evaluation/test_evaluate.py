@@ -119,6 +119,19 @@ def test_the_true_lung_is_declared_and_used(made_set, tmp_path):
     assert "lung mask: truth" in "\n".join(screen(content))
 
 
+def test_the_true_lung_is_no_matter_of_the_gate_and_a_bad_one_is_left_out(made_set, tmp_path):
+    root = shutil.copytree(made_set, tmp_path / "set")
+    bad = open_set(root, "Val").films[0]
+    cv2.imwrite(str(root / bad.lung), np.full((96, 96), 9, np.uint8))
+    content = {
+        lung: evaluate(Request("default", root, "Val", tmp_path / lung, lung=lung, backend="torch", draws=100))
+        for lung in ("predicted", "truth")
+    }
+    for one in content.values():
+        assert [left["detail"].startswith(str(root / bad.lung)) for left in one["data"]["excluded"]] == [True]
+    assert content["truth"]["data"]["refused"] == content["predicted"]["data"]["refused"]
+
+
 def test_bad_truth_is_left_out_and_counted_by_name(made_set, tmp_path):
     root = shutil.copytree(made_set, tmp_path / "set")
     films = open_set(root, "Val").films
@@ -178,6 +191,25 @@ def test_an_emptied_model_gains_specificity_and_loses_dice(evaluation, made_set,
     assert rows["COVID-19", Name("infection", "dice", "image", "skip")].other == 0.0
 
 
+def test_a_model_does_not_win_by_leaving_hard_films_empty(evaluation, made_set, model_folder, tmp_path):
+    """Distances and fractions are compared over the films that both have, and n says how many."""
+    timid = shutil.copytree(model_folder.path, tmp_path / "timid")
+    card = json.loads((timid / "covseg.json").read_text())
+    _, cases = read_back(evaluation[0])
+    card["thresholds"]["presence"] = float(np.median(cases.column("presence")[cases.positive]))  # half are left empty
+    (timid / "covseg.json").write_text(json.dumps(card))
+    evaluate(Request(str(timid), made_set, "Val", tmp_path / "out", backend="torch", draws=100))
+    read = open_evaluations([evaluation[0], tmp_path / "out"])
+    both = ~np.isnan(read[0].cases.column("nsd")) & ~np.isnan(read[1].cases.column("nsd"))
+    assert both.sum() < (~np.isnan(read[0].cases.column("nsd"))).sum(), "the timid model leaves some empty"
+    row = next((one for one in compare(read, 200) if one.name.metric == "nsd" and one.stratum == "all"), None)
+    if row:
+        assert row.difference.n == both.sum()
+        assert row.first == pytest.approx(read[0].cases.column("nsd")[both].mean())
+    else:
+        assert not both.any()
+
+
 def test_evaluations_of_other_films_are_not_compared(evaluation, made_set, tmp_path):
     evaluate(Request("default", made_set, "Val", tmp_path, limit=8, backend="torch", draws=100))
     with pytest.raises(UsageError, match="judge other films"):
@@ -218,6 +250,12 @@ def test_a_set_is_checked_against_another(made_set, tmp_path):
     content = to_json(check(made_set, other))
     across = {(pair["from"], pair["to"]) for pair in content["duplicates_across"] if pair["exact"]}
     assert (f"{made_set.name}/Val", "other/Val") in across and len(content["splits"]) == 4
+    namesake = tmp_path / "deeper" / made_set.name
+    shutil.copytree(made_set, namesake)
+    found = check(made_set, namesake)
+    labels = [split["split"] for split in to_json(found)["splits"]]
+    assert len(set(labels)) == 4 and f"deeper/{made_set.name}/Val" in labels
+    assert all(label in render_check(found, "set").decode() for label in labels if label.endswith("Val"))
 
 
 @pytest.mark.slow

@@ -160,6 +160,18 @@ def test_a_film_that_labels_do_not_find_is_counted(generic_set):
     assert [one.reason for one in open_set(generic_set, "Val").excluded] == ["missing_film"]
 
 
+def test_a_film_listed_twice_or_a_short_line_is_named(generic_set):
+    labels = generic_set / "labels.csv"
+    lines = labels.read_text().splitlines()
+    name = lines[1].split(",")[0]
+    labels.write_text("\n".join([*lines, lines[1]]) + "\n")
+    with pytest.raises(UsageError, match=f"lists {name} twice"):
+        open_set(generic_set, "Train")
+    labels.write_text("\n".join([*lines, "other.png"]) + "\n")
+    with pytest.raises(UsageError, match=f"line {len(lines) + 1}: wanted"):
+        open_set(generic_set, "Train")
+
+
 def test_labels_without_the_columns_are_answered_with_what_is_wanted(generic_set):
     (generic_set / "labels.csv").write_text("name,label\na.png,x\n")
     with pytest.raises(UsageError, match="wanted film, stratum"):
