@@ -25,6 +25,7 @@ from covseg.archive import (
     gc,
     key_id,
     listing,
+    load_run,
     make_plan,
     newest_plan,
     open_run,
@@ -541,6 +542,19 @@ def test_gc_removes_what_no_record_names_and_nothing_else(tmp_path: Path) -> Non
     }
 
 
+def test_gc_refuses_the_commits_of_another_destination() -> None:
+    source = MemoryStore(films(9), "source")
+    one, other = make_run(MemoryStore(name="one")), make_run(MemoryStore(name="other"))
+    apart = make_run(MemoryStore(name="apart"), commits=MemoryStore(name="commits"))
+    for run in (one, other, apart):
+        score(run, source)
+    for dest, commits in ((one.dest, other.commits), (one.dest, apart.commits), (apart.dest, one.commits)):
+        with pytest.raises(UsageError, match=f"not of {dest.url}"):
+            load_run(dest, commits)
+    assert load_run(apart.dest, apart.commits) == apart
+    assert gc(load_run(one.dest, one.commits), -1).orphans == 0
+
+
 # --- a bucket ----------------------------------------------------------------------------------------
 
 ODD_KEYS = [
@@ -608,6 +622,25 @@ def test_publish_verify_and_gc_answer_with_their_exit_codes(tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out) == {"orphans": 1, "uploads": 0, "bytes": 1, "removed": 1}
     assert covseg("verify", dest, "--json") == 0
     assert json.loads(capsys.readouterr().out)["holds"] is True
+
+
+def test_publish_verify_and_gc_find_commits_that_live_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, dest, commits = (LocalStore(tmp_path / name) for name in ("source", "dest", "commits"))
+    for key, data in films(9).items():
+        source.write(key, data)
+    run = make_run(dest, commits=commits)
+    for shard in pending(run, make_plan(run, source)):
+        commit(run, source, shard)
+    elsewhere = ("--commits", commits.url)
+    assert covseg("publish", dest.url, *elsewhere) == 0
+    assert covseg("verify", dest.url, *elsewhere) == 0
+    assert covseg("gc", dest.url, *elsewhere, "--older-than-hours", 0) == 0
+    assert covseg("verify", dest.url, *elsewhere) == 0
+    capsys.readouterr()
+    assert covseg("verify", dest.url) == 2
+    assert f"{dest.url} has no run.json" in capsys.readouterr().err
 
 
 def test_the_report_shows_films_with_their_masks(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, ma
         "config_sha256": config.digest,
         "key_id": key_id,
         "masks": masks,
-        "dest": None if commits.url == dest.url else dest.url,  # commits that live elsewhere are one destination's
+        "dest": _named(dest, commits),
         "config": config.model_dump(mode="json"),
     }
     record = (json.dumps(wanted, sort_keys=True, indent=1) + "\n").encode()
@@ -119,13 +119,24 @@ def load_run(dest: Store, commits: Store) -> Run:
     Raises
     ------
     UsageError
-        When nothing was ever scored into it.
+        When nothing was ever scored into it, or the commits are another destination's.
     """
     try:
         found = json.loads(commits.read(RECORD))
     except FileNotFoundError:
         raise UsageError(f"no {RECORD} in {commits.url}: wanted the DEST (and --commits) of a covseg score") from None
+    if found.get("dest") != _named(dest, commits):
+        theirs = found.get("dest") or commits.url
+        raise UsageError(
+            f"the commits in {commits.url} are those of {theirs}, not of {dest.url}: "
+            "wanted the DEST and --commits that covseg score was given"
+        )
     return _run(dest, commits, found)
+
+
+def _named(dest: Store, commits: Store) -> str | None:
+    """Return the one destination of commits that live elsewhere; None where they lie in it, and may move with it."""
+    return None if commits.url == dest.url else dest.url
 
 
 def _run(dest: Store, commits: Store, record: dict[str, Any]) -> Run:

@@ -25,9 +25,11 @@ def verify(config: Annotated[VerifyConfig, Parameter(name="*")]) -> int:
 
     stores = config.stores()
     try:
-        stores[0].read("run.json")
+        stores[1].read("run.json")
     except FileNotFoundError:
-        raise UsageError(f"{stores[0].url} has no run.json: wanted a destination of covseg score") from None
+        raise UsageError(
+            f"{stores[1].url} has no run.json: wanted the DEST (and --commits) of a covseg score"
+        ) from None
     verdict = check(*stores)
     found = asdict(verdict)
     if not config.json_:
