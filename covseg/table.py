@@ -1,7 +1,8 @@
 """The severity table: rows to Parquet and CSV, byte for byte the same for the same rows.
 
 In: `Row` records. Out: bytes. Rows are sorted by key; floats carry six decimals; a CSV cell that a
-spreadsheet would run as a formula is disarmed by a leading quote.
+spreadsheet would run as a formula is disarmed by a leading quote, and a carriage return in it, which
+readers take for the end of a line, stands as a backslash and an r.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def csv_lines(table: pa.Table) -> bytes:
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         value = ";".join(value)
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
+    if not isinstance(value, str):
+        return value
+    disarmed = "'" + value if value.startswith(_FORMULA) else value
+    return disarmed.replace("\r", "\\r")  # the csv module before Python 3.13 leaves it bare

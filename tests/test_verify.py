@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 
 from covseg import verify as package
 from covseg.archive import Run, make_plan, pending
-from covseg.storage import MemoryStore
+from covseg.storage import LocalStore, MemoryStore
 from covseg.verify import verify
 from tests.archives import commit, films, make_run, score
 
@@ -151,6 +153,44 @@ def empty_a_record(objects: Objects) -> None:
     objects[one(objects, "commits/")] = b"{}"
 
 
+def change_the_manifest(objects: Objects, **changed: object) -> None:
+    manifest = json.loads(objects["manifests/2.json"])
+    objects["manifests/2.json"] = json.dumps(manifest | changed).encode()
+
+
+def name_no_outputs(objects: Objects) -> None:
+    change_the_manifest(objects, outputs={})
+    for name in ("severity.parquet", "severity.csv", "report.html"):
+        objects[name] = b"garbage"
+
+
+def edit_the_csv_and_the_manifest(objects: Objects) -> None:
+    objects["severity.csv"] = objects["severity.csv"].replace(b",scored,", b",missing,", 1)
+    outputs = json.loads(objects["manifests/2.json"])["outputs"]
+    outputs["severity.csv"]["sha256"] = hashlib.sha256(objects["severity.csv"]).hexdigest()
+    change_the_manifest(objects, outputs=outputs)
+
+
+def set_cells(objects: Objects, column: str, change: Callable[[list[str | None]], list[str | None]]) -> None:
+    def changed(rows: pa.Table) -> pa.Table:
+        place = rows.schema.get_field_index(column)
+        return rows.set_column(place, rows.schema.field(place), pa.array(change(rows[column].to_pylist()), pa.string()))
+
+    rewrite_rows(objects, changed)
+
+
+def swap_two_masks(objects: Objects) -> None:
+    set_cells(objects, "mask_uri", lambda uris: [uris[1], uris[0], *uris[2:]])
+
+
+def take_another_config(objects: Objects) -> None:
+    set_cells(objects, "config_sha256", lambda digests: ["0" * 64, *digests[1:]])
+
+
+def say_another_mask_mode(objects: Objects) -> None:
+    objects["run.json"] = objects["run.json"].replace(b'"masks": "png"', b'"masks": "none"')
+
+
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [
@@ -160,7 +200,9 @@ def empty_a_record(objects: Objects) -> None:
         (edit_the_table_and_the_manifest, "other rows than the shards"), (plan_one_more, "has other bytes"),
         (plan_one_more_thoroughly, "not named by its members"), (lose_a_commit, "is gone"),
         (lose_the_report, "covseg publish rebuilds it"), (publish_nothing, "nothing is published"),
-        (empty_a_record, "cannot be read"),
+        (empty_a_record, "cannot be read"), (name_no_outputs, "names 0 outputs"),
+        (edit_the_csv_and_the_manifest, "other rows or cells"), (swap_two_masks, "mask not committed"),
+        (take_another_config, "another model or config"), (say_another_mask_mode, "mask not committed"),
     ],
 )  # fmt: skip
 def test_a_tampered_destination_is_found(
@@ -168,6 +210,57 @@ def test_a_tampered_destination_is_found(
 ) -> None:
     tamper(scored[1])
     assert any(said in breach for breach in verify(scored[0].dest).breaches)
+
+
+def test_a_manifest_cannot_make_the_checker_write_outside_its_scratch_folder(
+    scored: tuple[Run, Objects], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    scored[1]["../x"] = b"from the outside"
+    digest = hashlib.sha256(b"from the outside").hexdigest()
+    change_the_manifest(scored[1], outputs={"../x": {"sha256": digest, "size": 16}})
+    assert any("names 1 outputs" in breach for breach in verify(scored[0].dest).breaches)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_names_what_lies_outside_a_folder_is_a_breach(tmp_path: Path) -> None:
+    run = make_run(LocalStore(tmp_path / "dest"))
+    score(run, MemoryStore(films(3), "source"))
+    manifest = json.loads(run.dest.read("manifests/1.json"))
+    manifest["pictures"]["name"] = "../x"
+    run.dest.write("manifests/1.json", json.dumps(manifest).encode())
+    assert any("'../x' cannot be a path" in breach for breach in verify(run.dest).breaches)
+
+
+def test_a_packed_mask_of_another_film_is_found() -> None:
+    run = make_run(masks="packed")
+    score(run, MemoryStore(films(8), "source"))
+    set_cells(run.dest.objects, "mask_uri", lambda uris: uris[::-1])  # type: ignore[attr-defined]
+    assert any("mask not committed" in breach for breach in verify(run.dest).breaches)
+
+
+def test_keys_that_need_quotes_or_a_disarming_hold_and_the_table_keeps_its_lines() -> None:
+    odd = [
+        "a\rb",
+        "\rc",
+        "x\r=HYPERLINK(1)",
+        "=HYPERLINK(1)",
+        "a\nb",
+        "\t",
+        " ",
+        "'",
+        '"',
+        'a","b',
+        "\\",
+        "a\u2028b",
+        "a;b",
+    ]
+    run = make_run()
+    score(run, MemoryStore({key: f"odd {key}".encode() for key in odd}, "source"))
+    assert verify(run.dest).breaches == []
+    assert b"\r" not in run.dest.read("severity.csv")
+    with io.StringIO(run.dest.read("severity.csv").decode(), newline="") as text:
+        assert len(list(csv.reader(text))) == 1 + len(odd)
 
 
 def test_orphans_are_counted_and_are_no_breach(scored: tuple[Run, Objects]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import tempfile
 from array import array
@@ -23,10 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from covseg.errors import UsageError
 from covseg.storage import Store, entries
-from covseg.verify.digests import Json, as_text, canonical, numbers, shard_name, short, terminal
+from covseg.verify.digests import Json, as_text, canonical, cell, mask_fits, numbers, shard_name, short, terminal
 
 OBJECTS = ("masks/", "packed/", "probability/", "tables/")
+OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 READERS = 8
 
 
@@ -62,7 +65,7 @@ def verify(dest: Store, commits: Store | None = None) -> Verdict:
     check = _Check(dest, commits or dest)
     try:
         check.run()
-    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+    except (KeyError, TypeError, ValueError, UsageError, pa.ArrowException) as error:  # UsageError: a name like ../x
         check.verdict.breaches.append(f"a record or table cannot be read: {type(error).__name__}: {error}")
     return check.verdict
 
@@ -72,6 +75,7 @@ class _Check:
         self.dest, self.commits = dest, commits
         self.verdict = Verdict()
         self.manifest: Json = {}
+        self.whose: Json = {}  # run.json
         self.shards: set[str] = set()
         self.rows = array("Q")  # short digests of the rows of all shard tables
         self.named = array("Q")  # of the names of all committed objects
@@ -84,6 +88,7 @@ class _Check:
         if not manifests:
             return self._breach("no manifest: nothing is published")
         self.verdict.snapshot, self.manifest = max(manifests), manifests[max(manifests)]
+        self.whose = self._json(self.commits, "run.json") or {}
         for number, manifest in manifests.items():
             self._plan_of(number, manifest)
             for shard, digest in manifest["commits"].items():
@@ -184,13 +189,12 @@ class _Check:
         masks = {named["name"] for named in record["objects"] if named["name"].startswith(("masks/", "packed/"))}
         for row in rows:
             self._expect(terminal(row), f"{row['input_id']}: status {row['status']} with reason {row['reason']}")
-            uri = (row["mask_uri"] or "").partition("#")[0]
-            self._expect(
-                uri in masks if uri else not masks or row["status"] != "scored",
-                f"{row['input_id']}: mask not committed",
-            )
+            self._expect(mask_fits(row, self.whose["masks"], masks), f"{row['input_id']}: mask not committed")
             self.rows.append(short(canonical(row, hide_keys=self.manifest["hide_keys"])))
             self.counted.update([f"status {row['status']}", *([f"reason {row['reason']}"] if row["reason"] else [])])
+        makers = {(row["model_id"], row["config_sha256"]) for row in rows}
+        ours = (self.whose["model_id"], self.whose["config_sha256"])
+        self._expect(makers <= {ours}, f"shard {shard}: rows of another model or config than run.json names")
         statuses = Counter(row["status"] for row in rows)
         self._expect(dict(statuses) == record["statuses"], f"commits/{shard}.json: counts differ from its rows")
 
@@ -232,9 +236,12 @@ class _Check:
     def _outputs(self) -> None:
         """Compare the published table with the shards' rows, and every published file with the manifest."""
         self._named(self.manifest["pictures"])
+        stated = self.manifest["outputs"]
+        if set(stated) != set(OUTPUTS):
+            return self._breach(f"the manifest names {len(stated)} outputs: wanted {', '.join(OUTPUTS)}")
         with tempfile.TemporaryDirectory(prefix="covseg-verify-") as folder:
-            for name, stated in self.manifest["outputs"].items():
-                path = Path(folder) / name
+            paths = [Path(folder) / name for name in OUTPUTS]  # never a name out of what is being checked
+            for name, path in zip(OUTPUTS, paths, strict=True):
                 try:
                     self.dest.download(name, path)
                 except FileNotFoundError:
@@ -242,23 +249,37 @@ class _Check:
                     continue
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
-                self._expect(digest == stated["sha256"], f"{name} is not the one of the manifest")
-                self._content(name, path)
+                self._expect(digest == stated[name]["sha256"], f"{name} is not the one of the manifest")
+            self._content(*paths[:2])
+        return None
 
-    def _content(self, name: str, path: Path) -> None:
-        if name == "severity.csv":
-            with path.open(newline="", encoding="utf-8") as file:
-                lines = sum(1 for _ in csv.reader(file)) - 1
-            self._expect(lines == len(self.rows), f"{name} has {lines} rows for {len(self.rows)} films")
-        if name == "severity.parquet":
-            try:
-                found = np.sort(numbers(self._published(path)))
-            except pa.ArrowInvalid:
-                return self._breach(f"{name} cannot be read")
-            self._expect(np.array_equal(found, np.sort(numbers(self.rows))), f"{name} has other rows than the shards")
+    def _content(self, parquet: Path, text: Path) -> None:
+        if not parquet.exists():
+            return None
+        try:
+            found = np.sort(numbers(self._published(parquet)))
+        except pa.ArrowInvalid:
+            return self._breach("severity.parquet cannot be read")
+        self._expect(
+            np.array_equal(found, np.sort(numbers(self.rows))), "severity.parquet has other rows than the shards"
+        )
+        if text.exists():
+            self._expect(_same_cells(parquet, text), "severity.csv has other rows or cells than severity.parquet")
         return None
 
     def _published(self, path: Path) -> Iterator[int]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(4096):
                 yield from (short(canonical(row, hide_keys=self.manifest["hide_keys"])) for row in batch.to_pylist())
+
+
+def _same_cells(parquet: Path, text: Path) -> bool:
+    """Tell whether a CSV shows the very rows of a Parquet file, in their order, under their names."""
+    with pq.ParquetFile(parquet) as file, text.open(newline="", encoding="utf-8") as lines:
+        rows = (row for batch in file.iter_batches(4096) for row in batch.to_pylist())
+        wanted = itertools.chain([file.schema_arrow.names], ([cell(value) for value in row.values()] for row in rows))
+        pairs = itertools.zip_longest(csv.reader(lines), wanted)
+        try:
+            return all(found == expected for found, expected in pairs)
+        except (csv.Error, UnicodeDecodeError):
+            return False

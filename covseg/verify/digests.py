@@ -35,6 +35,25 @@ def terminal(row: Json) -> bool:
     return row["reason"] in set(Reason) and Reason(row["reason"]).status == row["status"]
 
 
+def mask_fits(row: Json, mode: str, committed: set[str]) -> bool:
+    """Tell whether a row points at its own committed mask, as the run keeps masks; without one, at nothing."""
+    uri = row["mask_uri"]
+    if row["status"] != Status.SCORED or mode == "none":
+        return uri is None
+    name, _, packed = (uri or "").partition("#")
+    own = packed == row["input_id"] if mode == "packed" else uri and uri.startswith(f"masks/{row['input_id']}-")
+    return bool(own) and name in committed
+
+
+def cell(value: object) -> str:
+    """Return what a CSV reader finds of a value: lists joined, formulas disarmed, carriage returns visible."""
+    if isinstance(value, str | list):
+        text = ";".join(value) if isinstance(value, list) else value
+        quote = "'" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else ""
+        return quote + text.replace("\r", "\\r")
+    return "" if value is None else str(value)
+
+
 def canonical(row: Json, *, hide_keys: bool) -> bytes:
     """Return a row as text without what is only known of the whole table, or hidden in it."""
     flags = [flag for flag in row["qc_flags"] or [] if flag != "duplicate_content"]
