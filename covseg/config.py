@@ -5,9 +5,11 @@ Everything that changes a number in the table is in `ScoringConfig`; its digest 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from covseg.errors import UsageError
 
 SHARD_SIZE = 256  # films a shard, unless a run says otherwise
+KEY_BYTES = 16  # least length of a project key: names of films are guessable, the key must not be
 
 
 class ScoringConfig(BaseModel):
@@ -66,7 +69,7 @@ def cache_folder() -> Path:
 
 
 def project_key() -> bytes:
-    """Return the secret that names inputs.
+    """Return the secret that names inputs, at least `KEY_BYTES` long.
 
     From ``COVSEG_PROJECT_KEY``, or from a file of mode 0600 in the user's configuration folder,
     made on the first run.
@@ -74,17 +77,38 @@ def project_key() -> bytes:
     Raises
     ------
     UsageError
-        When the file can be read by others.
+        When the file can be read by others, or the key is too short to keep names secret.
     """
     if from_environment := os.environ.get("COVSEG_PROJECT_KEY"):
-        return from_environment.encode()
+        return _long_enough(from_environment.encode(), "COVSEG_PROJECT_KEY")
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     path = home / "covseg" / "project.key"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
+        _make_key(path)
     if path.stat().st_mode & 0o077:
         raise UsageError(f"{path} can be read by others: run chmod 600 on it, or set COVSEG_PROJECT_KEY")
-    return path.read_bytes().strip()
+    return _long_enough(path.read_bytes().strip(), str(path))
+
+
+def _make_key(path: Path) -> None:
+    """Put a whole new key there at once, readable by its owner alone; one that another process made stays."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, staged = tempfile.mkstemp(prefix=".key-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(staged, path)
+    finally:
+        Path(staged).unlink()
+
+
+def _long_enough(key: bytes, where: str) -> bytes:
+    if len(key) < KEY_BYTES:
+        raise UsageError(
+            f"the project key in {where} has {len(key)} bytes, wanted at least {KEY_BYTES}: restore the one that "
+            "earlier results were made with; without any, remove it and the next run makes one"
+        )
+    return key

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-os.environ.setdefault("COVSEG_PROJECT_KEY", "a key for tests")
+os.environ.setdefault("COVSEG_PROJECT_KEY", "a key for all tests")
 
 import pytest
 

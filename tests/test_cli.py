@@ -138,7 +138,7 @@ sys.meta_path.insert(0, Blocked())
 from flows import cli
 cli.run(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
 """
-    environment = {**os.environ, "COVSEG_PROJECT_KEY": "k"}
+    environment = {**os.environ, "COVSEG_PROJECT_KEY": "a key for one test"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["scored"] == 1
