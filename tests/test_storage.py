@@ -123,7 +123,8 @@ def test_an_object_that_was_replaced_is_changed(store: Store) -> None:
 
 def test_an_object_that_is_gone_is_missing(store: Store) -> None:
     store.write("film.png", b"pixels")
-    (entry,) = entries(store)
+    store.write("other.png", b"stays")
+    entry, _ = entries(store)
     store.delete("film.png")
     with pytest.raises(RadiographRefused, match="missing"):
         store.fetch(entry)
@@ -189,6 +190,33 @@ def test_half_written_files_are_not_listed_and_can_be_removed(tmp_path: Path) ->
     (left,) = store.stale_uploads(0)
     store.abort_upload(left)
     assert store.stale_uploads(0) == []
+
+
+@pytest.mark.parametrize("left", ["no folder", "an empty folder", "a file"])
+def test_a_folder_that_was_unmounted_is_unreachable_and_its_films_are_not_missing(tmp_path: Path, left: str) -> None:
+    store = LocalStore(tmp_path / "films")
+    store.write("below/film.png", b"pixels")
+    (entry,) = entries(store)
+    (tmp_path / "films").rename(tmp_path / "elsewhere")
+    if left != "no folder":
+        (tmp_path / "films").mkdir() if left == "an empty folder" else (tmp_path / "films").write_bytes(b"")
+    with pytest.raises(StorageUnreachable, match="gone or empty"):
+        store.fetch(entry)
+
+
+def test_a_film_that_became_a_folder_or_lies_below_a_file_is_changed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write("a/film.png", b"pixels")
+    store.write("b/film.png", b"pixels")
+    listed = list(entries(store))
+    (tmp_path / "a" / "film.png").unlink()
+    (tmp_path / "a" / "film.png").mkdir()
+    (tmp_path / "b" / "film.png").unlink()
+    (tmp_path / "b").rmdir()
+    (tmp_path / "b").write_bytes(b"a file")
+    for entry in listed:
+        with pytest.raises(RadiographRefused, match="changed"):
+            store.fetch(entry)
 
 
 @pytest.fixture

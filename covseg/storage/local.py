@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from covseg.errors import StorageDenied, StorageFull, StorageUnreachable, UsageError
+from covseg.errors import RadiographRefused, Reason, StorageDenied, StorageFull, StorageUnreachable, UsageError
 from covseg.records import Entry
 from covseg.storage.protocol import Page, missing, order, refuse_changed, refuse_large
 
@@ -90,7 +90,13 @@ class LocalStore:
             return self.path(key).read_bytes()
 
     def fetch(self, entry: Entry) -> bytes:
-        """Return the file's bytes, if size and time are the planned ones before and after."""
+        """Return the file's bytes, if size and time are the planned ones before and after.
+
+        Raises
+        ------
+        StorageUnreachable
+            When the whole folder is gone or empty, as one is that is no longer mounted: no film is ``missing`` for it.
+        """
         refuse_large(entry)
         with _storage_errors(self.url):
             try:
@@ -99,8 +105,21 @@ class LocalStore:
                     data = file.read()
                     refuse_changed(entry, _etag(os.fstat(file.fileno())))
             except FileNotFoundError:
+                self._refuse_empty()
                 raise missing() from None
+            except (IsADirectoryError, NotADirectoryError):
+                self._refuse_empty()
+                detail = "planned as a file, now a folder or below a file: plan again to score what lies there"
+                raise RadiographRefused(Reason.CHANGED, "fetch", detail) from None
         return data
+
+    def _refuse_empty(self) -> None:
+        """Raise when nothing at all is left of a folder that was listed with films in it."""
+        if not self.root.is_dir() or not any(self.root.iterdir()):
+            raise StorageUnreachable(
+                f"{self.url} is gone or empty, but held films when it was listed: mount it again, then run the same "
+                "command again; if its films were removed on purpose, put any file there and they become missing"
+            )
 
     def write(self, key: str, data: bytes) -> None:
         """Replace atomically: a temporary file beside it, then a rename."""
