@@ -79,7 +79,7 @@ class RadiographRefused(CovsegError):
     reason : Reason
         From the closed set.
     stage : str
-        The door that refused: read, gate, segment.
+        The door that refused: fetch, read, prepare, segment, gate, measure, encode.
     detail : str
         What was found and what was wanted; no patient field.
     """
@@ -87,6 +87,17 @@ class RadiographRefused(CovsegError):
     def __init__(self, reason: Reason, stage: str, detail: str) -> None:
         super().__init__(f"{reason.value} ({stage}): {detail}")
         self.reason, self.stage, self.detail = reason, stage, detail
+
+
+def unforeseen(error: Exception, stage: str) -> RadiographRefused:
+    """Return the refusal of a film on which a step failed as nobody foresaw: it must not hold up all the others.
+
+    The error's own words may quote the film; its class is enough, the rest is chained.
+    """
+    reason = Reason.TOO_LARGE if isinstance(error, MemoryError) else Reason.CORRUPT
+    refusal = RadiographRefused(reason, stage, f"{stage} failed: {type(error).__name__}")
+    refusal.__cause__ = error
+    return refusal
 
 
 class UsageError(CovsegError):

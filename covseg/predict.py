@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from covseg import table
 from covseg.config import ScoringConfig, code_version, project_key
-from covseg.errors import RadiographRefused, Reason, Status
+from covseg.errors import CovsegError, RadiographRefused, Reason, Status, unforeseen
 from covseg.gate import gate
 from covseg.models.folder import ModelCard, ModelFolder
 from covseg.postprocess import postprocess, restore, temper
@@ -103,11 +103,22 @@ class Corridor:
             return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size, self.card.normalisation))
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
+        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+            return self.refuse(entry, unforeseen(error, "prepare"), hashlib.sha256(data).hexdigest())
 
     def score(self, backend: Backend, films: list[Film]) -> list[Scored]:
         """Run one batch through the model and on to its rows."""
         pixels = np.stack([film.model_pixels for film in films]) if films else np.empty((0, 0, 0), np.float32)
-        return [self.finish(film, answer) for film, answer in zip(films, segment(backend, pixels), strict=True)]
+        return [self._survive(film, answer) for film, answer in zip(films, segment(backend, pixels), strict=True)]
+
+    def _survive(self, film: Film, prediction: Prediction) -> Scored:
+        """Finish a film; what nobody foresaw refuses it alone."""
+        try:
+            return self.finish(film, prediction)
+        except (CovsegError, OSError):  # of the run or the machine, not of this film
+            raise
+        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+            return self.refuse(film.entry, unforeseen(error, "measure"), film.radiograph.sha256)
 
     def finish(self, film: Film, prediction: Prediction) -> Scored:
         """Gate, clean, restore, measure."""

@@ -12,7 +12,7 @@ import pytest
 import covseg
 from covseg import predict as corridor_module
 from covseg.bad_inputs import bad_inputs
-from covseg.errors import RadiographRefused
+from covseg.errors import RadiographRefused, UsageError
 from covseg.models.folder import open_folder
 from covseg.phantom import make_phantom
 from covseg.predict import Corridor, Outputs, predict, resolve
@@ -130,6 +130,53 @@ def test_nan_from_the_model_refuses_the_film(corridor, films):
     source = MemoryStore(films)
     rows = predict(corridor, Broken(), source, entries(source), MemoryStore())
     assert {row.reason for row in rows} == {"nonfinite_logits"}
+
+
+@pytest.mark.parametrize(
+    ("step", "stage", "error", "reason"),
+    [
+        ("prepare", "prepare", MemoryError(), "too_large"),
+        ("postprocess", "measure", cv2.error("a patient's name"), "corrupt"),
+        ("restore", "measure", MemoryError(), "too_large"),
+    ],
+)
+def test_a_step_that_fails_as_nobody_foresaw_refuses_its_film_alone(
+    films, corridor, backend, monkeypatch, step, stage, error, reason
+):
+    sound, calls = getattr(corridor_module, step), []
+
+    def fails_once(*given):
+        calls.append(step)
+        if len(calls) == 2:
+            raise error
+        return sound(*given)
+
+    monkeypatch.setattr(corridor_module, step, fails_once)
+    source = MemoryStore(films)
+    rows = predict(corridor, backend, source, entries(source), MemoryStore())
+    (row,) = (row for row in rows if row.status != "scored")
+    assert (row.reason, row.stage, row.exception_class) == (reason, stage, type(error).__name__)
+    assert row.detail == f"{stage} failed: {type(error).__name__}"
+    assert row.sha256
+
+
+@pytest.mark.parametrize("error", [UsageError("of the run"), OSError("of the machine")])
+def test_what_is_wrong_with_the_run_or_the_machine_refuses_no_film(films, corridor, backend, monkeypatch, error):
+    monkeypatch.setattr(corridor_module, "restore", lambda *_: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error), match="of the"):
+        predict(corridor, backend, MemoryStore(films), entries(MemoryStore(films)), MemoryStore())
+
+
+def test_a_mask_that_cannot_be_encoded_refuses_its_film_alone(films, corridor, backend, monkeypatch):
+    from tests.archives import make_run
+    from workers import fleet
+
+    source = MemoryStore(films)
+    job = fleet.Job(make_run(), source, corridor, probability=False)
+    (scored,) = corridor_module.score_batch(corridor, backend, source, list(entries(source))[:1])
+    monkeypatch.setattr(fleet, "mask_png", lambda masks: (_ for _ in ()).throw(MemoryError()))
+    row, mask, _ = fleet.DecodeWorker(job)._encode(scored)
+    assert (row.reason, row.stage, row.sha256, mask) == ("too_large", "encode", scored.row.sha256, None)
 
 
 def test_a_formula_in_a_key_is_disarmed_in_the_csv(films, corridor, backend):

@@ -360,6 +360,30 @@ def test_a_quota_that_is_used_up_is_storage_full(ceph_bucket: str, ceph_server: 
 
 
 @pytest.mark.service
+def test_an_object_of_an_archive_class_is_told_apart_from_wrong_credentials(s3_bucket: str) -> None:
+    from covseg.storage.s3 import S3Store
+
+    store = S3Store(s3_bucket)
+    store._run(lambda s3: s3.put_object(Bucket=s3_bucket, Key="film.png", Body=b"1", StorageClass="GLACIER"))
+    (entry,) = entries(store)
+    with pytest.raises(StorageDenied, match=r"archive storage class .* restore"):
+        store.fetch(entry)
+
+
+@pytest.mark.service
+def test_a_large_film_has_a_longer_deadline(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from covseg.storage.s3 import S3Store
+
+    store = S3Store(s3_bucket)
+    store.write("film.png", b"1" * 2**21)
+    (entry,) = entries(store)
+    given, run = [], store._run
+    monkeypatch.setattr(store, "_run", lambda call, deadline_s: given.append(deadline_s) or run(call, deadline_s))
+    assert len(store.fetch(entry)) == 2**21
+    assert given == [store.deadline_s + 2]
+
+
+@pytest.mark.service
 def test_a_bucket_that_is_not_there_is_named(s3_server: str) -> None:
     store = open_store("s3://no-such-bucket-here")
     for call in (store.check, lambda: list(entries(store)), lambda: store.write("x", b"1"), lambda: store.read("x")):

@@ -22,7 +22,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.archive import Outcome, Run, Shard, commit_shard
-from covseg.errors import EnvironmentFailed
+from covseg.errors import EnvironmentFailed, unforeseen
 from covseg.models.folder import open_folder
 from covseg.predict import Corridor, Scored, mask_png, probability_png, stream
 from covseg.records import Row
@@ -134,8 +134,12 @@ class DecodeWorker:
         job = self._job
         if not (scored.film and scored.masks and scored.prediction):
             return scored.row, None, None
-        mask = None if job.run.masks == "none" else mask_png(scored.masks)
-        picture = probability_png(scored.prediction, scored.film.geometry) if job.probability else None
+        try:
+            mask = None if job.run.masks == "none" else mask_png(scored.masks)
+            picture = probability_png(scored.prediction, scored.film.geometry) if job.probability else None
+        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+            refusal = unforeseen(error, "encode")
+            return job.corridor.refuse(scored.film.entry, refusal, scored.row.sha256).row, None, None
         return scored.row, mask, picture
 
 

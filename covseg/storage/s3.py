@@ -105,7 +105,7 @@ class S3Store:
         """Return the bytes that were planned."""
         refuse_large(entry)
         try:
-            etag, data, sound = self._get(entry.key, entry.etag)
+            etag, data, sound = self._get(entry.key, entry.etag, entry.size)
         except FileNotFoundError:
             raise missing() from None
         refuse_changed(entry, etag)
@@ -117,8 +117,11 @@ class S3Store:
             )
         return data
 
-    def _get(self, key: str, wanted: str | None = None) -> tuple[str, bytes, bool]:
-        """Return ETag, bytes, and whether the bytes are sound; a body of another ETag is not read."""
+    def _get(self, key: str, wanted: str | None = None, size: int = 0) -> tuple[str, bytes, bool]:
+        """Return ETag, bytes, and whether the bytes are sound; a body of another ETag is not read.
+
+        A body of a known `size` has a second a MiB on top of the deadline.
+        """
 
         async def get(s3: Any) -> tuple[str, bytes, bool]:
             answer = await s3.get_object(Bucket=self.bucket, Key=self.prefix + key)
@@ -128,7 +131,7 @@ class S3Store:
             return etag, data, wanted not in (None, etag) or _encrypted(answer) or intact(etag, data)
 
         for _ in range(READS):
-            etag, data, sound = self._run(get)
+            etag, data, sound = self._run(get, self.deadline_s + size / 2**20)
             if sound:
                 break
         return etag, data, sound

@@ -51,6 +51,11 @@ def _from_answer(error: botocore.exceptions.ClientError, url: str) -> Exception:
 
 
 def _refused(code: str, status: int, url: str) -> EnvironmentFailed:
+    if code == "InvalidObjectState":
+        return StorageDenied(
+            f"an object of {url} lies in an archive storage class ({code}) and cannot be read: "
+            "restore what lies there, then run again"
+        )
     if status in (401, 403) or code in ("InvalidToken", "ExpiredToken", "TokenRefreshRequired"):
         return StorageDenied(
             f"{url} refused our credentials or our right to do this ({code}): renew or check them, then run again"
