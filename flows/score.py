@@ -23,7 +23,6 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
-    update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
@@ -35,6 +34,7 @@ from covseg.archive import Plan
 from covseg.errors import CovsegError
 from flows.discretion import discreet, worth_a_retry
 from flows.parameters import take
+from flows.progress import show
 from flows.server import given_or_local
 from workers.score_run import Progress, ScoreRun, Summary
 from workers.scoring import Work, open_work
@@ -63,7 +63,7 @@ def score_shards(work: Work, plan: Plan) -> Progress:
     """Score what is pending, on Ray."""
     artifact = cast(UUID, create_progress_artifact(0.0, key="score-progress", description=f"plan {plan.number}"))
     progress = work.score(plan, _throttled(artifact))
-    update_progress_artifact(artifact, 100.0, description=_line(progress))
+    show(artifact, 100.0, _line(progress))
     get_run_logger().info(_line(progress))
     return progress
 
@@ -81,7 +81,7 @@ def _throttled(artifact: UUID) -> Callable[[Progress], None]:
     def tell(progress: Progress) -> None:
         nonlocal said
         if time.monotonic() - said >= UPDATE_S:
-            update_progress_artifact(artifact, 100 * progress.finished / progress.films, description=_line(progress))
+            show(artifact, 100 * progress.finished / progress.films, _line(progress))
             said = time.monotonic()
 
     return tell

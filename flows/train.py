@@ -38,6 +38,7 @@ from flows.commands.evaluate import EvaluateRun, screen
 from flows.commands.train import TrainRun
 from flows.discretion import discreet, worth_a_retry
 from flows.parameters import take
+from flows.progress import show
 from flows.server import given_or_local
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _hooks(artifact: UUID) -> Hooks:
     def tell(step: int, steps: int, row: dict[str, float]) -> None:
         if time.monotonic() - said[0] >= UPDATE_S:
             told = f"step {step} of {steps}, train loss {row['train_loss']:.4f}"
-            update_progress_artifact(artifact, 100 * step / steps, description=told)
+            show(artifact, 100 * step / steps, told)
             said[0] = time.monotonic()
 
     def epoch_done(row: dict[str, float], _: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -136,6 +137,28 @@ def test_the_deployment_file_names_what_exists() -> None:
         assert set(deployment["parameters"]) <= set(flow.parameters.properties)
         assert all(schedule.keys() <= {"cron", "timezone", "active"} for schedule in deployment["schedules"])
     assert [one["entrypoint"] for one in file["deployments"] if one["name"] == "archive"] == ["flows.score.score"]
+
+
+def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flows import progress, score, train
+    from workers.score_run import Progress
+
+    said: list[str] = []
+    logger = SimpleNamespace(warning=lambda text, *given: said.append(text % given))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(CANARY)
+
+    monkeypatch.setattr(progress, "update_progress_artifact", fail)
+    for module in (progress, train):
+        monkeypatch.setattr(module, "get_run_logger", lambda: logger)
+    for module in (score, train):
+        monkeypatch.setattr(module, "UPDATE_S", 0.0)
+    score._throttled(UUID(int=0))(Progress(films=4))
+    train._hooks(UUID(int=0)).tell(1, 2, {"train_loss": 0.5})
+    assert said == ["progress is not shown (RuntimeError); the work goes on"] * 2
 
 
 def test_hooks_have_the_names_that_prefect_asks_for() -> None:
