@@ -255,6 +255,20 @@ def test_an_unfinished_plan_of_other_options_is_named() -> None:
         make_plan(run, source, include="*.png")
 
 
+def test_of_two_first_runs_at_once_the_loser_does_not_score_another_selection() -> None:
+    class Overtaken(MemoryStore):
+        def create(self, key: str, data: bytes) -> bool:
+            if key == "plans/1/plan.json":
+                winner = MemoryStore(self.objects, "dest")
+                make_plan(make_run(winner), source, include="film-00001*")
+                self.objects |= winner.objects
+            return super().create(key, data)
+
+    run, source = make_run(Overtaken(name="dest")), MemoryStore(films(9), "source")
+    with pytest.raises(UsageError, match=r"unfinished plan 1 with include 'film-00001\*', this run has '\*'"):
+        make_plan(run, source)
+
+
 def test_a_destination_of_another_source_is_refused() -> None:
     run = make_run()
     score(run, MemoryStore(films(9), "source"))
@@ -622,6 +636,30 @@ def test_publish_verify_and_gc_answer_with_their_exit_codes(tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out) == {"orphans": 1, "uploads": 0, "bytes": 1, "removed": 1}
     assert covseg("verify", dest, "--json") == 0
     assert json.loads(capsys.readouterr().out)["holds"] is True
+
+
+def test_options_that_a_published_snapshot_does_not_take_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.commands import score as command
+    from workers.score_run import Summary
+
+    source, dest = LocalStore(tmp_path / "source"), tmp_path / "dest"
+    for key, data in films(3).items():
+        source.write(key, data)
+    _, _, manifest = score(make_run(LocalStore(dest)), source, options=PublishOptions())
+    facts = {name: getattr(manifest, name) for name in ("accepted", "published_by", "mine", "max_failed", "hide_keys")}
+    summary = Summary(
+        1, 3, 0, 0, statuses={}, reasons={}, report="", table="", start_s=0, score_s=0, publish_s=0, **facts
+    )
+    monkeypatch.setattr(command, "_scoring", lambda: lambda *_: summary)
+    for words in (("publish", dest), ("score", source.url, dest)):
+        assert covseg(*words, "--max-failed", 0.05) == 0
+        assert "snapshot 1" not in capsys.readouterr().err
+        assert covseg(*words, "--hide-keys", "--max-failed", 0.5) == 0
+        said = capsys.readouterr().err
+        assert "snapshot 1 was published with its keys" in said
+        assert "judged by --max-failed 0.05" in said
 
 
 def test_publish_verify_and_gc_find_commits_that_live_elsewhere(

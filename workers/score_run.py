@@ -107,6 +107,8 @@ class Summary:
         Counts over the whole snapshot.
     report, table : str
         Where they lie.
+    max_failed, hide_keys : float, bool
+        What the snapshot was judged and shown by; a published one keeps its own.
     start_s, score_s, publish_s : float
         Wall seconds: cluster and model start-up; the shards; the publishing.
     """
@@ -122,6 +124,8 @@ class Summary:
     reasons: dict[str, int]
     report: str
     table: str
+    max_failed: float
+    hide_keys: bool
     start_s: float
     score_s: float
     publish_s: float
@@ -133,4 +137,4 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, seconds rounded to tenths."""
-        return {name: round(value, 1) if isinstance(value, float) else value for name, value in vars(self).items()}
+        return {name: round(value, 1) if name.endswith("_s") else value for name, value in vars(self).items()}

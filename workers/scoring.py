@@ -153,6 +153,8 @@ class Work:
             reasons=dict(manifest.reasons),
             report=f"{self.job.run.dest.url}/report.html",
             table=f"{self.job.run.dest.url}/severity.parquet",
+            max_failed=manifest.max_failed,
+            hide_keys=manifest.hide_keys,
             start_s=self.start_s,
             score_s=self.score_s,
             publish_s=time.monotonic() - start,

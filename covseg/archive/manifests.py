@@ -71,6 +71,8 @@ class Manifest:
         Counts over the whole snapshot.
     outputs : mapping of str to str
         Published files and their sha256.
+    max_failed, hide_keys : float, bool
+        What it was judged and shown by; a later call's options do not change them.
     """
 
     number: int
@@ -80,6 +82,8 @@ class Manifest:
     statuses: Mapping[str, int]
     reasons: Mapping[str, int]
     outputs: Mapping[str, str]
+    max_failed: float
+    hide_keys: bool
 
 
 def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None, attempt_id: str) -> Manifest:
@@ -217,7 +221,8 @@ def _found(run: Run, number: int) -> dict[str, Any] | None:
 def _manifest(record: dict[str, Any], *, mine: bool) -> Manifest:
     outputs = {name: output["sha256"] for name, output in record["outputs"].items()}
     who, counted = record["published_by"], (record["statuses"], record["reasons"])
-    return Manifest(record["number"], record["accepted"], mine, who, *counted, outputs)
+    options = record["max_failed"], record["hide_keys"]
+    return Manifest(record["number"], record["accepted"], mine, who, *counted, outputs, *options)
 
 
 def _in_place(run: Run, record: dict[str, Any]) -> bool:

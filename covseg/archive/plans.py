@@ -58,8 +58,12 @@ def make_plan(
     listing = Listing(run, source, newest, question, shard_size)
     parts = list(listing.parts())
     if any(part.films for part in parts):
-        run.commits.create(plan_record(listing.number), listing.record(tuple(part for part in parts if part.films)))
-        return load_plan(run, listing.number)
+        record = listing.record(tuple(part for part in parts if part.films))
+        made = run.commits.create(plan_record(listing.number), record)
+        plan = load_plan(run, listing.number)
+        if not made:  # another run was first, perhaps with other options; or the reply to ours was lost
+            _same_question(run, plan, question)
+        return plan
     listing.forget(parts)
     if newest is None or listing.cursor.matched == 0:
         raise UsageError(f"nothing to score under {source.url}: {_lacking(listing.cursor.listed, include, exclude)}")

@@ -1,15 +1,18 @@
-"""What `publish`, `verify` and `gc` share: a destination by its URLs, and how a result is told."""
+"""What `publish`, `verify`, `gc` and `score` share: a destination by its URLs, and how a result is told."""
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    from covseg.archive import Manifest
     from covseg.storage import Store
+    from workers.score_run import Summary
 
 
 class Destination(BaseModel):
@@ -38,3 +41,19 @@ class Destination(BaseModel):
             return
         for name, value in found.items():
             print(f"{name:>14}  {value}")
+
+
+def say_what_is_kept(found: Manifest | Summary, snapshot: int, *, hide_keys: bool, max_failed: float) -> None:
+    """Say on stderr what of the options a published snapshot does not take, because it keeps its own."""
+    if hide_keys and not found.hide_keys:
+        print(
+            f"covseg: snapshot {snapshot} was published with its keys and keeps them; --hide-keys counts from the next "
+            "one on: score into another DEST to leave them out now",
+            file=sys.stderr,
+        )
+    if max_failed != found.max_failed:
+        print(
+            f"covseg: snapshot {snapshot} was judged by --max-failed {found.max_failed:g} and stays so; "
+            f"{max_failed:g} counts from the next one on",
+            file=sys.stderr,
+        )

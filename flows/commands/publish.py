@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import NotPublished
-from flows.commands.destinations import Destination
+from flows.commands.destinations import Destination, say_what_is_kept
 
 
 class PublishConfig(Destination):
@@ -41,6 +41,7 @@ def publish(config: Annotated[PublishConfig, Parameter(name="*")]) -> int:
         "snapshot": manifest.number, "films": sum(manifest.statuses.values()), **manifest.statuses,
         "accepted": manifest.accepted, "published_by": manifest.published_by,
     })  # fmt: skip
+    say_what_is_kept(manifest, manifest.number, hide_keys=config.hide_keys, max_failed=config.max_failed)
     if not manifest.accepted:
         print("covseg: published, not accepted: too many films are quarantined", file=sys.stderr)
     return 0 if manifest.accepted else 3

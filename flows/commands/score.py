@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import UsageError
+from flows.commands.destinations import say_what_is_kept
 from workers.score_run import Progress, ScoreRun, Summary
 
 
@@ -45,16 +46,17 @@ def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
     _tell(summary.as_dict(), config.json_)
     if not summary.mine and summary.finished:
         print(f"covseg: snapshot {summary.snapshot} was published by attempt {summary.published_by}", file=sys.stderr)
+    say_what_is_kept(summary, summary.snapshot, hide_keys=settings.hide_keys, max_failed=settings.max_failed)
     if not summary.accepted:
-        print(f"covseg: published, not accepted: {refused_share(summary, settings)}", file=sys.stderr)
+        print(f"covseg: published, not accepted: {refused_share(summary)}", file=sys.stderr)
     return summary.exit_code
 
 
-def refused_share(summary: Summary, settings: ScoreRun) -> str:
+def refused_share(summary: Summary) -> str:
     """Say how many films were quarantined, and how many were allowed."""
     quarantined, scored = summary.statuses.get("quarantined", 0), summary.statuses.get("scored", 0)
     share = quarantined / max(quarantined + scored, 1)
-    return f"{quarantined} films quarantined, {share:.1%} of the readable; allowed {settings.max_failed:.1%}"
+    return f"{quarantined} films quarantined, {share:.1%} of the readable; allowed {summary.max_failed:.1%}"
 
 
 def _scoring() -> Callable[[ScoreRun, Callable[[Progress], None]], Summary]:
