@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import threading
 from collections import Counter
@@ -393,7 +394,7 @@ def test_nothing_is_published_when_no_film_has_a_lung_or_a_finite_answer() -> No
     broken = replace(blind[0], status=Status.QUARANTINED, reason=Reason.NONFINITE_LOGITS)
     blind[0] = broken
     commit_shard(run, shard, blind, make_masks(blind), "first")
-    with pytest.raises(NotPublished, match="none of 6 films"):
+    with pytest.raises(NotPublished, match=r"none of 6 films .* score into another DEST"):
         publish(run, plan, PublishOptions(), source, "first")
     assert "manifests/1.json" not in run.dest.objects  # type: ignore[attr-defined]
 
@@ -567,6 +568,59 @@ def test_gc_refuses_the_commits_of_another_destination() -> None:
             load_run(dest, commits)
     assert load_run(apart.dest, apart.commits) == apart
     assert gc(load_run(one.dest, one.commits), -1).orphans == 0
+
+
+def grow_old(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+
+
+def test_gc_leaves_what_a_resume_commits_while_it_looks(tmp_path: Path) -> None:
+    class Resumed(LocalStore):
+        def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Any:
+            page = super().list_page(after, limit, prefix)
+            if prefix == "masks/":
+                commit(run, source, shard, "second")
+            return page
+
+    run, source = make_run(Resumed(tmp_path)), MemoryStore(films(5), "source")
+    plan = make_plan(run, source)
+    (shard,) = pending(run, plan)
+    commit(run, source, shard, "killed")
+    run.commits.delete(f"commits/{shard.id}.json")
+    grow_old(tmp_path)
+    assert gc(run).orphans == 0
+    assert len(list((tmp_path / "masks").iterdir())) == 5
+
+
+def test_gc_leaves_what_a_resume_has_written_but_not_yet_committed(tmp_path: Path) -> None:
+    class Resumed(LocalStore):
+        def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Any:
+            page = super().list_page(after, limit, prefix)
+            if prefix == "masks/":
+                self.write("masks/a", b"the same")
+            return page
+
+    run = make_run(Resumed(tmp_path))
+    for orphan in ("masks/a", "masks/b"):
+        run.dest.write(orphan, b"the same")
+    grow_old(tmp_path)
+    assert gc(run).orphans == 1
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a"]
+
+
+def test_gc_leaves_the_parts_that_a_resumed_listing_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PART_FILMS", 20)
+    run, source = make_run(LocalStore(tmp_path)), Paged(films(50), "source", 10, fail_at=4)
+    with pytest.raises(StorageUnreachable):
+        make_plan(run, source)
+    grow_old(tmp_path)
+    list_page = source.list_page
+    monkeypatch.setattr(source, "list_page", lambda *given: gc(run) and list_page(*given))
+    plan = make_plan(run, source)
+    assert sum(len(shard.entries) for shard in pending(run, plan)) == 50
 
 
 # --- a bucket ----------------------------------------------------------------------------------------

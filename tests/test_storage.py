@@ -51,6 +51,8 @@ def test_a_missing_key_is_file_not_found(store: Store, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         store.read("absent")
     with pytest.raises(FileNotFoundError):
+        store.modified("absent")
+    with pytest.raises(FileNotFoundError):
         store.download("absent", tmp_path / "out")
     store.delete("absent")
 
@@ -111,6 +113,12 @@ def test_fetch_returns_what_was_planned(store: Store) -> None:
     store.write("film.png", b"pixels")
     (entry,) = entries(store)
     assert store.fetch(entry) == b"pixels"
+
+
+def test_the_time_of_an_object_is_that_of_its_listing(store: Store) -> None:
+    store.write("film.png", b"pixels")
+    (entry,) = entries(store)
+    assert int(store.modified("film.png")) == int(entry.modified)
 
 
 def test_an_object_that_was_replaced_is_changed(store: Store) -> None:

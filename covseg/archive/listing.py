@@ -114,6 +114,7 @@ class Listing:
         cursor = Cursor()
         while cursor in found:
             part, cursor = found.pop(cursor)
+            self.run.dest.write(part.name, self.run.dest.read(part.name))  # young again: gc leaves it alone
             yield part, cursor
 
     def forget(self, parts: list[Part]) -> None:

@@ -184,7 +184,8 @@ def _stop_nonsense(counts: Counts) -> None:
     if reached and reached == counts.no_lungs + nonfinite:
         raise NotPublished(
             f"none of {reached} films that the model answered has a lung ({nonfinite} answers were not finite): "
-            "check the model and that these are chest films; nothing was published"
+            "check the model and that these are chest films; nothing was published, and this DEST goes on with the "
+            "same films: score into another DEST once the model is right or other films lie beside them"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from covseg.archive.runs import Run
-from covseg.storage import entries
+from covseg.storage import Store, entries
 from covseg.storage.promise import SENTINEL
 
 FOLDERS = ("masks/", "packed/", "probability/", "tables/", "plans/", "pictures/")  # nothing else is touched
+Names = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,40 @@ class Swept:
 def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Swept:
     """Remove orphans and stale uploads older than `older_than_s` seconds.
 
-    Younger ones may belong to a shard that is being committed right now.
+    Younger ones may belong to a shard that is being committed right now; a run that resumes while we look
+    writes what it needs anew, so names and ages are asked for again before anything is removed.
     """
     before = time.time() - older_than_s
-    named = np.sort(np.fromiter((_short(name) for name in _named(run)), np.uint64))
-    orphans = size = 0
-    for folder in FOLDERS:
-        for entry in entries(run.dest, folder):
-            if entry.modified <= before and not entry.key.endswith("/plan.json") and not _among(named, entry.key):
-                orphans, size = orphans + 1, size + entry.size
-                if not dry_run:
-                    run.dest.delete(entry.key)
+    named = _named(run)
+    old = (entry for folder in FOLDERS for entry in entries(run.dest, folder) if entry.modified <= before)
+    left = [entry for entry in old if not entry.key.endswith("/plan.json") and not _among(named, entry.key)]
+    if left and not dry_run:
+        named = _named(run)
+        left = [entry for entry in left if not _among(named, entry.key) and _removed(run.dest, entry.key, before)]
     for entry in entries(run.commits, SENTINEL):
         if entry.modified <= before and not dry_run:
             run.commits.delete(entry.key)
     uploads = run.dest.stale_uploads(older_than_s)
     for upload in () if dry_run else uploads:
         run.dest.abort_upload(upload)
-    return Swept(orphans, len(uploads), size)
+    return Swept(len(left), len(uploads), sum(entry.size for entry in left))
 
 
-def _named(run: Run) -> Iterator[str]:
-    """Yield every object that a plan, a commit or a manifest names."""
+def _removed(dest: Store, key: str, before: float) -> bool:
+    """Remove an object unless it was written anew since it was listed; tell whether it was removed."""
+    with contextlib.suppress(FileNotFoundError):
+        if dest.modified(key) <= before:
+            dest.delete(key)
+            return True
+    return False
+
+
+def _named(run: Run) -> Names:
+    """Return every object that a plan, a commit or a manifest names, shortened and sorted."""
+    return np.sort(np.fromiter((_short(name) for name in _names(run)), np.uint64))
+
+
+def _names(run: Run) -> Iterator[str]:
     for entry in entries(run.commits, "plans/"):
         if entry.key.endswith("/plan.json"):
             yield from (part["name"] for part in json.loads(run.commits.read(entry.key))["parts"])
@@ -75,7 +89,7 @@ def _short(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest())
 
 
-def _among(named: np.ndarray[tuple[int], np.dtype[np.uint64]], name: str) -> bool:
+def _among(named: Names, name: str) -> bool:
     short = np.uint64(_short(name))
     place = np.searchsorted(named, short)
     return bool(place < len(named) and named[place] == short)

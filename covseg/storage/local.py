@@ -142,6 +142,11 @@ class LocalStore:
             _sync_folder(staged.parent)
         return True
 
+    def modified(self, key: str) -> float:
+        """Return the file's time."""
+        with _storage_errors(self.url):
+            return self.path(key).stat().st_mtime
+
     def delete(self, key: str) -> None:
         """Remove the file."""
         with _storage_errors(self.url):

@@ -61,6 +61,11 @@ class MemoryStore:
         with _CREATING:
             return key not in self.objects and self.objects.setdefault(key, data) is data
 
+    def modified(self, key: str) -> float:
+        """Return 0: memory does not know."""
+        self.read(key)
+        return 0.0
+
     def delete(self, key: str) -> None:
         """Forget."""
         self.objects.pop(key, None)

@@ -68,6 +68,10 @@ class Store(Protocol):
         """
         ...
 
+    def modified(self, key: str) -> float:
+        """Return when `key` was written, in seconds since 1970, 0 where unknown; FileNotFoundError when it is gone."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove `key`; no error when it is gone already."""
         ...

@@ -158,6 +158,11 @@ class S3Store:
         name = self.prefix + key
         return {"Bucket": self.bucket, "Key": name, "Body": data, "ContentMD5": base64.b64encode(digest).decode()}
 
+    def modified(self, key: str) -> float:
+        """Return the object's time, by a HEAD."""
+        answer = self._run(lambda s3: s3.head_object(Bucket=self.bucket, Key=self.prefix + key))
+        return float(answer["LastModified"].timestamp())
+
     def delete(self, key: str) -> None:
         """Delete; S3 does not mind when it is gone."""
         self._run(lambda s3: s3.delete_object(Bucket=self.bucket, Key=self.prefix + key))
