@@ -36,9 +36,10 @@ from covseg.archive import (
     rebuild,
 )  # fmt: skip
 from covseg.archive.parts import shard_id
-from covseg.errors import CovsegError, NotPublished, Reason, Status, StorageUnreachable, UsageError
+from covseg.errors import CovsegError, NotPublished, Reason, Status, StorageDenied, StorageUnreachable, UsageError
 from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, Store, open_store
+from covseg.verify import verify
 from tests import archives
 from tests.archives import CONFIG, KEY, commit, films, make_masks, make_rows, make_run, score
 
@@ -94,6 +95,21 @@ class Overwriting(MemoryStore):
 def test_a_store_that_overwrites_is_refused_with_the_way_out() -> None:
     with pytest.raises(UsageError, match="--commits URL"):
         probe(Overwriting())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_lost_reply_to_the_first_sentinel_is_read_back(kept: bool) -> None:
+    class Lossy(MemoryStore):
+        def create(self, key: str, data: bytes) -> bool:
+            if kept:
+                super().create(key, data)
+            return False  # as a client sees it that sent the request twice
+
+    if kept:
+        return probe(Lossy())
+    with pytest.raises(StorageDenied, match="exists already"):
+        probe(Lossy())
+    return None
 
 
 def test_a_store_that_creates_once_passes_and_is_left_clean() -> None:
@@ -226,6 +242,15 @@ def test_include_exclude_and_limit_choose_in_key_order() -> None:
     assert [entry.key for shard in pending(run, plan) for entry in shard.entries] == sorted(films(3))
 
 
+def test_a_dry_run_counts_the_films_that_a_plan_holds() -> None:
+    from workers.estimate import _survey
+    from workers.score_run import ScoreRun
+
+    source = MemoryStore(films(5) | films(5, "masks/m") | {"folder/": b""}, "source")
+    counts, _, _ = _survey(ScoreRun(source="source", dest="dest", exclude="masks/*"), source)
+    assert counts["films"] == make_plan(make_run(), source, exclude="masks/*").films == 5
+
+
 def test_a_limit_names_the_first_films_so_that_a_second_run_has_nothing_to_do() -> None:
     run, source = make_run(), MemoryStore(films(9), "source")
     plan = make_plan(run, source, limit=4)
@@ -268,6 +293,14 @@ def test_of_two_first_runs_at_once_the_loser_does_not_score_another_selection() 
     run, source = make_run(Overtaken(name="dest")), MemoryStore(films(9), "source")
     with pytest.raises(UsageError, match=r"unfinished plan 1 with include 'film-00001\*', this run has '\*'"):
         make_plan(run, source)
+
+
+def test_a_lost_part_of_a_plan_is_named() -> None:
+    run, source = make_run(), MemoryStore(films(9), "source")
+    plan = make_plan(run, source)
+    run.dest.delete(plan.parts[0].name)
+    with pytest.raises(NotPublished, match=f"{plan.parts[0].name} in memory://dest is gone.* run covseg verify"):
+        list(pending(run, plan))
 
 
 def test_a_destination_of_another_source_is_refused() -> None:
@@ -485,6 +518,23 @@ def test_two_identical_runs_at_once_make_one_manifest_and_the_loser_says_who() -
     alone = make_run()
     score(alone, source)
     assert outputs(run.dest) == outputs(alone.dest)
+
+
+def test_a_slow_run_does_not_leave_an_older_snapshot_over_a_newer_one() -> None:
+    class Slow(MemoryStore):
+        def upload(self, path: Path, key: str) -> None:
+            if key == "severity.parquet" and fast.dest.objects is not self.objects:  # type: ignore[attr-defined]
+                fast.dest.objects = self.objects  # type: ignore[attr-defined]
+                score(fast, source, "fast")
+                source.write("late.png", b"late")
+                assert score(fast, source, "fast")[2].number == 2
+            super().upload(path, key)
+
+    fast, slow = make_run(MemoryStore(name="dest")), make_run(Slow(name="dest"))
+    source = MemoryStore(films(9), "source")
+    assert score(slow, source, "slow")[2].published_by == "fast"
+    assert len(rows_of(slow.dest)) == 10
+    assert verify(slow.dest).breaches == []
 
 
 class Killed(BaseException):

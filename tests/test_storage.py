@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -12,6 +13,8 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -227,6 +230,15 @@ def test_a_film_that_became_a_folder_or_lies_below_a_file_is_changed(tmp_path: P
             store.fetch(entry)
 
 
+def test_a_disk_without_hard_links_is_refused_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as exFAT answers
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(UsageError, match=r"without hard links .* --commits URL"):
+        probe(LocalStore(tmp_path))
+
+
 @pytest.fixture
 def nobody() -> Iterator[None]:
     """Take root's rights away, where the tests run as root."""
@@ -365,6 +377,27 @@ def test_a_quota_that_is_used_up_is_storage_full(ceph_bucket: str, ceph_server: 
         subprocess.run([*admin, command[0], *bucket, *command[1:]], check=True, capture_output=True, timeout=60)
     with pytest.raises(StorageFull, match="free some room"):
         store.create("second", b"1")
+
+
+@pytest.mark.service
+def test_an_empty_page_does_not_end_a_listing(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from covseg.storage.s3 import S3Store
+
+    store = S3Store(s3_bucket)
+    store.write("film.png", b"1")
+    asked, run = [], store._run
+
+    def first_page_empty(call: Any) -> Any:
+        """Let the server answer; put an empty page before its answer."""
+        client = SimpleNamespace(list_objects_v2=lambda **given: asked.append(given))
+        call(client)
+        if len(asked) == 1:
+            return {"IsTruncated": True, "NextContinuationToken": "next"}
+        return run(lambda s3: s3.list_objects_v2(Bucket=s3_bucket))
+
+    monkeypatch.setattr(store, "_run", first_page_empty)
+    assert [entry.key for entry in entries(store)] == ["film.png"]
+    assert asked[1]["ContinuationToken"] == "next"
 
 
 @pytest.mark.service

@@ -6,7 +6,6 @@ size and compression, so the sample is drawn from the whole listing.
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import random
 import time
@@ -14,6 +13,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
+from covseg.archive.listing import asked_for
 from covseg.errors import UsageError
 from covseg.models.folder import open_folder
 from covseg.predict import Corridor, Film, Scored, mask_png, probability_png, resolve
@@ -48,7 +48,7 @@ def _survey(settings: ScoreRun, source: Store) -> tuple[Counter[str], Counter[st
     counts, suffixes = Counter[str](), Counter[str]()
     sample: list[Entry] = []
     draw = random.Random(0)  # noqa: S311 - a sample, not a secret
-    chosen = (entry for entry in entries(source) if _matches(entry.key, settings))
+    chosen = (entry for entry in entries(source) if asked_for(entry, settings.include, settings.exclude))
     for entry in itertools.islice(chosen, settings.limit):
         counts.update(films=1, bytes=entry.size)
         suffixes[PurePosixPath(entry.key).suffix.lower() or "none"] += 1
@@ -56,10 +56,6 @@ def _survey(settings: ScoreRun, source: Store) -> tuple[Counter[str], Counter[st
         if place < SAMPLE:
             sample[place : place + 1] = [entry]
     return counts, suffixes, sample
-
-
-def _matches(key: str, settings: ScoreRun) -> bool:
-    return fnmatch.fnmatchcase(key, settings.include) and not fnmatch.fnmatchcase(key, settings.exclude)
 
 
 def _measure(settings: ScoreRun, source: Store, sample: list[Entry], films: int) -> dict[str, Any]:

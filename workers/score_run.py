@@ -60,8 +60,6 @@ class Progress:
     ----------
     films : int
         Of the whole snapshot, those of earlier runs included.
-    earlier : int
-        Films whose shard was committed before this run; known once the last shard was dealt, 0 before.
     statuses, reasons : Counter
         Of the films that this run finished.
     shards : int
@@ -71,7 +69,6 @@ class Progress:
     """
 
     films: int
-    earlier: int = 0
     shards: int = 0
     redone: int = 0
     statuses: Counter[str] = field(default_factory=Counter)

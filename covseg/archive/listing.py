@@ -44,6 +44,13 @@ class Cursor:
     matched: int = 0
 
 
+def asked_for(entry: Entry, include: str, exclude: str) -> bool:
+    """Tell whether a key was asked for; the empty objects that stand for folders are no inputs."""
+    if entry.size == 0 and entry.key.endswith("/"):
+        return False
+    return fnmatch.fnmatchcase(entry.key, include) and not fnmatch.fnmatchcase(entry.key, exclude)
+
+
 class Listing:
     """The listing for the plan behind `before`.
 
@@ -81,20 +88,14 @@ class Listing:
     def _page(self) -> list[Entry]:
         """Return what one page holds of what was asked for, and move the cursor."""
         page = self.source.list_page(self.cursor.after)
-        wanted = [entry for entry in page.entries if self._wanted(entry)]
+        include, exclude = self.question["include"], self.question["exclude"]
+        wanted = [entry for entry in page.entries if asked_for(entry, include, exclude)]
         limit = self.question["limit"]
         if limit is not None:
             wanted = wanted[: limit - self.cursor.matched]
         listed, matched = self.cursor.listed + len(page.entries), self.cursor.matched + len(wanted)
         self.cursor = Cursor(page.after, page.after is None or matched == limit, listed, matched)
         return wanted
-
-    def _wanted(self, entry: Entry) -> bool:
-        """Tell whether a key was asked for; the empty objects that stand for folders are no inputs."""
-        if entry.size == 0 and entry.key.endswith("/"):
-            return False
-        include, exclude = self.question["include"], self.question["exclude"]
-        return fnmatch.fnmatchcase(entry.key, include) and not fnmatch.fnmatchcase(entry.key, exclude)
 
     def _write(self, fresh: list[Entry], start: Cursor) -> Part:
         note = {"asked": self._asked, "start": asdict(start), "end": asdict(self.cursor)}

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from covseg.archive import pictures
 from covseg.archive.parts import Plan
-from covseg.archive.plans import pending, plan_record
+from covseg.archive.plans import load_plan, pending, plan_record
 from covseg.archive.runs import Run
 from covseg.archive.snapshot import Counts, collect, finish
 from covseg.archive.streams import unspilled
@@ -155,7 +155,7 @@ class _Build:
     """The files of one snapshot in a scratch folder."""
 
     def __init__(self, run: Run, plan: Plan, folder: Path) -> None:
-        self.run, self.folder = run, folder
+        self.run, self.number, self.folder = run, plan.number, folder
         self.counts, self._originals = collect(run, plan, folder)
 
     def draw(self, source: Store | None, limit: int) -> list[Picture]:
@@ -172,9 +172,11 @@ class _Build:
         return {name: _measured(self.folder / name) for name in OUTPUTS}
 
     def upload(self) -> None:
-        """Put the files where readers look."""
+        """Put the files where readers look; a newer snapshot that they would hide gets its own back."""
         for name in OUTPUTS:
             self.run.dest.upload(self.folder / name, name)
+        if _found(self.run, self.number + 1):
+            rebuild(self.run, load_plan(self.run, self.number + 1))
 
 
 def _stop_nonsense(counts: Counts) -> None:

@@ -12,7 +12,7 @@ from operator import itemgetter
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg.errors import StorageUnreachable
+from covseg.errors import NotPublished, StorageUnreachable
 from covseg.records import Entry
 from covseg.storage import Store
 
@@ -139,10 +139,15 @@ def read_part(dest: Store, part: Part) -> Iterator[Shard]:
 
     Raises
     ------
+    NotPublished
+        When the part is gone.
     StorageUnreachable
         When the part is not what its plan says.
     """
-    data = dest.read(part.name)
+    try:
+        data = dest.read(part.name)
+    except FileNotFoundError:
+        raise NotPublished(f"{part.name} in {dest.url} is gone, and its plan with it: run covseg verify") from None
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StorageUnreachable(f"{part.name} in {dest.url} is not what its plan names: run covseg verify")
     rows = pq.read_table(io.BytesIO(data)).to_pylist()

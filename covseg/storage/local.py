@@ -139,6 +139,13 @@ class LocalStore:
                 os.link(staged, self.path(key))
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                raise UsageError(
+                    f"{self.url} lies on a disk without hard links ({error.strerror}), which create-only records need: "
+                    "give a folder or bucket that has such writes, or covseg score one with --commits URL"
+                ) from error
             _sync_folder(staged.parent)
         return True
 

@@ -81,14 +81,16 @@ class S3Store:
         behind = {} if after is None else {"StartAfter": self.prefix + after}
         asked = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": min(limit, 1000), **behind}
         answer = self._run(lambda s3: s3.list_objects_v2(**asked))
+        while answer.get("IsTruncated") and not answer.get("Contents"):  # behind many deleted keys a page may be empty
+            asked["ContinuationToken"] = answer["NextContinuationToken"]
+            answer = self._run(lambda s3: s3.list_objects_v2(**asked))
         found = [self._entry(item) for item in answer.get("Contents", ())]
         keys = [order(entry.key) for entry in found]
         if keys != sorted(keys):
             raise StorageUnreachable(
                 f"{self.url} lists its keys unsorted; wanted a general purpose bucket, sorted by UTF-8"
             )
-        more = answer.get("IsTruncated") and found
-        return Page([entry for entry in found if entry.key], found[-1].key if more else None)
+        return Page([entry for entry in found if entry.key], found[-1].key if answer.get("IsTruncated") else None)
 
     def _entry(self, item: dict[str, Any]) -> Entry:
         key = item["Key"].removeprefix(self.prefix)
