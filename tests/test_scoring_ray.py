@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,6 +26,8 @@ from covseg.archive import Shard, pending
 from covseg.errors import EnvironmentFailed, UsageError
 from covseg.phantom import make_phantom
 from covseg.phantom.writer import encode
+from covseg.records import Entry
+from covseg.storage import LocalStore
 from workers.dealer import Dealer
 from workers.score_run import Progress, ScoreRun, Summary
 from workers.scoring import open_work, score_archive
@@ -185,6 +188,30 @@ def test_a_shard_that_always_loses_its_worker_ends_the_run_and_keeps_the_others(
         with pytest.raises(EnvironmentFailed, match="lost its worker 3 times"):
             Hunted(work.fleet, Progress(FILMS), lambda _: None, 600).deal(pending(work.job.run, plan))
     assert len(commits(tmp_path)) == 5
+
+
+class Deadly(LocalStore):
+    """A source with a film that takes down whoever reads it."""
+
+    def fetch(self, entry: Entry) -> bytes:
+        if entry.key == "film-003.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fetch(entry)
+
+
+def test_a_film_that_kills_its_workers_is_refused_and_the_others_are_scored(
+    unbroken: Path, archive: Path, tmp_path: Path
+) -> None:
+    with open_work(settings(archive, tmp_path)) as work:
+        plan = work.plan()
+        work.job = replace(work.job, source=Deadly(archive))
+        progress = work.score(plan)
+        summary = work.publish(plan, progress)
+    assert (summary.finished, summary.redone, summary.reasons["worker_killed"]) == (FILMS, 2, 1)
+    ours, theirs = (pq.read_table(folder / "severity.parquet").to_pylist() for folder in (tmp_path, unbroken))
+    (refused,) = (row for row in ours if row["key"] == "film-003.png")
+    assert (refused["status"], refused["stage"]) == ("quarantined", "worker")
+    assert [row for row in ours if row is not refused] == [row for row in theirs if row["key"] != "film-003.png"]
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -1,6 +1,7 @@
 """Deal shards to the fleet, one to a decode worker, and deal again what a lost worker had.
 
-What a shard cost is counted: a film that takes its worker down cannot keep a run busy for ever.
+What a shard cost is counted: before it costs the last worker that it may, its films are tried one at a time, and
+those that take their worker down twice are refused.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ray.exceptions import RayActorError, RayTaskError
 
 from covseg.archive import Outcome, Shard
 from covseg.errors import EnvironmentFailed, StorageUnreachable
+from covseg.records import Entry
 from workers.fleet import Fleet, Handle, ModelLost, Seat
 from workers.score_run import Progress
 
@@ -54,6 +56,7 @@ class Dealer:
         self._idle = list(fleet.decoders)
         self._again: deque[Shard] = deque()
         self._losses: Counter[str] = Counter()
+        self._killers: dict[str, frozenset[str]] = {}
         self._flights: dict[Future[Outcome], Flight] = {}
 
     def deal(self, shards: Iterator[Shard]) -> None:
@@ -88,10 +91,11 @@ class Dealer:
         model = self._fleet.model_for(decoder)
         flight = Flight(shard, decoder, model, (decoder.worker, model.worker))
         # A future, not ray.wait: Ray's calls turn the exception of a signal handler into a SystemError.
-        self._flights[decoder.worker.score.remote(shard, model.worker, uuid.uuid4().hex).future()] = flight
+        given = shard, model.worker, uuid.uuid4().hex, self._killers.get(shard.id, frozenset())
+        self._flights[decoder.worker.score.remote(*given).future()] = flight
 
     def _land(self, answer: Future[Outcome]) -> bool:
-        """Take in one shard; tell whether it finished."""
+        """Take in one shard; tell whether it finished, or came a step nearer to it."""
         flight = self._flights.pop(answer)
         try:
             outcome = answer.result()
@@ -129,4 +133,27 @@ class Dealer:
                 f"one of its {len(shard.entries)} films may take a worker down, or the machine lacks memory"
             ) from cause
         self._again.append(shard)
+        if self._losses[shard.id] < LOSSES - 1 or not isinstance(cause, RayActorError):
+            return False
+        films = shard.entries
+        self._killers[shard.id] = frozenset(
+            film.key for film in films if self._kills(flight, film) and self._kills(flight, film)
+        )
+        return True
+
+    def _kills(self, flight: Flight, film: Entry) -> bool:
+        """Tell whether a film, tried alone, takes its worker down."""
+        workers = flight.decoder.worker, flight.model.worker
+        try:
+            workers[0].try_film.remote(film, workers[1]).future().result(self._patience_s)
+        except RayActorError:
+            flight.decoder.replace(workers[0])
+            return True
+        except RayTaskError as error:
+            self._judge(replace(flight, workers=workers), error)
+        except TimeoutError:
+            raise EnvironmentFailed(
+                f"a film of shard {flight.shard.id}, tried alone, gave no answer for {self._patience_s:.0f} s: "
+                "look at the workers and the store, then run the same command again"
+            ) from None
         return False

@@ -22,10 +22,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.archive import Outcome, Run, Shard, commit_shard
-from covseg.errors import EnvironmentFailed, unforeseen
+from covseg.errors import EnvironmentFailed, RadiographRefused, Reason, unforeseen
 from covseg.models.folder import open_folder
-from covseg.predict import Corridor, Scored, mask_png, probability_png, stream
-from covseg.records import Row
+from covseg.predict import Corridor, Scored, mask_png, probability_png, score_batch, stream
+from covseg.records import Entry, Row
 from covseg.segment import Arrays, open_backend
 from covseg.storage import Store
 from workers.cluster import Node, nodes
@@ -112,6 +112,27 @@ class Job:
     probability: bool
 
 
+class Sparing:
+    """A source that refuses some films before they are read.
+
+    Parameters
+    ----------
+    store : Store
+        The source.
+    killers : frozenset of str
+        Keys of films that took their worker down.
+    """
+
+    def __init__(self, store: Store, killers: frozenset[str]) -> None:
+        self._store, self._killers = store, killers
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return the film's bytes; `RadiographRefused` with ``worker_killed`` for a killer."""
+        if entry.key in self._killers:
+            raise RadiographRefused(Reason.WORKER_KILLED, "worker", "took its worker down twice when tried alone")
+        return self._store.fetch(entry)
+
+
 class DecodeWorker:
     """Takes shards through the corridor, one at a time."""
 
@@ -119,15 +140,22 @@ class DecodeWorker:
         cv2.setNumThreads(1)
         self._job = job
 
-    def score(self, shard: Shard, model: Handle, attempt: str) -> Outcome:
-        """Score one shard and commit it."""
+    def score(self, shard: Shard, model: Handle, attempt: str, killers: frozenset[str] = frozenset()) -> Outcome:
+        """Score one shard and commit it; the films of the keys `killers` are refused unread."""
         job = self._job
         backend = RemoteBackend(job.corridor.config.backend, model)
-        finished = list(stream(job.corridor, backend, job.source, shard.entries, STREAMS, self._encode))
+        source = cast(Store, Sparing(job.source, killers)) if killers else job.source
+        finished = list(stream(job.corridor, backend, source, shard.entries, STREAMS, self._encode))
         # In the shard's order, whichever stream was first: a packed file's bytes follow it.
         masks = {row.input_id: mask for row, mask, _ in finished if mask}
         probability = {row.input_id: picture for row, _, picture in finished if picture}
         return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability)
+
+    def try_film(self, entry: Entry, model: Handle) -> None:
+        """Score one film and keep nothing: whoever calls learns whether this process survives it."""
+        job = self._job
+        for scored in score_batch(job.corridor, RemoteBackend(job.corridor.config.backend, model), job.source, [entry]):
+            self._encode(scored)
 
     def _encode(self, scored: Scored) -> tuple[Row, bytes | None, bytes | None]:
         """Keep a film's row and its PNGs, and let its pixels go."""
