@@ -695,6 +695,7 @@ def test_a_bucket_of_odd_keys_over_three_pages_is_accounted_exactly(ceph_bucket:
     plan, done, manifest = score(run, source, shard_size=256, options=PublishOptions(pictures=0))
     assert (plan.films, done, manifest.statuses) == (2500, 10, {"scored": 2499, "out_of_scope": 1})
     assert Counter(row["key"] for row in rows_of(run.dest)) == Counter(list(content))
+    assert verify(run.dest).breaches == []
     before = outputs(run.dest)
     assert score(run, source, shard_size=256)[1] == 0
     assert outputs(run.dest) == before
