@@ -23,7 +23,6 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
-    update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
@@ -92,7 +91,7 @@ def train_recipe(settings: TrainFlow) -> dict[str, Any]:
     """Train, here or on Ray."""
     artifact = cast(UUID, create_progress_artifact(0.0, key="train-progress", description=settings.model_name))
     found = settings.run(_hooks(artifact))
-    update_progress_artifact(artifact, 100.0, description=f"best epoch {found['epoch']:.0f} of {found['epochs']}")
+    show(artifact, 100.0, f"best epoch {found['epoch']:.0f} of {found['epochs']}")
     get_run_logger().info("best epoch %d, %s %.4f", found["epoch"], found["metric"], found["best"])
     return found
 
