@@ -19,6 +19,7 @@ from covseg.errors import UsageError
 from covseg.evaluation.cases import Cases
 from covseg.evaluation.document import read_back
 from covseg.evaluation.intervals import DRAWS, Difference, Floats, Statistic, paired
+from covseg.evaluation.labels import tails
 from covseg.evaluation.measures import Measure, Name, measures
 from covseg.evaluation.summary import strata_of
 
@@ -77,8 +78,7 @@ def open_evaluations(folders: list[Path]) -> list[Evaluation]:
     """
     if len(folders) < 2:
         raise UsageError("compare wants at least two folders that covseg evaluate has written")
-    names = [folder.name if len({one.name for one in folders}) == len(folders) else str(folder) for folder in folders]
-    read = [Evaluation(name, *read_back(folder)) for name, folder in zip(names, folders, strict=True)]
+    read = [Evaluation(name, *read_back(folder)) for name, folder in zip(tails(folders), folders, strict=True)]
     for other in read[1:]:
         _check_same_films(read[0], other)
     return read

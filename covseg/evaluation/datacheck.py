@@ -22,6 +22,7 @@ from covseg.data import BadMask, Excluded, FilmSet, LabelledFilm, Truth, open_se
 from covseg.data.duplicates import Fingerprint, Pair, fingerprint, pairs
 from covseg.data.layout import SPLITS
 from covseg.errors import RadiographRefused, UsageError
+from covseg.evaluation.labels import tails
 from covseg.evaluation.pictures import jpeg
 from covseg.evaluation.published import OFFICIAL_COUNTS
 from covseg.read import read
@@ -97,8 +98,9 @@ def check(
     """
     sets = [one for place in (root, against) if place for one in open_splits(place, want_infection=want_infection)]
     total, seen, splits = sum(len(films.films) for films in sets), count(1), []
+    names = dict(zip((root, against), tails([root, against]), strict=True)) if against else {}
     for films in sets:
-        label = f"{_apart(films.root, root, against)}/{films.split}" if against else films.split
+        label = f"{names[films.root]}/{films.split}" if against else films.split
         splits.append(_check_split(films, label, lambda: progress(next(seen), total)))
     across = [found for one, two in combinations(splits, 2) for found in _pairs(one, two)]
     inside = [found for one in splits for found in _pairs(one, one)]
@@ -108,13 +110,6 @@ def check(
         for a, b, pair in [*across, *inside][:PICTURED]
     ]
     return Check(splits, across, inside, drawn)
-
-
-def _apart(place: Path, root: Path, against: Path) -> str:
-    """Name a set by the end of its path, as long as it takes to tell the two apart."""
-    own, one, two = (path.resolve().parts for path in (place, root, against))
-    depth = next((n for n in range(1, len(own)) if one[-n:] != two[-n:]), 1)
-    return "/".join(own[-depth:])
 
 
 def _pairs(one: SplitCheck, two: SplitCheck) -> list[Found]:

@@ -52,22 +52,23 @@ def _plain(row: Contrast) -> dict[str, Any]:
 def cost_lines(evaluations: list[Evaluation]) -> list[str]:
     """Show what each model costs."""
     data = evaluations[0].content["data"]
+    names = [f"{one.label} ({one.content['model']['id']})" for one in evaluations]
+    width = max(map(len, names))
     lines = [
         f"{data['set']} {data['split']}, {data['films']} films; lung mask: {evaluations[0].content['lung_mask']}",
-        f"{'':<24}{'parameters':>12}{'GFLOP':>8}{'films/s':>9}  backend",
+        f"{'':<{width}}{'parameters':>12}{'GFLOP':>8}{'films/s':>9}  backend",
     ]
-    for one in evaluations:
-        cost = one.content["cost"]
-        name, rate = f"{one.label} ({one.content['model']['id']})", cost["films_per_second"] or 0
+    for name, one in zip(names, evaluations, strict=True):
+        cost, rate = one.content["cost"], one.content["cost"]["films_per_second"] or 0
         lines.append(
-            f"{name[:24]:<24}{cost['parameters'] / 1e6:>10.2f} M{cost['gflop']:>8.2f}{rate:>9.1f}  {cost['backend']}"
+            f"{name:<{width}}{cost['parameters'] / 1e6:>10.2f} M{cost['gflop']:>8.2f}{rate:>9.1f}  {cost['backend']}"
         )
     return lines
 
 
 def contrast_lines(rows: list[Contrast], base: str) -> list[str]:
     """Show the paired differences; a star marks an interval without 0."""
-    lines = [f"{'':<12}{'measure':<34}{base[:10]:>11}{'other':>9}   difference [95 %]          p      n"]
+    lines = [f"{'':<12}{'measure':<34}{'first':>11}{'other':>9}   difference [95 %]          p      n"]
     label = stratum = ""
     for row in rows:
         if row.label != label:
