@@ -24,7 +24,7 @@ COLUMNS = {
     "specificity of films without infection": ("negatives", "image level", "specificity", "image", ""),
     "lung Dice, per film": ("all", "lung", "dice", "image", "one"),
 }
-TOLD = {"network.weights", "stop.epochs", "seed"}
+TOLD = {"network.weights", "stop.epochs", "seed", "ours"}  # told elsewhere, or no setting
 _KEY = ("stratum", "part", "metric", "reduction", "empty")
 
 
