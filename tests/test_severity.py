@@ -100,7 +100,10 @@ def test_sides_and_zones_add_up_to_the_whole(seed, share):
 def test_flags_come_from_the_closed_set_in_its_order():
     masks = replace(lungs(), merged=True, outside_share=0.9)
     flags = qc_flags(
-        measure(masks), radiograph(kind="png", pixel_spacing_mm=None), FlagLimits(), ("rotated", "inverted")
+        measure(masks),
+        radiograph(kind="png", orientation=None, pixel_spacing_mm=None),
+        FlagLimits(),
+        ("rotated", "inverted"),
     )
     assert flags == tuple(flag for flag in QC_FLAGS if flag in flags)
     assert set(flags) == {
