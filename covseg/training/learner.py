@@ -91,7 +91,7 @@ class Learner:
         _freeze_unused(self.plain, self.loss, recipe, rank)
         self.learning: nn.Module = self.plain
         if dist.is_initialized() and rank.world > 1:
-            self.learning = nn.parallel.DistributedDataParallel(self.plain)
+            self.learning = nn.parallel.DistributedDataParallel(self.plain, gradient_as_bucket_view=True)
         self.average = _average(self.plain, recipe.optimiser)
         self.optimiser = _optimiser(self.plain, recipe.optimiser)
 
@@ -218,4 +218,4 @@ def _average(learning: Learning, config: OptimiserConfig) -> torch.optim.swa_uti
 def _optimiser(learning: Learning, config: OptimiserConfig) -> torch.optim.Optimizer:
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     values = [value for value in learning.parameters() if value.requires_grad]
-    return kinds[config.name](values, lr=config.lr, weight_decay=config.weight_decay)
+    return kinds[config.name](values, lr=config.lr, weight_decay=config.weight_decay, fused=True)
