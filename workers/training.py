@@ -23,6 +23,7 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.errors import CovsegError, EnvironmentFailed
 from covseg.models.registry import pinned
@@ -89,7 +90,10 @@ def _train_one(recipe: Recipe, job: Job, asked: Ranks, hooks: Hooks) -> None:
     name = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
     filesystem, place = arrow_filesystem(f"{asked.out}/{SCRATCH}")
     _clear(filesystem, place)  # of a driver that was killed
-    board = ray.remote(Board).options(num_cpus=0).remote()
+    mine = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )  # not where it may be lost
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=mine).remote()
     told = Told(
         name, recipe, _absolute(recipe, job, cores, asked), cores, _start(job, filesystem, f"{place}/{name}-start"),
         board, str(Path.cwd()),
