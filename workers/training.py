@@ -90,10 +90,8 @@ def _train_one(recipe: Recipe, job: Job, asked: Ranks, hooks: Hooks) -> None:
     name = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
     filesystem, place = arrow_filesystem(f"{asked.out}/{SCRATCH}")
     _clear(filesystem, place)  # of a driver that was killed
-    mine = NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )  # not where it may be lost
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=mine).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # any other may be lost
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
     told = Told(
         name, recipe, _absolute(recipe, job, cores, asked), cores, _start(job, filesystem, f"{place}/{name}-start"),
         board, str(Path.cwd()),

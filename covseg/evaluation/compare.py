@@ -37,6 +37,8 @@ COMPARED = (
     Name("lung", "dice", "image", "one"),
 )
 
+LACKING = {"nsd": "nsd", "mae": "fraction", "pearson_r": "fraction", "auroc": "presence"}  # NaN where a film has none
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -131,15 +133,9 @@ def _matched(first: Cases, other: Cases) -> Iterator[tuple[tuple[Name, ...], NDA
     A film that one of them refused, or left empty, has no distance or fraction: a mean over what each has by
     itself would pay for missing the hard films.
     """
-    scored = ~first.refused & ~other.refused
-    measured = {
-        "nsd": ~np.isnan(first.column("nsd")) & ~np.isnan(other.column("nsd")),
-        "mae": ~np.isnan(first.column("fraction")) & ~np.isnan(other.column("fraction")),
-        "auroc": scored & ~np.isnan(first.column("presence")) & ~np.isnan(other.column("presence")),
-    }
-    measured["pearson_r"] = measured["mae"]
-    yield tuple(name for name in COMPARED if name.metric not in measured), np.ones(len(first), bool)
-    for metric, kept in measured.items():
+    yield tuple(name for name in COMPARED if name.metric not in LACKING), np.ones(len(first), bool)
+    for metric, column in LACKING.items():
+        kept = ~np.isnan(first.column(column)) & ~np.isnan(other.column(column))
         yield tuple(name for name in COMPARED if name.metric == metric), kept
 
 

@@ -68,11 +68,11 @@ def release(
     if not (run / WEIGHTS).is_file():
         raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
+    found = run_folder.read_facts(run)
     network, arguments, state = _alone(recipe, run)
     if recipe.data.targets != ("lung", "infection"):
-        _check_lungs(run, recipe, lung_model)
+        _check_lungs(run, found["lung_channel"], recipe, lung_model)
         network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
-    found = run_folder.read_facts(run)
     terms, cited = PUBLISHED.get(found["set"], NOT_RECORDED)
     return write_model(
         folder,
@@ -83,7 +83,7 @@ def release(
         size=recipe.input.size,
         normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
         presence_source="image-level head, sigmoid" if _has_head(recipe) else "strongest infection pixel",
-        training=facts(run, recipe),
+        training=_facts(run, recipe, found),
         licence=LICENCE.format(licence or terms),
         citation=citation or cited,
     )
@@ -121,8 +121,7 @@ def _alone(recipe: Recipe, run: Path) -> tuple[str, dict[str, Any], State]:
     return name, arguments, load_file(run / WEIGHTS)
 
 
-def _check_lungs(run: Path, recipe: Recipe, lung_model: str) -> None:
-    learnt = run_folder.read_facts(run)["lung_channel"]
+def _check_lungs(run: Path, learnt: str | None, recipe: Recipe, lung_model: str) -> None:
     if learnt not in (None, "truth") and learnt != (given := lung_channel(recipe, lung_model)):
         raise UsageError(f"{run} learnt from lungs {learnt}, {lung_model} gives lungs {given}: name that --lung-model")
 
@@ -163,11 +162,10 @@ def _learnt_from(found: dict[str, Any]) -> str:
     return f"{found['set']}: {'; '.join(part)}; epoch chosen on Val ({found['films']['Val']} films)"
 
 
-def facts(run: Path, recipe: Recipe) -> dict[str, Any]:
+def _facts(run: Path, recipe: Recipe, found: dict[str, Any]) -> dict[str, Any]:
     """Return what the card says of the training: recipe, data, seed, epochs, the best epoch's numbers."""
     rows = run_folder.read_rows(run)
     best = max(rows, key=lambda row: row[recipe.stop.metric])
-    found = run_folder.read_facts(run)
     return {
         "data": _learnt_from(found),
         "recipe": recipe.model_dump(mode="json", exclude={"network": {"weights"}}),
