@@ -3,7 +3,7 @@
 Examples
 --------
 >>> import covseg
->>> from covseg.phantom import make_phantom
+>>> from covseg.synthetic.phantom import make_phantom
 >>> model = covseg.load_model("default")
 >>> scored = model.predict(make_phantom(seed=1).pixels)
 >>> scored.row.status.value, scored.masks.label_map.shape == (scored.row.height, scored.row.width)
@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import RadiographRefused
-from covseg.models.folder import open_folder
-from covseg.predict import Corridor, Film, Scored, resolve
-from covseg.preprocess import prepare
+from covseg.model_folder.backends import open_backend
+from covseg.pipeline import Corridor, Film, Scored, resolve
 from covseg.records import Entry, Radiograph
-from covseg.segment import open_backend
+from covseg.registry import open_model
+from covseg.stages.preprocess import prepare
 
 
 class Model:
@@ -44,7 +44,7 @@ class Model:
     """
 
     def __init__(self, ref: str | Path = "default", backend: str = "onnx") -> None:
-        folder = open_folder(ref)
+        folder = open_model(ref)
         self._backend = open_backend(folder, backend)
         self._corridor = Corridor(folder.card, resolve(folder, self._backend, batch=1), bucket="memory", key=b"")
 

@@ -60,7 +60,7 @@ class Radiograph:
     kind : str
         ``png``, ``jpeg`` or ``dicom``.
     orientation : str or None
-        Where rows and columns point in the patient, as the header says; see `covseg.severity.UPRIGHT`.
+        Where rows and columns point in the patient, as the header says; see `covseg.stages.severity.UPRIGHT`.
     """
 
     pixels: NDArray[np.float32]
@@ -123,6 +123,22 @@ class Masks:
     def label_map(self) -> Mask:
         """uint8 ``(H, W)``: 0 background, 1 lung, 2 infection inside the lung."""
         return np.where(self.infection > 0, INFECTION, self.lung * LUNG).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Truth of one film.
+
+    Parameters
+    ----------
+    infection : ndarray of uint8, shape (H, W)
+        0 or 1.
+    lung : ndarray of uint8, shape (H, W), or None
+        0 or 1; None where the set has no lung masks.
+    """
+
+    infection: Mask
+    lung: Mask | None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Flow `evaluate`: judge a model on a labelled split; the command ``covseg evaluate`` under Prefect.
 
-Its parameters are the fields of `flows.commands.evaluate.EvaluateRun`. What stands in Prefect is the
+Its parameters are the fields of `covseg.settings.evaluate.EvaluateSettings`. What stands in Prefect is the
 table, counts and a link to the page: no pixels and no names of films. Run it here with
 ``python -m flows.evaluate MODEL --data ROOT``.
 """
@@ -17,23 +17,27 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current_run
 
 from covseg.errors import CovsegError
-from flows.commands.evaluate import EvaluateRun, screen
-from flows.discretion import discreet
+from covseg.settings.evaluate import EvaluateSettings
 from flows.parameters import take
+from flows.redaction import discreet
 from flows.server import given_or_local
 
 
 @task(name="judge", cache_policy=NO_CACHE)  # no retries: a wrong path does not mend, and Test is not looked at twice
 @discreet
-def judge_split(settings: EvaluateRun) -> dict[str, Any]:
+def judge_split(settings: EvaluateSettings) -> dict[str, Any]:
     """Walk the split through the corridor, judge it, and write the three files."""
-    content = settings.judge()
+    from covseg.evaluation.evaluate import evaluate as run
+
+    content = run(settings)
     get_run_logger().info("judged %d films of %s", content["data"]["films"], content["data"]["split"])
     return content
 
 
-def _show(content: dict[str, Any], settings: EvaluateRun) -> None:
+def _show(content: dict[str, Any], settings: EvaluateSettings) -> None:
     """Leave the whole table and the way to the page as artifacts."""
+    from covseg.evaluation.text import screen
+
     table = "\n".join(["```", *screen(content), "```", "", "Research use only, not for diagnosis."])
     create_markdown_artifact(table, key="evaluate-table", description=f"{content['model']['id']}, {settings.split}")
     create_link_artifact(f"file://{settings.output.absolute()}/evaluation.html", link_text="page", key="evaluate-page")
@@ -44,10 +48,10 @@ def _name() -> str:
 
 
 @flow(name="evaluate", flow_run_name=_name, persist_result=False)
-@take(EvaluateRun)
+@take(EvaluateSettings)
 def evaluate(**parameters: Any) -> dict[str, Any]:
     """Judge a model on a labelled split: every averaging convention, every stratum, with intervals."""
-    settings = EvaluateRun(**parameters)
+    settings = EvaluateSettings(**parameters)
     content = judge_split(settings)
     _show(content, settings)
     return {"headline": content["headline"], "warnings": content["warnings"]}
@@ -58,7 +62,7 @@ def main(words: list[str] | None = None) -> int:
     app = App(name="python -m flows.evaluate", help="Run the flow `evaluate` once.")
 
     @app.default
-    def run(settings: Annotated[EvaluateRun, Parameter(name="*")]) -> int:
+    def run(settings: Annotated[EvaluateSettings, Parameter(name="*")]) -> int:
         with given_or_local():
             evaluate(**settings.model_dump(mode="json"))
         return 0

@@ -1,6 +1,6 @@
 """Flow `score`: plan, score, publish one archive; the worker entry of ``covseg score`` under Prefect.
 
-Its parameters are the fields of `workers.score_run.ScoreRun`. What stands in Prefect is counts, times
+Its parameters are the fields of `covseg.settings.score.ScoreSettings`. What stands in Prefect is counts, times
 and the two URLs of the parameters: no pixels, no source keys, no input ids. Run it here with
 ``python -m flows.score SOURCE DEST``; ``infra/prefect.yaml`` deploys it as ``score/archive``.
 
@@ -32,12 +32,13 @@ from prefect.runtime import flow_run as current_run
 
 from covseg.archive import Plan
 from covseg.errors import CovsegError
-from flows.discretion import discreet, worth_a_retry
+from covseg.settings.score import ScoreSettings
 from flows.parameters import take
 from flows.progress import show
+from flows.redaction import discreet, worth_a_retry
 from flows.server import given_or_local
-from workers.score_run import Progress, ScoreRun, Summary
-from workers.scoring import Work, open_work
+from workers.scoring import Work, absolute, open_work
+from workers.summary import Progress, Summary
 
 UPDATE_S = 5.0  # between two updates of the progress artifact
 
@@ -123,14 +124,14 @@ def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
     on_cancellation=[tell_how_to_resume],
     on_crashed=[tell_how_to_resume],
 )
-@take(ScoreRun)
+@take(ScoreSettings)
 def score(**parameters: Any) -> dict[str, Any]:
     """Score an archive on Ray and publish the snapshot; run again to resume."""
-    return _score(ScoreRun(**parameters))
+    return _score(ScoreSettings(**parameters))
 
 
 @discreet
-def _score(settings: ScoreRun) -> dict[str, Any]:
+def _score(settings: ScoreSettings) -> dict[str, Any]:
     with open_work(settings) as work:
         plan = plan_shards(work)
         progress = score_shards(work, plan)
@@ -146,9 +147,9 @@ def main(words: list[str] | None = None) -> int:
     app = App(name="python -m flows.score", help="Run the flow `score` once, on one machine or where RAY_ADDRESS says.")
 
     @app.default
-    def run(settings: Annotated[ScoreRun, Parameter(name="*")]) -> int:
+    def run(settings: Annotated[ScoreSettings, Parameter(name="*")]) -> int:
         with given_or_local():
-            score(**settings.absolute().model_dump())
+            score(**absolute(settings).model_dump())
         return 0
 
     try:

@@ -1,6 +1,6 @@
 """Flow `train`: data check, train, calibrate, evaluate on Val, register; ``covseg train`` under Prefect.
 
-Its parameters are the fields of `flows.commands.train.TrainRun` and a few of its own (`TrainFlow`). What
+Its parameters are the fields of `covseg.settings.train.TrainSettings` and a few of its own (`TrainFlow`). What
 stands in Prefect is counts, numbers and links: no pixels, no keys, no names of films. Run it here with
 ``python -m flows.train RECIPE --data ROOT --out DIR``; ``infra/prefect.yaml`` deploys it.
 
@@ -32,12 +32,12 @@ from prefect.runtime import flow_run as current_run
 from pydantic import Field
 
 from covseg.errors import CovsegError, UsageError
-from flows.commands.calibrate import CalibrateConfig
-from flows.commands.evaluate import EvaluateRun, screen
-from flows.commands.train import TrainRun
-from flows.discretion import discreet, worth_a_retry
+from covseg.settings.calibrate import CalibrateSettings
+from covseg.settings.evaluate import EvaluateSettings
+from covseg.settings.train import TrainSettings
 from flows.parameters import take
 from flows.progress import show
+from flows.redaction import discreet, worth_a_retry
 from flows.server import given_or_local
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ SPLITS = ("Train", "Val")
 GATE_FILMS = 900  # of Train, where no limit is given
 
 
-class TrainFlow(TrainRun):
+class TrainFlow(TrainSettings):
     """What the flow `train` can be told: the command's fields, and what comes after training."""
 
     registry: str | None = Field(default=None, description="Folder or bucket URL; without it nothing is registered.")
@@ -61,7 +61,9 @@ class TrainFlow(TrainRun):
     @property
     def model_name(self) -> str:
         """Name of the model that comes out."""
-        return self.name or self.load().name
+        from covseg.training.recipe import load_recipe
+
+        return self.name or load_recipe(self.recipe, self.settings).name
 
 
 @task(name="check", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
@@ -69,10 +71,11 @@ class TrainFlow(TrainRun):
 def check_data(settings: TrainFlow) -> Path:
     """Bring the set here when it lies in a bucket, look at every film, and refuse a set that is not whole."""
     from covseg.data.cache import local_copy
-    from covseg.evaluation.datacheck import check, to_json
+    from covseg.datacheck.check import check, to_json
+    from covseg.training.recipe import load_recipe
 
     root = local_copy(settings.data, SPLITS)
-    found = check(root, want_infection="infection" in settings.load().data.targets)
+    found = check(root, want_infection="infection" in load_recipe(settings.recipe, settings.settings).data.targets)
     told = to_json(found)
     table = [{"split": one["split"], **one["counts"], "left_out": len(one["excluded"])} for one in told["splits"]]
     create_table_artifact(table, key="train-data", description=f"duplicates across splits: {len(found.across)} pairs")
@@ -89,8 +92,10 @@ def check_data(settings: TrainFlow) -> Path:
 @discreet
 def train_recipe(settings: TrainFlow) -> dict[str, Any]:
     """Train, here or on Ray."""
+    from workers.training_job import run as train_job
+
     artifact = cast(UUID, create_progress_artifact(0.0, key="train-progress", description=settings.model_name))
-    found = settings.run(_hooks(artifact))
+    found = train_job(settings, _hooks(artifact))
     show(artifact, 100.0, f"best epoch {found['epoch']:.0f} of {found['epochs']}")
     get_run_logger().info("best epoch %d, %s %.4f", found["epoch"], found["metric"], found["best"])
     return found
@@ -117,20 +122,21 @@ def _hooks(artifact: UUID) -> Hooks:
 @discreet
 def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
     """Make the run a model folder, prove its export, fit its gate, and choose its thresholds on Val."""
-    from covseg.models.folder import open_folder
-    from covseg.training.gate import renew
-    from covseg.training.release import check_export, release
+    from covseg.calibration.run import run as calibrate
+    from covseg.registry import open_model
+    from covseg.release.fit_input_filter import renew
+    from covseg.release.release import check_export, release
 
     model = run / "model"
     card = release(run, model, settings.model_name, settings.lung_model, settings.licence, settings.citation)
-    get_run_logger().info("export differs from torch by %.1e at most", check_export(open_folder(model), root))
+    get_run_logger().info("export differs from torch by %.1e at most", check_export(open_model(model), root))
     if settings.gate:
         renew(model, root, settings.limit or GATE_FILMS)
     if "infection" in card.training["recipe"]["data"]["targets"]:
-        CalibrateConfig(
+        calibrate(CalibrateSettings(
             model=str(model), data=root, output=run / "calibration", specificity=settings.specificity,
             limit=settings.limit and max(settings.limit, 10),
-        ).choose()  # fmt: skip
+        ))  # fmt: skip
     return model
 
 
@@ -138,11 +144,12 @@ def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
 @discreet
 def judge_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict[str, Any]:
     """Judge the model on Val, and write its card."""
-    from covseg.models.card import evidence, write
-    from covseg.models.folder import open_folder
+    from covseg.evaluation.evaluate import evaluate
+    from covseg.registry import open_model
+    from covseg.release.card import evidence, write
 
-    content = EvaluateRun(model=str(model), data=root, output=run / "evaluation", limit=settings.limit).judge()
-    folder = open_folder(model)
+    content = evaluate(EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit))
+    folder = open_model(model)
     write(folder, evidence(folder, run / "evaluation"))
     return content
 
@@ -151,7 +158,7 @@ def judge_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict
 @discreet
 def register_model(settings: TrainFlow, model: Path) -> str:
     """Make the model the next version, and the candidate; the same content is one version, however often."""
-    from covseg.models.registry import open_registry, promote, push
+    from covseg.registry.registry import open_registry, promote, push
 
     registry = open_registry(settings.registry)
     pushed = push(model, registry, settings.model_name)
@@ -172,6 +179,7 @@ def _finish(settings: TrainFlow) -> None:
 
 def _show(settings: TrainFlow, run: Path, content: dict[str, Any], reference: str | None) -> None:
     """Leave the epochs, the whole table, and the ways to page and curves as artifacts."""
+    from covseg.evaluation.text import screen
     from covseg.storage import local_path
     from covseg.training.remote import folder_of
     from covseg.training.run_folder import read_rows

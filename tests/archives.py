@@ -21,9 +21,9 @@ from covseg.archive import (
 )
 from covseg.archive import publish as publish_snapshot
 from covseg.archive.runs import MaskMode
-from covseg.config import ScoringConfig
 from covseg.errors import RadiographRefused, Reason, Status
 from covseg.records import Entry, Row, input_id
+from covseg.settings.score import ScoringConfig
 from covseg.storage import MemoryStore, Store
 
 KEY = b"a key for tests"

@@ -33,9 +33,10 @@ os.environ.setdefault("COVSEG_PROJECT_KEY", "a key for all tests")
 
 import pytest
 
-from covseg.models.folder import ModelFolder, open_folder
-from covseg.predict import Corridor, resolve
-from covseg.segment import Backend, open_backend
+from covseg.model_folder.backends import open_backend
+from covseg.model_folder.folder import ModelFolder, open_folder
+from covseg.pipeline import Corridor, resolve
+from covseg.stages.segment import Backend
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QU_EX = DATA / "covid-qu-ex" / "Infection Segmentation Data"

@@ -12,9 +12,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused
-from covseg.read import read
+from covseg.stages.read import read
+from covseg.synthetic.bad_inputs import film
 
 SIDE = 96
 CANARY = "CANARY^NAME"

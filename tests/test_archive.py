@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covseg import table
-from covseg.archive import (
+from covseg.archive import (  # fmt: skip
     PublishOptions,
     Run,
     commit_shard,
@@ -34,7 +34,7 @@ from covseg.archive import (
     probe,
     publish,
     rebuild,
-)  # fmt: skip
+)
 from covseg.archive.parts import shard_id
 from covseg.errors import CovsegError, NotPublished, Reason, Status, StorageDenied, StorageUnreachable, UsageError
 from covseg.records import Entry
@@ -243,11 +243,11 @@ def test_include_exclude_and_limit_choose_in_key_order() -> None:
 
 
 def test_a_dry_run_counts_the_films_that_a_plan_holds() -> None:
+    from covseg.settings.score import ScoreSettings
     from workers.estimate import _survey
-    from workers.score_run import ScoreRun
 
     source = MemoryStore(films(5) | films(5, "masks/m") | {"folder/": b""}, "source")
-    counts, _, _ = _survey(ScoreRun(source="source", dest="dest", exclude="masks/*"), source)
+    counts, _, _ = _survey(ScoreSettings(source="source", dest="dest", exclude="masks/*"), source)
     assert counts["films"] == make_plan(make_run(), source, exclude="masks/*").films == 5
 
 
@@ -709,7 +709,7 @@ def test_a_bucket_of_odd_keys_over_three_pages_is_accounted_exactly(ceph_bucket:
 
 
 def covseg(*words: Any) -> int:
-    from flows.cli import run
+    from flows.cli.app import run
 
     return run([str(word) for word in words])
 
@@ -746,8 +746,8 @@ def test_publish_verify_and_gc_answer_with_their_exit_codes(tmp_path: Path, caps
 def test_options_that_a_published_snapshot_does_not_take_are_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.commands import score as command
-    from workers.score_run import Summary
+    from flows.cli import score as command
+    from workers.summary import Summary
 
     source, dest = LocalStore(tmp_path / "source"), tmp_path / "dest"
     for key, data in films(3).items():

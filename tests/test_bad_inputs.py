@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import pytest
 
-from covseg.bad_inputs import bad_inputs, film
 from covseg.errors import RadiographRefused, Reason, Status
-from covseg.read import read
+from covseg.stages.read import read
+from covseg.synthetic.bad_inputs import bad_inputs, film
 
 BAD = bad_inputs()
 # Given later: by the gate, the fetch, the model or the worker.

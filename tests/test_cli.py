@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from covseg.phantom import make_phantom
-from flows import cli
+from covseg.synthetic.phantom import make_phantom
+from flows.cli import app as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def film(tmp_path: Path) -> Path:
 def test_help_imports_nothing_heavy():
     commands = [[], *([name] for name in cli.COMMANDS)]
     asked = f"[cli.run([*words, '--help']) for words in {commands}]"
-    code = f"import sys; from flows import cli; {asked}; print(sorted(sys.modules))"
+    code = f"import sys; from flows.cli import app as cli; {asked}; print(sorted(sys.modules))"
     listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for module in ("torch", "numpy", "cv2", "onnxruntime", "prefect", "ray", "optuna", "pyarrow"):
         assert f"'{module}'" not in listed
@@ -135,7 +135,7 @@ class Blocked:
         if name.partition(".")[0] in foreign:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-from flows import cli
+from flows.cli import app as cli
 cli.run(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
 """
     environment = {**os.environ, "COVSEG_PROJECT_KEY": "a key for one test"}
@@ -194,7 +194,7 @@ def test_fewer_workers_than_the_least_are_refused(tmp_path, capsys):
 
 def test_a_dry_run_of_training_finds_missing_data_and_weights(tmp_path, capsys):
     pytest.importorskip("albumentations", reason="the train extra is not installed")
-    from covseg.phantom.writer import write_dataset
+    from covseg.synthetic.phantom.writer import write_dataset
 
     write_dataset(tmp_path / "set", {"Train": 8, "Val": 8}, size=64)
     words = ["train", "fast", "--out", str(tmp_path / "run"), "--dry-run", "--data"]

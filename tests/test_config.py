@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from covseg import config
 from covseg.errors import UsageError
+from covseg.settings import environment as config
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from covseg.data import open_set
 from covseg.data.cache import INDEX, local_copy
 from covseg.errors import UsageError
-from covseg.phantom.writer import write_dataset
 from covseg.storage import Store, open_store
+from covseg.synthetic.phantom.writer import write_dataset
 
 pytestmark = pytest.mark.service
 

@@ -11,13 +11,13 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused, Reason
-from covseg.models.folder import FlagLimits
-from covseg.read import read
-from covseg.read.elements import ALLOWED, read_elements
 from covseg.records import Masks
-from covseg.severity import measure, qc_flags
+from covseg.settings.model import FlagLimits
+from covseg.stages.read import read
+from covseg.stages.read.elements import ALLOWED, read_elements
+from covseg.stages.severity import measure, qc_flags
+from covseg.synthetic.bad_inputs import film
 from tests.dicom_films import PLAIN, SIDE, TWELVE_BIT, dataset, reason_of, written
 
 

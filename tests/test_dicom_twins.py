@@ -14,10 +14,10 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 
-from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused, Reason
-from covseg.read import read
-from covseg.read.codestream import Layout, run_decoder
+from covseg.stages.read import read
+from covseg.stages.read.codestream import Layout, run_decoder
+from covseg.synthetic.bad_inputs import film
 from tests.dicom_films import PLAIN, SIDE, TWELVE_BIT, carrying, dataset, jpeg_lossless, reason_of, written
 
 # A 64 x 64 ramp, as another program (DCMTK) wrote it: nothing installed here writes 12-bit JPEG.

@@ -20,9 +20,9 @@ from uuid import UUID
 import pytest
 import yaml
 
-from covseg.phantom import make_phantom
-from covseg.phantom.writer import encode
-from workers.score_run import ScoreRun
+from covseg.settings.score import ScoreSettings
+from covseg.synthetic.phantom import make_phantom
+from covseg.synthetic.phantom.writer import encode
 
 pytestmark = [pytest.mark.flow, pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -104,7 +104,7 @@ def test_the_flow_has_the_parameters_of_the_command() -> None:
     from flows.score import score
 
     told = score.parameters.model_dump()
-    wanted = ScoreRun.model_json_schema()
+    wanted = ScoreSettings.model_json_schema()
     shown = {
         name: {key: value for key, value in field.items() if key not in ("position", "title")}
         for name, field in told["properties"].items()
@@ -143,7 +143,7 @@ def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from flows import progress, score, train
-    from workers.score_run import Progress
+    from workers.summary import Progress
 
     said: list[str] = []
     logger = SimpleNamespace(warning=lambda text, *given: said.append(text % given))

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
 from covseg.errors import UsageError
-from covseg.phantom.writer import write_dataset
-from flows.commands.train import TrainRun
+from covseg.settings.train import TrainSettings
+from covseg.synthetic.phantom.writer import write_dataset
 
 pytestmark = pytest.mark.flow
 
@@ -58,7 +58,7 @@ def test_the_flow_has_the_parameters_of_the_command_and_its_own_flat() -> None:
 
     parameters = inspect.signature(train.fn).parameters
     assert set(parameters) == set(TrainFlow.model_fields)
-    assert set(TrainRun.model_fields) < set(parameters)
+    assert set(TrainSettings.model_fields) < set(parameters)
     assert train.parameters.properties["limit"]["title"]
     assert set(train.parameters.required) == {"recipe", "data", "out"}
 
@@ -86,8 +86,8 @@ def test_only_what_may_mend_is_retried() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_set_becomes_a_candidate(labelled: Path, tmp_path: Path, prefect_server: Path) -> None:
-    from covseg.models.folder import open_folder
-    from covseg.models.registry import list_models, open_registry
+    from covseg.registry import open_model
+    from covseg.registry.registry import list_models, open_registry
 
     out, registry = tmp_path / "run", tmp_path / "registry"
     found = run_flow(data=str(labelled), out=str(out), registry=str(registry), name="tiny")
@@ -104,7 +104,7 @@ def test_a_set_becomes_a_candidate(labelled: Path, tmp_path: Path, prefect_serve
     assert found["reference"] == f"{registry}/tiny@v1"
     listed = list_models(open_registry(str(registry)))
     assert [(one.name, one.numbers, one.aliases) for one in listed] == [("tiny", (1,), {"candidate": 1})]
-    assert open_folder(found["reference"]).card.id == "tiny"
+    assert open_model(found["reference"]).card.id == "tiny"
     assert {"train-data", "train-progress", "train-epochs", "train-evaluation", "train-page", "train-curves"} <= set(
         artifacts
     )

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg.errors import ModelRefused, RadiographRefused, Reason, UsageError
-from covseg.gate import describe, gate, judge
-from covseg.models.folder import CARD, GATE, ModelFolder, open_folder
-from covseg.phantom import make_phantom
-from covseg.predict import Corridor
-from covseg.preprocess import prepare
-from covseg.read import read
+from covseg.model_folder.folder import CARD, GATE, ModelFolder, open_folder
+from covseg.pipeline import Corridor
 from covseg.records import Prediction
-from covseg.segment import Backend, segment
-from covseg.training.negatives import FAMILIES
+from covseg.stages.input_filter import describe, gate, judge
+from covseg.stages.preprocess import prepare
+from covseg.stages.read import read
+from covseg.stages.segment import Backend, segment
+from covseg.synthetic.negatives import FAMILIES
+from covseg.synthetic.phantom import make_phantom
 
 Pixels = NDArray[np.float32]
 Verdict = tuple[Reason | None, tuple[str, ...]]
@@ -226,7 +226,7 @@ def test_a_missing_gate_file_is_refused(copied: Path) -> None:
 
 
 def test_a_gate_that_cannot_be_fitted_leaves_the_one_that_is_there(copied: Path, tmp_path: Path) -> None:
-    from covseg.training.gate import renew
+    from covseg.release.fit_input_filter import renew
 
     before = (copied / CARD).read_bytes()
     with pytest.raises(UsageError):

@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from covseg.errors import ModelRefused
-from covseg.models.folder import CARD, DEFAULT, SHIPPED, WEIGHTS, open_folder
-from covseg.models.network import load
-from covseg.segment import open_backend
+from covseg.model_folder.backends import open_backend
+from covseg.model_folder.folder import CARD, DEFAULT, SHIPPED, WEIGHTS, open_folder
+from covseg.model_folder.load import load
 
 
 @pytest.fixture

@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covseg.bad_inputs import bad_inputs
 from covseg.errors import Reason
-from covseg.phantom import WHITE, Phantom, make_phantom
-from covseg.phantom.writer import encode, write_bad_inputs, write_dataset, write_films
-from covseg.postprocess import postprocess, restore
-from covseg.predict import Corridor
-from covseg.preprocess import prepare
-from covseg.read import read
+from covseg.pipeline import Corridor
 from covseg.records import LEFT, RIGHT, Mask, Masks
-from covseg.segment import Backend, segment
+from covseg.stages.postprocess import postprocess, restore
+from covseg.stages.preprocess import prepare
+from covseg.stages.read import read
+from covseg.stages.segment import Backend, segment
 from covseg.storage import MemoryStore, entries
-from flows.cli import run
+from covseg.synthetic.bad_inputs import bad_inputs
+from covseg.synthetic.phantom import WHITE, Phantom, make_phantom
+from covseg.synthetic.phantom.writer import encode, write_bad_inputs, write_dataset, write_films
+from flows.cli.app import run
 
 SEEN = range(12)  # seeds that the model is shown
 HALF_STEP = 0.51 / 65535  # the reader keeps 16 bits of a windowed film

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from covseg.models.folder import Thresholds
-from covseg.postprocess import clean_lung, postprocess
 from covseg.records import Prediction
+from covseg.settings.model import Thresholds
+from covseg.stages.postprocess import clean_lung, postprocess
 
 SIZE = 128
 

@@ -10,15 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import covseg
-from covseg import predict as corridor_module
-from covseg.bad_inputs import bad_inputs
+from covseg import pipeline as corridor_module
 from covseg.errors import RadiographRefused, UsageError
-from covseg.models.folder import open_folder
-from covseg.phantom import make_phantom
-from covseg.predict import Corridor, Outputs, predict, resolve
+from covseg.model_folder.backends import open_backend
+from covseg.model_folder.folder import open_folder
+from covseg.pipeline import Corridor, resolve
+from covseg.predict import Outputs, predict
 from covseg.records import Entry
-from covseg.segment import open_backend
 from covseg.storage import LocalStore, MemoryStore, entries
+from covseg.synthetic.bad_inputs import bad_inputs
+from covseg.synthetic.phantom import make_phantom
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -169,7 +170,7 @@ def test_what_is_wrong_with_the_run_or_the_machine_refuses_no_film(films, corrid
 
 def test_a_mask_that_cannot_be_encoded_refuses_its_film_alone(films, corridor, backend, monkeypatch):
     from tests.archives import make_run
-    from workers import fleet
+    from workers import pool as fleet
 
     source = MemoryStore(films)
     job = fleet.Job(make_run(), source, corridor, probability=False)

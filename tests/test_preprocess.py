@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covseg.postprocess import restore
-from covseg.preprocess import prepare, standardise
 from covseg.records import Masks
+from covseg.stages.postprocess import restore
+from covseg.stages.preprocess import prepare, standardise
 
 
 def masks_of(size: int) -> Masks:

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from covseg.bad_inputs import film
 from covseg.errors import RadiographRefused, Reason
-from covseg.read import read
-from covseg.read.codestream import jpeg_frame
-from covseg.read.grey import MAX_PIXELS
+from covseg.stages.read import read
+from covseg.stages.read.codestream import jpeg_frame
+from covseg.stages.read.grey import MAX_PIXELS
+from covseg.synthetic.bad_inputs import film
 
 FILM = film(96)
 TALL = FILM[:, :72]
@@ -234,7 +234,7 @@ def test_a_twelve_bit_header_is_read_from_a_jpeg():
 
 def test_png_still_works_after_the_dicom_decoders_are_loaded():
     program = (
-        "import covseg, pydicom.pixels, numpy, cv2, io; from PIL import Image; from covseg.read import read\n"
+        "import covseg, pydicom.pixels, numpy, cv2, io; from PIL import Image; from covseg.stages.read import read\n"
         "pixels = numpy.arange(9216, dtype='uint16').reshape(96, 96)\n"
         "for _ in range(20): file = io.BytesIO(); Image.fromarray(pixels).save(file, 'PNG'); read(file.getvalue())\n"
         "cv2.imencode('.png', pixels)"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import covseg
-from covseg.models.folder import open_folder
-from covseg.phantom import make_phantom
+from covseg.model_folder.folder import open_folder
+from covseg.synthetic.phantom import make_phantom
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

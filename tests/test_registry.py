@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 
 import covseg
 from covseg.errors import ModelRefused, StorageFull, UsageError
-from covseg.models import aliases
-from covseg.models.compact import CompactUNet
-from covseg.models.folder import CARD, WEIGHTS, open_folder
-from covseg.models.references import is_reference, parse
-from covseg.models.registry import list_models, open_registry, pinned, promote, pull, push, show
-from covseg.phantom import make_phantom
-from covseg.phantom.writer import write_dataset
+from covseg.model_folder.folder import CARD, WEIGHTS
+from covseg.networks.blocks import CompactUNet
+from covseg.registry import aliases, open_model
+from covseg.registry.references import is_reference, parse
+from covseg.registry.registry import list_models, open_registry, pinned, promote, pull, push, show
+from covseg.settings.score import ScoreSettings
 from covseg.storage import MemoryStore, entries
-from flows import cli
-from workers.score_run import ScoreRun
+from covseg.synthetic.phantom import make_phantom
+from covseg.synthetic.phantom.writer import write_dataset
+from flows.cli import app as cli
 
 STORES = ["local", "memory", pytest.param("s3", marks=pytest.mark.service)]
 ON_DISK_AND_WIRE = pytest.mark.parametrize("url", [STORES[0], STORES[2]], indirect=True)
@@ -139,7 +139,7 @@ def test_the_same_content_is_the_same_version_and_nothing_is_written(url, model)
 def test_other_content_is_the_next_version_and_the_first_stays(url, model):
     registry = open_registry(url)
     assert [push(model(number), registry, "fast").version.tag for number in range(3)] == ["v1", "v2", "v3"]
-    assert [open_folder(f"{url}/fast@v{number}").card.id for number in (1, 2, 3)] == ["small-0", "small-1", "small-2"]
+    assert [open_model(f"{url}/fast@v{number}").card.id for number in (1, 2, 3)] == ["small-0", "small-1", "small-2"]
 
 
 def test_a_dry_run_tells_the_version_and_writes_nothing(url, model):
@@ -158,7 +158,7 @@ def test_a_push_that_ended_early_is_no_version_and_can_be_done_again(url, model,
     with pytest.raises(ModelRefused, match="has no v2"):
         pull(f"{url}/fast@v2")
     assert push(folder, registry, "fast") == (show(registry, "fast").versions[1], True)
-    assert open_folder(f"{url}/fast@v2").card.id == "small-0"
+    assert open_model(f"{url}/fast@v2").card.id == "small-0"
 
 
 @ON_DISK_AND_WIRE
@@ -167,7 +167,7 @@ def test_a_killed_push_leaves_no_version(url, model):
     folder, registry = model(), open_registry(url)
     program = (
         "import os, signal, sys\n"
-        "from covseg.models import objects, registry\n"
+        "from covseg.registry import objects, registry\n"
         "def killed(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "registry.complete = killed\n"
         "registry.push(sys.argv[1], registry.open_registry(sys.argv[2]), 'fast')"
@@ -371,8 +371,8 @@ def test_an_alias_means_what_was_promoted_last_and_the_history_keeps_all(url, mo
     for number, by in ((1, "ann"), (2, "bob"), (1, "ann")):
         assert promote(f"{url}/fast@v{number}", "champion", by, "because")[1]
     promote(f"{url}/fast@v2", "candidate", "bob")
-    assert open_folder(f"{url}/fast@champion").card.id == "small-0"
-    assert open_folder(f"{url}/fast@candidate").card.id == "small-1"
+    assert open_model(f"{url}/fast@champion").card.id == "small-0"
+    assert open_model(f"{url}/fast@candidate").card.id == "small-1"
     history = show(registry, "fast").history["champion"]
     assert [(one.number, one.version, one.previous, one.by) for one in history] == [
         (1, 1, None, "ann"), (2, 2, 1, "bob"), (3, 1, 2, "ann"),
@@ -469,7 +469,7 @@ def test_a_folder_that_exists_is_a_folder_whatever_its_name(model, tmp_path, mon
     model().rename(tmp_path / "fast@v1")
     monkeypatch.chdir(tmp_path)
     assert not is_reference("fast@v1")
-    assert open_folder("fast@v1").card.id == "small-0"
+    assert open_model("fast@v1").card.id == "small-0"
     assert not is_reference("default") and not is_reference("runs/fast") and not is_reference(Path("x@v1"))
 
 
@@ -489,9 +489,9 @@ def test_a_reference_that_names_nothing_says_what_was_wanted(ref, said):
 def test_the_registry_of_the_environment_is_taken_where_none_is_named(url, model, monkeypatch):
     push(model(), open_registry(url), "fast")
     with pytest.raises(UsageError, match="COVSEG_REGISTRY"):
-        open_folder("fast@v1")
+        open_model("fast@v1")
     monkeypatch.setenv("COVSEG_REGISTRY", url)
-    folder = open_folder("fast@v1")
+    folder = open_model("fast@v1")
     assert folder.reference == f"{open_registry(url).url}/fast@v1"
     assert list_models(open_registry())[0].numbers == (1,)
 
@@ -505,7 +505,7 @@ def test_what_is_not_there_is_answered_with_what_is(url, model):
         (f"{url}/fast@champion", "has no champion in .*v1, v2.*covseg models promote .*fast@v2 champion"),
     ):
         with pytest.raises(ModelRefused, match=said):
-            open_folder(ref)
+            open_model(ref)
     with pytest.raises(ModelRefused, match="no model 'slow'"):
         show(registry, "slow")
 
@@ -514,12 +514,16 @@ def test_a_run_is_told_a_version_so_that_a_promotion_does_not_split_its_workers(
     two_versions(url, model)
     monkeypatch.setenv("COVSEG_REGISTRY", url)
     promote("fast@v1", "champion", "ann")
-    settings = ScoreRun(source="films", dest="out", model="fast@champion").absolute()
+    from workers.scoring import absolute
+
+    settings = absolute(ScoreSettings(source="films", dest="out", model="fast@champion"))
     promote("fast@v2", "champion", "ann")
     monkeypatch.delenv("COVSEG_REGISTRY")
-    assert open_folder(settings.model).card.id == "small-0"
-    assert ScoreRun(source="films", dest="out", model="models/x").absolute().model == str(Path("models/x").absolute())
-    assert ScoreRun(source="films", dest="out").absolute().model == "default"
+    assert open_model(settings.model).card.id == "small-0"
+    assert absolute(ScoreSettings(source="films", dest="out", model="models/x")).model == str(
+        Path("models/x").absolute()
+    )
+    assert absolute(ScoreSettings(source="films", dest="out")).model == "default"
 
 
 @ON_DISK_AND_WIRE
@@ -565,10 +569,10 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocked())
 from covseg.errors import UsageError
-from covseg.models.folder import open_folder
-print(open_folder(sys.argv[1]).card.id)
+from covseg.registry import open_model
+print(open_model(sys.argv[1]).card.id)
 try:
-    open_folder("s3://bucket/registry/fast@v1")
+    open_model("s3://bucket/registry/fast@v1")
 except UsageError as error:
     print(error)
 """
@@ -608,7 +612,7 @@ def test_the_command_walks_a_model_from_push_to_champion(url, model, tmp_path, c
     code, out, _ = answer(capsys, "show", "fast@champion", "--json")
     assert json.loads(out)["covseg.json"]["id"] == "small-0"
     code, out, _ = answer(capsys, "pull", "fast@champion", "-o", str(tmp_path / "mine"), "--json")
-    assert code == 0 and open_folder(tmp_path / "mine").card.id == "small-0"
+    assert code == 0 and open_model(tmp_path / "mine").card.id == "small-0"
 
 
 def test_dry_runs_of_the_command_change_nothing(url, model, tmp_path, capsys):

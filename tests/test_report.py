@@ -17,14 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from covseg import severity, table
+from covseg import table
 from covseg.errors import Reason, Status
 from covseg.records import Masks, Row
 from covseg.report import Gallery, picture, render, words
 from covseg.report.cohort import BINS, summarise
 from covseg.report.page import _part
 from covseg.report.selection import select
-from covseg.severity import GRADE_TABLE, GRADES, QC_FLAGS
+from covseg.stages import severity
+from covseg.stages.severity import GRADE_TABLE, GRADES, QC_FLAGS
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{7*7}}"
 

@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from covseg import severity, table
+from covseg import table
 from covseg.errors import Reason, Status
 from covseg.records import Masks, Row
 from covseg.report import Gallery, render
+from covseg.stages import severity
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver import ActionChains, Keys  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.select import Select  # noqa: E402
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 
 pytestmark = pytest.mark.service
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -24,13 +24,14 @@ import pytest
 
 from covseg.archive import Shard, pending
 from covseg.errors import EnvironmentFailed, UsageError
-from covseg.phantom import make_phantom
-from covseg.phantom.writer import encode
 from covseg.records import Entry
+from covseg.settings.score import ScoreSettings
 from covseg.storage import LocalStore
-from workers.dealer import Dealer
-from workers.score_run import Progress, ScoreRun, Summary
+from covseg.synthetic.phantom import make_phantom
+from covseg.synthetic.phantom.writer import encode
+from workers.scheduler import Dealer
 from workers.scoring import open_work, score_archive
+from workers.summary import Progress, Summary
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -53,9 +54,9 @@ def add_films(folder: Path, seeds: range) -> None:
         (folder / f"film-{seed:03}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))
 
 
-def settings(archive: Path, dest: Path, **changes: object) -> ScoreRun:
+def settings(archive: Path, dest: Path, **changes: object) -> ScoreSettings:
     usual = {"source": str(archive), "dest": str(dest), "shard_size": SHARD, "max_failed": 0.2, "workers": 2}
-    return ScoreRun.model_validate(usual | changes)
+    return ScoreSettings.model_validate(usual | changes)
 
 
 def run_score(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covseg.models.folder import FlagLimits
 from covseg.records import Masks, Radiograph
-from covseg.severity import QC_FLAGS, UPRIGHT, measure, qc_flags, step
+from covseg.settings.model import FlagLimits
+from covseg.stages.severity import QC_FLAGS, UPRIGHT, measure, qc_flags, step
 
 
 def lungs() -> Masks:

@@ -21,13 +21,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
-from covseg.errors import EnvironmentFailed, UsageError  # noqa: E402
-from covseg.phantom.writer import write_dataset  # noqa: E402
-from covseg.storage import entries, open_store  # noqa: E402
-from covseg.training import run_folder  # noqa: E402
-from covseg.training.recipe import Recipe, load_recipe  # noqa: E402
-from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train  # noqa: E402
-from tests.test_scoring_ray import pids  # noqa: E402
+from covseg.errors import EnvironmentFailed, UsageError
+from covseg.storage import entries, open_store
+from covseg.synthetic.phantom.writer import write_dataset
+from covseg.training import run_folder
+from covseg.training.recipe import Recipe, load_recipe
+from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train
+from tests.test_scoring_ray import pids
 
 # Ray Train asks Ray Data for its settings, which warn of one another.
 OF_RAY = r"ignore::DeprecationWarning:ray\.data"

@@ -15,18 +15,20 @@ from typing import Any
 
 from covseg.archive.listing import asked_for
 from covseg.errors import UsageError
-from covseg.models.folder import open_folder
-from covseg.predict import Corridor, Film, Scored, mask_png, probability_png, resolve
+from covseg.model_folder.backends import open_backend
+from covseg.pipeline import Corridor, Film, Scored, resolve
 from covseg.records import Entry
-from covseg.segment import Backend, open_backend
+from covseg.registry import open_model
+from covseg.settings.score import ScoreSettings
+from covseg.stages.encode import mask_png, probability_png
+from covseg.stages.segment import Backend
 from covseg.storage import Store, entries, open_store
-from workers.score_run import ScoreRun
 
 SAMPLE = 50
 ROW_BYTES = 150  # of a row in Parquet and CSV together, compressed
 
 
-def estimate(settings: ScoreRun) -> dict[str, Any]:
+def estimate(settings: ScoreSettings) -> dict[str, Any]:
     """Return counts, bytes, the sample's kinds and refusals, and expected output and compute.
 
     Raises
@@ -43,7 +45,7 @@ def estimate(settings: ScoreRun) -> dict[str, Any]:
     return {"dry_run": True, **counts, "suffixes": dict(suffixes), **measured}
 
 
-def _survey(settings: ScoreRun, source: Store) -> tuple[Counter[str], Counter[str], list[Entry]]:
+def _survey(settings: ScoreSettings, source: Store) -> tuple[Counter[str], Counter[str], list[Entry]]:
     """Walk the listing once; return totals, counts by suffix and an even sample."""
     counts, suffixes = Counter[str](), Counter[str]()
     sample: list[Entry] = []
@@ -58,9 +60,9 @@ def _survey(settings: ScoreRun, source: Store) -> tuple[Counter[str], Counter[st
     return counts, suffixes, sample
 
 
-def _measure(settings: ScoreRun, source: Store, sample: list[Entry], films: int) -> dict[str, Any]:
+def _measure(settings: ScoreSettings, source: Store, sample: list[Entry], films: int) -> dict[str, Any]:
     """Score the sample and scale what it took to all films."""
-    folder = open_folder(settings.model)
+    folder = open_model(settings.model)
     backend = open_backend(folder, settings.backend)
     corridor = Corridor(folder.card, resolve(folder, backend, settings.batch), key=b"")
     start = time.process_time()
@@ -110,10 +112,10 @@ class _Timed:
         return answer
 
 
-def _output_bytes(one: Scored, settings: ScoreRun) -> int:
+def _output_bytes(one: Scored, settings: ScoreSettings) -> int:
     size = 0
     if one.masks and settings.masks != "none":
         size += len(mask_png(one.masks))
     if settings.probability and one.prediction and one.film:
-        size += len(probability_png(one.prediction, one.film.geometry))
+        size += len(probability_png(one.prediction, *one.film.radiograph.pixels.shape))
     return size

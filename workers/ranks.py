@@ -27,7 +27,7 @@ from covseg.training.batches import Rank
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import STATE
 from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train
-from workers.board import Handle, Line, Row
+from workers.progress import Handle, Line, Row
 
 FINAL = (UsageError, TrainingFailed, StorageDenied, StorageFull)  # another try would end the same way
 
@@ -48,7 +48,7 @@ class Told:
     start : ray.train.Checkpoint or None
         What a resumed run begins with.
     board : Handle
-        Of a `workers.board.Board`.
+        Of a `workers.progress.Board`.
     folder : str
         The driver's working folder; relative paths are meant from there.
     """

@@ -13,34 +13,28 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from covseg.archive import (
-    Plan,
-    PublishOptions,
-    apart,
-    key_id,
-    make_plan,
-    open_run,
-    pending,
-    probe,
-    publish,
-)
-from covseg.config import project_key
-from covseg.models.folder import ModelFolder, open_folder
-from covseg.predict import Corridor, resolve
+from covseg.archive import Plan, PublishOptions, apart, key_id, make_plan, open_run, pending, probe, publish
+from covseg.model_folder.folder import ModelFolder
+from covseg.pipeline import Corridor, resolve
+from covseg.registry import open_model
+from covseg.registry.registry import pinned
+from covseg.settings.environment import project_key
+from covseg.settings.score import ScoreSettings
 from covseg.storage import Store, open_store
 from workers.cluster import connect
-from workers.dealer import Dealer, Tell
-from workers.fleet import Fleet, Job, RemoteBackend, open_fleet
-from workers.score_run import Progress, ScoreRun, Summary
+from workers.pool import Fleet, Job, RemoteBackend, open_fleet
+from workers.scheduler import Dealer, Tell
+from workers.summary import Progress, Summary
 
 
-def score_archive(settings: ScoreRun, tell: Tell = lambda _: None) -> Summary:
+def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None) -> Summary:
     """Score what is pending under ``settings.source`` and publish the snapshot.
 
     Parameters
     ----------
-    settings : ScoreRun
+    settings : ScoreSettings
         What to do.
     tell : callable
         Called in this process after every shard; must not block.
@@ -57,7 +51,7 @@ def score_archive(settings: ScoreRun, tell: Tell = lambda _: None) -> Summary:
 
 
 @contextlib.contextmanager
-def open_work(settings: ScoreRun) -> Iterator[Work]:
+def open_work(settings: ScoreSettings) -> Iterator[Work]:
     """Check the stores and the model, start the fleet, fix the config, and take the destination.
 
     Raises
@@ -65,9 +59,9 @@ def open_work(settings: ScoreRun) -> Iterator[Work]:
     UsageError, EnvironmentFailed
         Before the first film is read.
     """
-    settings = settings.absolute()
+    settings = absolute(settings)
     start = time.monotonic()
-    folder = open_folder(settings.model)
+    folder = open_model(settings.model)
     source, dest, commits = _stores(settings)
     with connect(cpus=settings.workers):
         fleet = open_fleet(settings.model, settings.backend, settings.workers)
@@ -78,7 +72,17 @@ def open_work(settings: ScoreRun) -> Iterator[Work]:
             fleet.close()
 
 
-def _stores(settings: ScoreRun) -> tuple[Store, Store, Store]:
+def absolute(settings: ScoreSettings) -> ScoreSettings:
+    """Return the same with local paths made absolute, because a worker's folder is not ours.
+
+    A model behind an alias becomes the version it means now: workers that start later take the same.
+    """
+    paths = {name: getattr(settings, name) for name in ("source", "dest", "commits")}
+    changed = {name: str(Path(path).absolute()) for name, path in paths.items() if path and "://" not in path}
+    return settings.model_copy(update={**changed, "model": pinned(settings.model)})
+
+
+def _stores(settings: ScoreSettings) -> tuple[Store, Store, Store]:
     """Open source, destination and commits, and learn within seconds whether they let us in."""
     source, dest = open_store(settings.source), open_store(settings.dest)
     commits = open_store(settings.commits) if settings.commits else dest
@@ -89,7 +93,7 @@ def _stores(settings: ScoreRun) -> tuple[Store, Store, Store]:
     return source, dest, commits
 
 
-def _job(settings: ScoreRun, folder: ModelFolder, fleet: Fleet, source: Store, dest: Store, commits: Store) -> Job:
+def _job(settings: ScoreSettings, folder: ModelFolder, fleet: Fleet, source: Store, dest: Store, commits: Store) -> Job:
     config = resolve(folder, RemoteBackend(fleet.backend, fleet.models[0].worker), settings.batch)
     key = project_key()
     run = open_run(dest, commits, config, key_id(key), settings.masks)
@@ -103,7 +107,7 @@ class Work:
 
     Parameters
     ----------
-    settings : ScoreRun
+    settings : ScoreSettings
         With absolute paths.
     job : Job
         What decode workers are told.
@@ -113,7 +117,7 @@ class Work:
         What it took to get here.
     """
 
-    settings: ScoreRun
+    settings: ScoreSettings
     job: Job
     fleet: Fleet
     start_s: float

@@ -26,15 +26,15 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.errors import CovsegError, EnvironmentFailed
-from covseg.models.registry import pinned
+from covseg.registry.registry import pinned
 from covseg.storage.arrow import arrow_filesystem
 from covseg.training.recipe import Recipe
 from covseg.training.remote import SCRATCH
 from covseg.training.run_folder import FACTS, METRICS, RECIPE, STATE, WEIGHTS, open_run
 from covseg.training.seeds import train_seeds
 from covseg.training.train import Hooks, Job, Stopped
-from workers.board import Board, Handle
 from workers.cluster import connect, nodes
+from workers.progress import Board, Handle
 from workers.ranks import Keeper, Told, keep, run_rank
 
 FAILURES = 3  # losses of a rank that a run survives

@@ -30,11 +30,11 @@ without duplicates marked; both are added here.
 """
 
 from covseg.archive.commits import Outcome, commit_shard
+from covseg.archive.gc import Swept, gc
 from covseg.archive.manifests import Manifest, PublishOptions, publish, rebuild
 from covseg.archive.parts import Part, Plan, Shard
 from covseg.archive.plans import apart, make_plan, newest_plan, pending
 from covseg.archive.runs import MaskMode, Run, key_id, load_run, open_run, probe
-from covseg.archive.sweep import Swept, gc
 
 __all__ = [
     "Manifest",

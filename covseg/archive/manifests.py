@@ -23,9 +23,9 @@ from covseg.archive.plans import load_plan, pending, plan_record
 from covseg.archive.runs import Run
 from covseg.archive.snapshot import Counts, collect, finish
 from covseg.archive.streams import unspilled
-from covseg.config import code_version
 from covseg.errors import NotPublished, StorageFull
 from covseg.report import Picture, render
+from covseg.settings.environment import code_version
 from covseg.storage import Store, entries
 
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from covseg.archive.runs import Run
 from covseg.errors import RadiographRefused
-from covseg.read import read
 from covseg.records import INFECTION, Entry, Mask, Masks
 from covseg.report import Picture, picture
+from covseg.stages.read import read
 from covseg.storage import Store
 
 COLUMNS = ["input_id", "key", "size", "etag", "sha256", "infected_fraction", "mask_uri"]

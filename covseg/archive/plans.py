@@ -13,8 +13,8 @@ from typing import Any
 from covseg.archive.listing import Listing
 from covseg.archive.parts import Part, Plan, Shard, read_part
 from covseg.archive.runs import Run
-from covseg.config import SHARD_SIZE
 from covseg.errors import UsageError
+from covseg.settings.score import SHARD_SIZE
 from covseg.storage import Store, entries, overlap
 
 

@@ -12,10 +12,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from covseg.config import ScoringConfig
 from covseg.errors import UsageError
+from covseg.settings.score import ScoringConfig
 from covseg.storage import Store
-from covseg.storage.promise import refuse_overwriting
+from covseg.storage.conditional_writes import refuse_overwriting
 
 MaskMode = Literal["none", "png", "packed"]
 RECORD = "run.json"

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from covseg.config import cache_folder
 from covseg.data.layout import LABELS
 from covseg.errors import StorageUnreachable, UsageError
 from covseg.records import Entry
+from covseg.settings.environment import cache_folder
 from covseg.storage import LocalStore, Store, entries, local_path, open_store
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from covseg.data.films import FILM_SUFFIXES, STRATA, Excluded, FilmSet, LabelledFilm
+from covseg.data.images import FILM_SUFFIXES, STRATA, Excluded, FilmSet, LabelledFilm
 from covseg.errors import SetRefused, UsageError
 
 SPLITS = ("Train", "Val", "Test")

@@ -6,15 +6,14 @@ resized or thresholded here: one of another size or with grey edges would quietl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.data.films import FilmSet, LabelledFilm
-from covseg.records import Mask
+from covseg.data.images import FilmSet, LabelledFilm
+from covseg.records import Mask, Truth
 
 
 class BadMask(Exception):
@@ -31,22 +30,6 @@ class BadMask(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Truth of one film.
-
-    Parameters
-    ----------
-    infection : ndarray of uint8, shape (H, W)
-        0 or 1.
-    lung : ndarray of uint8, shape (H, W), or None
-        0 or 1; None where the set has no lung masks.
-    """
-
-    infection: Mask
-    lung: Mask | None
 
 
 def read_truth(

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import UsageError
-from covseg.evaluation.cases import Cases
 from covseg.evaluation.document import read_back
-from covseg.evaluation.intervals import DRAWS, Difference, Floats, Statistic, paired
-from covseg.evaluation.labels import tails
-from covseg.evaluation.measures import Measure, Name, measures
-from covseg.evaluation.summary import strata_of
+from covseg.metrics.image_results import Cases
+from covseg.metrics.intervals import DRAWS, Difference, Floats, Statistic, paired
+from covseg.metrics.measures import Measure, Name, measures
+from covseg.metrics.summary import strata_of
+from covseg.pages.labels import tails
 
 COMPARED = (
     Name("infection", "dice", "image", "skip"),

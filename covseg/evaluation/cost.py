@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from covseg.models.folder import ModelFolder
+from covseg.model_folder.folder import ModelFolder
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def cost_of(folder: ModelFolder) -> Cost:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from covseg.models.network import Answer, load
+    from covseg.model_folder.load import Answer, load
 
     network = Answer(load(folder))
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

@@ -17,27 +17,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg.config import ScoringConfig
 from covseg.data import FilmSet
+from covseg.data.published import LIMITS
 from covseg.errors import UsageError
-from covseg.evaluation.cases import BORDER, SMALL_LESION, Cases
-from covseg.evaluation.convention import Empty, ratios
 from covseg.evaluation.cost import Cost
-from covseg.evaluation.imagelevel import calibration_error
-from covseg.evaluation.intervals import DRAWS, LEVEL, Estimate
-from covseg.evaluation.measures import Name
-from covseg.evaluation.published import impossible_pair
 from covseg.evaluation.run import Judged, Lung
-from covseg.evaluation.summary import (
-    Line,
-    headline,
-    lesion_counts,
-    refusal_counts,
-    status_counts,
-    summarise,
-)
-from covseg.evaluation.surface import TOLERANCE
+from covseg.metrics.convention import Empty, ratios
+from covseg.metrics.image_level import calibration_error
+from covseg.metrics.image_results import BORDER, SMALL_LESION, Cases
+from covseg.metrics.intervals import DRAWS, LEVEL, Estimate
+from covseg.metrics.measures import Name
+from covseg.metrics.published import impossible_pair
+from covseg.metrics.summary import Line, headline, lesion_counts, refusal_counts, status_counts, summarise
+from covseg.metrics.surface import TOLERANCE
 from covseg.records import RESEARCH_ONLY
+from covseg.settings.score import ScoringConfig
 
 METRICS, CASES, PAGE = "metrics.json", "cases.parquet", "evaluation.html"
 CONVENTIONS = {
@@ -57,12 +51,6 @@ CONVENTIONS = {
     "interval": f"{LEVEL:.0%} percentile bootstrap over films inside strata, {DRAWS} draws; no patient ids exist, so "
     "films of one patient count as independent",
 }  # fmt: skip
-LIMITS = (
-    "No patient ids exist and several archives were mixed: a patient may be on both sides of a split.",
-    "Class correlates with source: part of any separation of the classes may be the source, not the disease.",
-    "Non-COVID pneumonia is labelled empty: 0 % infected does not mean clear lungs, and its Dice is a specificity.",
-)
-
 
 FEW = 20  # films; a percentile bootstrap of fewer is too narrow
 _ONE_A_FILM = Name("infection", "dice", "image", "one")

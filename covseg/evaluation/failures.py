@@ -9,9 +9,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from covseg.evaluation.cases import Case, Cases
-from covseg.evaluation.pictures import MISSED, dice_of, grade_of, shelves_of
-from covseg.severity import GRADES
+from covseg.evaluation.examples import MISSED, dice_of, grade_of, shelves_of
+from covseg.metrics.image_results import Case, Cases
+from covseg.stages.severity import GRADES
 
 WORST = "worst"
 

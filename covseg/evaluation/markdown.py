@@ -10,7 +10,7 @@ from typing import Any
 
 from covseg.evaluation.document import CASES
 from covseg.evaluation.failures import Failure
-from covseg.evaluation.intervals import short
+from covseg.metrics.intervals import short
 
 _OTHERS = ("image level", "lung", "surface", "fraction", "error")  # parts beside the overlap of infection masks
 

@@ -6,45 +6,18 @@ is no script and no address of anything outside the file.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from covseg.evaluation import charts, published
-from covseg.evaluation.cases import Cases
-from covseg.evaluation.convention import METRICS, REDUCTIONS, Empty, ratios
-from covseg.evaluation.imagelevel import reliability, roc_curve
-from covseg.evaluation.intervals import Floats, short
-from covseg.evaluation.pictures import COLUMNS, MISSED, Strip
-
-POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
-
-
-def render_page(template: str, **content: Any) -> bytes:
-    """Fill one of our templates, with the style and its policy.
-
-    Parameters
-    ----------
-    template : str
-        File name below ``templates``.
-    **content
-        What the template names; autoescaped.
-    """
-    style = files("covseg.evaluation").joinpath("templates", "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        loader=PackageLoader("covseg.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"short": lambda value, digits=3: "-" if value is None else short(float(value), digits)}
-    page = environment.get_template(template).render(
-        style=Markup(style), policy=POLICY.format(digest), **content  # noqa: S704 - our own file
-    )  # fmt: skip
-    return page.encode()
+from covseg.evaluation.examples import COLUMNS, MISSED, Strip
+from covseg.metrics import published
+from covseg.metrics.convention import METRICS, REDUCTIONS, Empty, ratios
+from covseg.metrics.image_level import reliability, roc_curve
+from covseg.metrics.image_results import Cases
+from covseg.metrics.intervals import Floats
+from covseg.pages import charts
+from covseg.pages.environment import render_page
 
 
 def render(content: dict[str, Any], cases: Cases, strips: list[Strip]) -> bytes:
@@ -59,6 +32,7 @@ def render(content: dict[str, Any], cases: Cases, strips: list[Strip]) -> bytes:
         In the order shown.
     """
     return render_page(
+        "covseg.evaluation",
         "evaluation.html.j2",
         content=content,
         values={tuple(line[part] for part in _KEY): line for line in content["lines"]},

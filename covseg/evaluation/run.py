@@ -1,6 +1,6 @@
 """Walk a labelled set through the corridor and judge every film.
 
-The prediction is the corridor's own (`covseg.predict.stream`), not a second pipeline; what is judged
+The prediction is the corridor's own (`covseg.pipeline.stream`), not a second pipeline; what is judged
 is what `covseg predict` would have written, at source resolution.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 from covseg.data import BadMask, Excluded, FilmSet, LabelledFilm, read_truth
 from covseg.data.masks import read_mask
 from covseg.errors import SetRefused
-from covseg.evaluation.cases import Case, Cases, judge, refused
-from covseg.evaluation.pictures import Shelves
-from covseg.predict import Corridor, Film, Scored, stream
-from covseg.preprocess import resize
+from covseg.evaluation.examples import Shelves
+from covseg.metrics.image_results import Case, Cases, judge, refused
+from covseg.pipeline import Corridor, Film, Scored, stream
 from covseg.records import Entry, Prediction
-from covseg.segment import Backend
+from covseg.stages.preprocess import resize
+from covseg.stages.segment import Backend
 from covseg.storage import LocalStore
 
 Lung = Literal["predicted", "truth"]

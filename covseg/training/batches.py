@@ -1,6 +1,6 @@
 """Films to training batches; what a batch holds is a function of (seed, epoch, step) alone.
 
-In: `Films` in memory. Out: tensors on the model grid, prepared by the same `covseg.preprocess.prepare`
+In: `Films` in memory. Out: tensors on the model grid, prepared by the same `covseg.stages.preprocess.prepare`
 that scoring uses. Ranks share one global order: rank r of w takes every w-th film of each global batch.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from covseg.preprocess import prepare, resize
+from covseg.stages.preprocess import prepare, resize
 from covseg.training.augment import Augmenter
 from covseg.training.dataset import Films
 from covseg.training.recipe import Recipe

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
 from covseg.data.duplicates import fingerprint, pairs
+from covseg.data.published import is_official
 from covseg.errors import RadiographRefused, SetRefused, UsageError
-from covseg.evaluation.published import is_official
-from covseg.preprocess import resize
-from covseg.read import read
+from covseg.stages.preprocess import resize
+from covseg.stages.read import read
 
 SIDE = 512  # larger films are kept at this side: scoring stretches them to a square all the same
 

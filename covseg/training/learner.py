@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from covseg.models import LIBRARY
-from covseg.models.network import build
+from covseg.networks import LIBRARY
+from covseg.networks.table import build
 from covseg.training import weights
 from covseg.training.batches import Batch, Rank
 from covseg.training.losses import Loss
@@ -24,7 +24,7 @@ Answered = tuple[Tensor, Tensor, Tensor | None]
 
 
 def network_arguments(recipe: Recipe) -> tuple[str, dict[str, Any]]:
-    """Return the name and arguments that `covseg.models.network.build` wants."""
+    """Return the name and arguments that `covseg.networks.table.build` wants."""
     network = recipe.network
     head = {"presence": False} if network.kind in HEADED and not recipe.loss.presence else {}
     arguments: dict[str, Any] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.models.folder import open_folder
-from covseg.preprocess import prepare, resize
-from covseg.segment import open_backend, segment
+from covseg.model_folder.backends import open_backend
+from covseg.registry import open_model
+from covseg.stages.preprocess import prepare, resize
+from covseg.stages.segment import segment
 from covseg.training.dataset import Films
 from covseg.training.recipe import Recipe
 
@@ -20,7 +21,7 @@ def lung_channel(recipe: Recipe, model: str) -> str | None:
         return None
     if recipe.data.lung == "truth":
         return "truth"
-    card = open_folder(model).card
+    card = open_model(model).card
     return f"predicted by {card.id}, weights {card.weights_sha256[:16]}"
 
 
@@ -39,7 +40,7 @@ def lung_masks(films: Films, recipe: Recipe, model: str) -> NDArray[np.uint8] | 
         return None
     if recipe.data.lung == "truth":
         return films.lungs
-    folder = open_folder(model)
+    folder = open_model(model)
     backend, card = open_backend(folder), folder.card
     drawn = np.empty_like(films.films)
     for first in range(0, len(drawn), BATCH):

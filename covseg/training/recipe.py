@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from covseg.errors import UsageError
-from covseg.models import LIBRARY
+from covseg.networks import LIBRARY
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 Architecture = Literal["unet", "unetpp", "segformer", "plain-unet", "attention-unet", "compact", "encoder-unet"]

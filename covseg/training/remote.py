@@ -10,9 +10,9 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from covseg.config import cache_folder
 from covseg.errors import StorageUnreachable
 from covseg.records import Entry
+from covseg.settings.environment import cache_folder
 from covseg.storage import LocalStore, Store, entries, local_path, open_store
 from covseg.storage.protocol import intact
 from covseg.training.run_folder import STATE, Row

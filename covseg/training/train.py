@@ -21,11 +21,11 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from covseg.config import code_version
 from covseg.data.cache import local_copy
-from covseg.data.films import STRATA
+from covseg.data.images import STRATA
 from covseg.errors import CovsegError, UsageError
-from covseg.evaluation.convention import Empty, ratios
+from covseg.metrics.convention import Empty, ratios
+from covseg.settings.environment import code_version
 from covseg.training import run_folder
 from covseg.training.batches import Batch, Rank, Samples, grid, order, training_batches
 from covseg.training.dataset import SIDE, Films, load_split, without_leaks

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from covseg.evaluation.convention import RATIOS, Empty, ratios
+from covseg.metrics.convention import RATIOS, Empty, ratios
 from covseg.training.batches import Rank, Samples, validation_batches
 from covseg.training.dataset import Films
 from covseg.training.learner import Learning, on_device

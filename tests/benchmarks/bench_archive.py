@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from covseg.archive import PublishOptions, commit_shard, key_id, make_plan, open_run, pending, publish
-from covseg.config import ScoringConfig
 from covseg.errors import Status
 from covseg.records import Entry, Row, input_id
+from covseg.settings.score import ScoringConfig
 from covseg.storage import LocalStore, MemoryStore, Page
 from covseg.verify import verify
 

@@ -14,10 +14,9 @@ import time
 import cv2
 import numpy as np
 
-from covseg.data import Truth
-from covseg.evaluation.cases import Cases, judge
-from covseg.evaluation.summary import summarise
-from covseg.records import Masks
+from covseg.metrics.image_results import Cases, judge
+from covseg.metrics.summary import summarise
+from covseg.records import Masks, Truth
 
 STRATA = ("COVID-19", "Non-COVID", "Normal")
 

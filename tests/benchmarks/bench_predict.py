@@ -25,16 +25,16 @@ import numpy as np
 import pyarrow.parquet as pq
 
 EXPORT = """
-from covseg.models.export import exported
-from covseg.models.folder import open_folder
+from covseg.model_folder.export import exported
+from covseg.model_folder.folder import open_folder
 exported(open_folder())
 """
 NAIVE = """
 import csv, sys
 from pathlib import Path
 import cv2, numpy as np, torch
-from covseg.models.folder import open_folder
-from covseg.models.network import load
+from covseg.model_folder.folder import open_folder
+from covseg.model_folder.load import load
 source, out = Path(sys.argv[1]), Path(sys.argv[2])
 out.mkdir(parents=True, exist_ok=True)
 torch.set_num_threads(int(sys.argv[3]))
@@ -66,8 +66,8 @@ FLOOR = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
-from covseg.models.folder import open_folder
-from covseg.segment import open_backend
+from covseg.model_folder.folder import open_folder
+from covseg.model_folder.backends import open_backend
 count, name, streams = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 folder = open_folder()
 backend = open_backend(folder, name)
@@ -113,7 +113,7 @@ def cost(make: Callable[[int], list[str]], films: int, cores: int) -> dict[str, 
 
 def write_films(folder: Path, count: int, size: int) -> None:
     """Write `count` 8-bit PNG phantoms; 60 are drawn, the others are their shifted copies."""
-    from covseg.phantom import make_phantom
+    from covseg.synthetic.phantom import make_phantom
 
     folder.mkdir(parents=True)
     drawn = [(make_phantom(seed, size, size).pixels // 16).astype(np.uint8) for seed in range(min(count, 60))]

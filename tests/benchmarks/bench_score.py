@@ -44,15 +44,16 @@ def cpu_of_tree(root: int) -> float:
 def score_once(source: str, dest: str, cores: int, shard_size: int) -> dict[str, Any]:
     """Score a folder in this process and return what it took."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    from workers.score_run import Progress, ScoreRun
+    from covseg.settings.score import ScoreSettings
     from workers.scoring import score_archive
+    from workers.summary import Progress
 
     marks: list[tuple[int, float, float]] = []
 
     def tell(progress: Progress) -> None:
         marks.append((progress.finished, time.perf_counter(), cpu_of_tree(os.getpid())))
 
-    settings = ScoreRun(source=source, dest=dest, workers=cores, shard_size=shard_size)
+    settings = ScoreSettings(source=source, dest=dest, workers=cores, shard_size=shard_size)
     summary = score_archive(settings, tell)
     first, last = marks[len(marks) // 4], marks[-1]
     films = last[0] - first[0]

@@ -99,7 +99,7 @@ def main() -> None:
         print(json.dumps(one_rank(flags.root, flags.recipe, flags.set, tuple(flags.place))))
         return
     flags.batch = load_recipe(flags.recipe, flags.set).batch
-    from covseg.phantom.writer import write_dataset
+    from covseg.synthetic.phantom.writer import write_dataset
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)

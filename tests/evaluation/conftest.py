@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from covseg.models.folder import ModelFolder
-from covseg.phantom.writer import write_dataset
+from covseg.model_folder.folder import ModelFolder
+from covseg.synthetic.phantom.writer import write_dataset
 
 
 @pytest.fixture(scope="session")

@@ -8,16 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, optimize
 
+from covseg.calibration.calibrate import along, calibrate, fit_all, frontier
+from covseg.calibration.fit import FOLDS, choose, fit, fit_temperature, fold_sums, folds_of, temper_all
+from covseg.calibration.threshold_grid import Grid, Table, outcomes, presence_candidates, refused_sweep, stack, sweep
 from covseg.data import open_set
 from covseg.errors import UsageError
-from covseg.evaluation.calibrate import Request, along, calibrate, fit_all, frontier
-from covseg.evaluation.fit import FOLDS, choose, fit, fit_temperature, fold_sums, folds_of, temper_all
-from covseg.evaluation.imagelevel import log_loss
-from covseg.evaluation.sweep import Grid, Table, outcomes, presence_candidates, refused_sweep, stack, sweep
-from covseg.models.folder import Thresholds, open_folder
-from covseg.postprocess import postprocess, temper
+from covseg.metrics.image_level import log_loss
+from covseg.model_folder.folder import open_folder
 from covseg.records import Prediction
-from flows.cli import run as covseg
+from covseg.settings.calibrate import CalibrateSettings
+from covseg.settings.model import Thresholds
+from covseg.stages.postprocess import postprocess, temper
+from flows.cli.app import run as covseg
 
 SMALL = Grid((0.4, 0.5, 0.6), (0.0, 0.005, 0.02), (0.0, 0.03), (0.0, 0.3, 0.7))
 
@@ -171,7 +173,7 @@ def test_the_frontier_falls_as_specificity_rises_and_holds_the_chosen_point(made
 
 def test_calibrate_writes_thresholds_and_leaves_the_rest(made_set, model_copy):
     before = json.loads((model_copy / "covseg.json").read_text())
-    found = calibrate(Request(str(model_copy), made_set, "Val", 0.5, backend="torch"))
+    found = calibrate(CalibrateSettings(model=str(model_copy), data=made_set, specificity=0.5, backend="torch"))
     after = json.loads((model_copy / "covseg.json").read_text())
     card = open_folder(model_copy).card
     assert card.thresholds == found.chosen
@@ -179,7 +181,9 @@ def test_calibrate_writes_thresholds_and_leaves_the_rest(made_set, model_copy):
     assert {name: after[name] for name in before if name not in ("thresholds", "metrics")} == {
         name: before[name] for name in before if name not in ("thresholds", "metrics")
     }
-    again = calibrate(Request(str(model_copy), made_set, "Val", 0.5, backend="torch", dry_run=True))
+    again = calibrate(
+        CalibrateSettings(model=str(model_copy), data=made_set, specificity=0.5, backend="torch", dry_run=True)
+    )
     assert again.start == found.chosen
     assert again.fits[-1].dice.value == pytest.approx(found.fits[-1].dice.value)
 
@@ -198,7 +202,7 @@ def test_the_command_writes_the_curves_and_a_dry_run_leaves_the_model(made_set, 
 
 def test_the_test_split_is_refused(own_test_split, model_copy):
     with pytest.raises(UsageError, match="calibrate on Val"):
-        calibrate(Request(str(model_copy), own_test_split, "test"))
+        calibrate(CalibrateSettings(model=str(model_copy), data=own_test_split, split="test"))
 
 
 @pytest.fixture
@@ -214,4 +218,4 @@ def test_a_set_that_the_corridor_refuses_whole_is_a_clear_error(made_set, model_
     card["gate"] = model_folder.card.gate.model_dump() | {"refuse_above": -1e6}
     (model_copy / "covseg.json").write_text(json.dumps(card))
     with pytest.raises(UsageError, match="refused every film"):
-        calibrate(Request(str(model_copy), made_set, "Val", 0.5, backend="torch"))
+        calibrate(CalibrateSettings(model=str(model_copy), data=made_set, specificity=0.5, backend="torch"))

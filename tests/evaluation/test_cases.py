@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covseg.data import Truth
-from covseg.evaluation.cases import SCHEMA, Cases, border_band, judge, refused
-from covseg.evaluation.intervals import estimates, paired, resamples, weighted_mean
-from covseg.evaluation.measures import Name
-from covseg.evaluation.summary import find, headline, refusal_counts, status_counts, summarise
-from covseg.evaluation.surface import Surface
-from covseg.records import Masks
+from covseg.metrics.image_results import SCHEMA, Cases, border_band, judge, refused
+from covseg.metrics.intervals import estimates, paired, resamples, weighted_mean
+from covseg.metrics.measures import Name
+from covseg.metrics.summary import find, headline, refusal_counts, status_counts, summarise
+from covseg.metrics.surface import Surface
+from covseg.records import Masks, Truth
 
 STRATA = ("COVID-19", "Non-COVID", "Normal")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from covseg.evaluation.convention import (
+from covseg.metrics.convention import (
     DATASET,
     EMPTY_VALUE,
     IMAGE,
@@ -22,8 +22,8 @@ from covseg.evaluation.convention import (
     pool,
     ratios,
 )
-from covseg.evaluation.measures import Name, pixel_measure
-from covseg.evaluation.published import ANCHORS, impossible_pair, iou_of, mixture, re_express, unmix
+from covseg.metrics.measures import Name, pixel_measure
+from covseg.metrics.published import ANCHORS, impossible_pair, iou_of, mixture, re_express, unmix
 
 DICE, IOU, PRECISION, RECALL, SPECIFICITY, ACCURACY = range(6)
 TEST_COUNTS = {"COVID-19": 583, "Non-COVID": 292, "Normal": 291}

@@ -11,26 +11,36 @@ import pyarrow.parquet as pq
 import pytest
 
 from covseg.data import open_set
+from covseg.datacheck.check import check, to_json
+from covseg.datacheck.page import render_check
 from covseg.errors import RadiographRefused, Reason, UsageError
 from covseg.evaluation import run as run_module
 from covseg.evaluation.compare import compare, open_evaluations
-from covseg.evaluation.datacheck import check, to_json
-from covseg.evaluation.datacheck_page import render_check
 from covseg.evaluation.document import read_back
-from covseg.evaluation.evaluate import Request, evaluate
-from covseg.evaluation.ledger import LEDGER
-from covseg.evaluation.measures import Name
+from covseg.evaluation.evaluate import evaluate
 from covseg.evaluation.page import render
-from covseg.predict import Corridor, predict, resolve
+from covseg.evaluation.text import screen
+from covseg.metrics.measures import Name
+from covseg.model_folder.test_uses import LEDGER
+from covseg.pipeline import Corridor, resolve
+from covseg.predict import predict
+from covseg.settings.evaluate import EvaluateSettings
 from covseg.storage import LocalStore
-from flows.cli import run as covseg
-from flows.commands.evaluate import screen
+from flows.cli.app import run as covseg
+
+
+def evaluated(data, output, **options):
+    options = {"model": "default", "backend": "torch", "draws": 100, **options}
+    options["model"] = str(options["model"])
+    return evaluate(EvaluateSettings(data=data, output=output, **options))
 
 
 @pytest.fixture(scope="module")
 def evaluation(made_set, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluation")
-    content = evaluate(Request("default", made_set, "Val", output, backend="torch", draws=200))
+    content = evaluate(
+        EvaluateSettings(model="default", data=made_set, split="Val", output=output, backend="torch", draws=200)
+    )
     return output, content
 
 
@@ -113,7 +123,18 @@ def test_names_are_escaped_in_the_page(evaluation):
 
 
 def test_the_true_lung_is_declared_and_used(made_set, tmp_path):
-    content = evaluate(Request("default", made_set, "Val", tmp_path, lung="truth", limit=8, backend="torch", draws=100))
+    content = evaluate(
+        EvaluateSettings(
+            model="default",
+            data=made_set,
+            split="Val",
+            output=tmp_path,
+            lung="truth",
+            limit=8,
+            backend="torch",
+            draws=100,
+        )
+    )
     assert content["lung_mask"] == "truth"
     assert value(content, "all", "lung", "dice", "image", "one")["value"] > 0.95
     assert "lung mask: truth" in "\n".join(screen(content))
@@ -124,7 +145,11 @@ def test_the_true_lung_is_no_matter_of_the_gate_and_a_bad_one_is_left_out(made_s
     bad = open_set(root, "Val").films[0]
     cv2.imwrite(str(root / bad.lung), np.full((96, 96), 9, np.uint8))
     content = {
-        lung: evaluate(Request("default", root, "Val", tmp_path / lung, lung=lung, backend="torch", draws=100))
+        lung: evaluate(
+            EvaluateSettings(
+                model="default", data=root, split="Val", output=tmp_path / lung, lung=lung, backend="torch", draws=100
+            )
+        )
         for lung in ("predicted", "truth")
     }
     for one in content.values():
@@ -137,7 +162,9 @@ def test_bad_truth_is_left_out_and_counted_by_name(made_set, tmp_path):
     films = open_set(root, "Val").films
     cv2.imwrite(str(root / films[0].infection), np.full((96, 96), 9, np.uint8))
     (root / films[1].lung).unlink()
-    content = evaluate(Request("default", root, "Val", tmp_path / "out", backend="torch", draws=100))
+    content = evaluate(
+        EvaluateSettings(model="default", data=root, split="Val", output=tmp_path / "out", backend="torch", draws=100)
+    )
     assert content["data"]["excluded_counts"] == {"missing_lung_mask": 1, "mask_not_binary": 1}
     assert films[0].infection in " ".join(one["detail"] for one in content["data"]["excluded"])
     assert any("2 films were left out" in warning for warning in content["warnings"])
@@ -154,7 +181,9 @@ def test_a_refused_film_stays_in_the_table_as_a_failure(made_set, tmp_path, monk
         return finish(self, film, prediction)
 
     monkeypatch.setattr(Corridor, "finish", refusing)
-    content = evaluate(Request("default", made_set, "Val", tmp_path, backend="torch", draws=100))
+    content = evaluate(
+        EvaluateSettings(model="default", data=made_set, split="Val", output=tmp_path, backend="torch", draws=100)
+    )
     assert content["data"]["refused"] == {"COVID-19": {"not_frontal_chest": 1}}
     assert value(content, "COVID-19", "infection", "dice", "image", "skip")["n"] == 8
     assert content["surface_status"]["COVID-19"]["refused"] == 1
@@ -163,7 +192,15 @@ def test_a_refused_film_stays_in_the_table_as_a_failure(made_set, tmp_path, monk
 
 def test_each_use_of_test_is_written_beside_the_model(made_set, model_copy, tmp_path):
     shutil.copytree(made_set / "Val", tmp_path / "set" / "Test")
-    request = Request(str(model_copy), tmp_path / "set", "Test", tmp_path / "out", limit=8, backend="torch", draws=100)
+    request = EvaluateSettings(
+        model=str(model_copy),
+        data=tmp_path / "set",
+        split="Test",
+        output=tmp_path / "out",
+        limit=8,
+        backend="torch",
+        draws=100,
+    )
     uses = [evaluate(request)["test_use"] for _ in range(2)]
     lines = [json.loads(line) for line in (model_copy / LEDGER).read_text().splitlines()]
     assert uses == [1, 2] and len(lines) == 2
@@ -185,7 +222,11 @@ def test_an_emptied_model_gains_specificity_and_loses_dice(evaluation, made_set,
     card = json.loads((strict / "covseg.json").read_text())
     card["thresholds"] = {"presence": 1.0}
     (strict / "covseg.json").write_text(json.dumps(card))
-    evaluate(Request(str(strict), made_set, "Val", tmp_path / "out", backend="torch", draws=100))
+    evaluate(
+        EvaluateSettings(
+            model=str(strict), data=made_set, split="Val", output=tmp_path / "out", backend="torch", draws=100
+        )
+    )
     rows = {(row.stratum, row.name): row for row in compare(open_evaluations([evaluation[0], tmp_path / "out"]), 200)}
     assert rows["negatives", Name("image level", "specificity")].other == 1.0
     assert rows["COVID-19", Name("infection", "dice", "image", "skip")].other == 0.0
@@ -198,7 +239,11 @@ def test_a_model_does_not_win_by_leaving_hard_films_empty(evaluation, made_set, 
     _, cases = read_back(evaluation[0])
     card["thresholds"]["presence"] = float(np.median(cases.column("presence")[cases.positive]))  # half are left empty
     (timid / "covseg.json").write_text(json.dumps(card))
-    evaluate(Request(str(timid), made_set, "Val", tmp_path / "out", backend="torch", draws=100))
+    evaluate(
+        EvaluateSettings(
+            model=str(timid), data=made_set, split="Val", output=tmp_path / "out", backend="torch", draws=100
+        )
+    )
     read = open_evaluations([evaluation[0], tmp_path / "out"])
     both = ~np.isnan(read[0].cases.column("nsd")) & ~np.isnan(read[1].cases.column("nsd"))
     assert both.sum() < (~np.isnan(read[0].cases.column("nsd"))).sum(), "the timid model leaves some empty"
@@ -211,7 +256,11 @@ def test_a_model_does_not_win_by_leaving_hard_films_empty(evaluation, made_set, 
 
 
 def test_evaluations_of_other_films_are_not_compared(evaluation, made_set, tmp_path):
-    evaluate(Request("default", made_set, "Val", tmp_path, limit=8, backend="torch", draws=100))
+    evaluate(
+        EvaluateSettings(
+            model="default", data=made_set, split="Val", output=tmp_path, limit=8, backend="torch", draws=100
+        )
+    )
     with pytest.raises(UsageError, match="judge other films"):
         open_evaluations([evaluation[0], tmp_path])
     with pytest.raises(UsageError, match=r"no metrics\.json"):

@@ -5,14 +5,14 @@ import os
 
 import pytest
 
-from flows.commands.evaluate import EvaluateRun
+from covseg.settings.evaluate import EvaluateSettings
 
 
 def test_the_flow_takes_the_commands_fields_flat():
     from flows.evaluate import evaluate
 
     parameters = inspect.signature(evaluate.fn).parameters
-    assert set(parameters) == set(EvaluateRun.model_fields)
+    assert set(parameters) == set(EvaluateSettings.model_fields)
     assert parameters["split"].default == "Val" and parameters["model"].default is inspect.Parameter.empty
     assert evaluate.parameters.properties["limit"]["title"]
 

@@ -6,24 +6,26 @@ import re
 import numpy as np
 import pytest
 
-from covseg.data import Truth
 from covseg.errors import ModelRefused, UsageError
-from covseg.evaluation.cases import Cases, judge, refused
 from covseg.evaluation.document import read_back
-from covseg.evaluation.evaluate import Request, evaluate
+from covseg.evaluation.evaluate import evaluate
+from covseg.evaluation.examples import MISSED, Shelves
 from covseg.evaluation.failures import failures
-from covseg.evaluation.pictures import MISSED, Shelves
-from covseg.models.card import evidence, render, write
-from covseg.models.folder import open_folder
-from covseg.records import Masks
-from flows import cli
+from covseg.metrics.image_results import Cases, judge, refused
+from covseg.model_folder.folder import open_folder
+from covseg.records import Masks, Truth
+from covseg.release.card import evidence, render, write
+from covseg.settings.evaluate import EvaluateSettings
+from flows.cli import app as cli
 
 
 @pytest.fixture(scope="module")
 def judged(made_set, tmp_path_factory):
     """An evaluation of the default model on made films."""
     output = tmp_path_factory.mktemp("evaluation")
-    return output, evaluate(Request("default", made_set, "Val", output, backend="torch", draws=100))
+    return output, evaluate(
+        EvaluateSettings(model="default", data=made_set, split="Val", output=output, backend="torch", draws=100)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 from skimage.metrics import hausdorff_distance
 
-from covseg.data import Truth
-from covseg.evaluation.cases import Cases, judge
-from covseg.evaluation.convention import Empty, ratios
-from covseg.evaluation.surface import surface_scores
-from covseg.records import Masks
+from covseg.metrics.convention import Empty, ratios
+from covseg.metrics.image_results import Cases, judge
+from covseg.metrics.surface import surface_scores
+from covseg.records import Masks, Truth
 
 
 def blob(seed, size=64, share=0.2):
@@ -99,7 +98,7 @@ def test_a_mask_at_the_edge_of_the_film_keeps_its_edge_as_boundary():
 
 
 def test_auroc_equals_the_rank_sum_statistic_with_ties():
-    from covseg.evaluation.imagelevel import auroc
+    from covseg.metrics.image_level import auroc
 
     generator = np.random.default_rng(3)
     scores, positive = np.round(generator.random(300), 1), generator.random(300) > 0.4
@@ -109,7 +108,7 @@ def test_auroc_equals_the_rank_sum_statistic_with_ties():
 
 
 def test_auroc_with_weights_equals_auroc_of_repeated_films():
-    from covseg.evaluation.imagelevel import auroc
+    from covseg.metrics.image_level import auroc
 
     generator = np.random.default_rng(4)
     scores, positive = np.round(generator.random(60), 1), generator.random(60) > 0.5
@@ -119,7 +118,7 @@ def test_auroc_with_weights_equals_auroc_of_repeated_films():
 
 
 def test_agreement_equals_scipy_and_its_weights_equal_repetition():
-    from covseg.evaluation.agreement import agreement
+    from covseg.metrics.agreement import agreement
 
     generator = np.random.default_rng(5)
     truth = generator.random(80)
@@ -135,7 +134,7 @@ def test_agreement_equals_scipy_and_its_weights_equal_repetition():
 
 
 def test_bootstrap_interval_of_a_mean_equals_scipy():
-    from covseg.evaluation.intervals import estimates, weighted_mean
+    from covseg.metrics.intervals import estimates, weighted_mean
 
     values = np.random.default_rng(6).random((200, 1))
     groups = np.zeros(200, np.int64)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from covseg.phantom.writer import write_dataset
+from covseg.synthetic.phantom.writer import write_dataset
 
 
 @pytest.fixture(scope="session")

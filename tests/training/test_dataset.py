@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
 from covseg.errors import UsageError
-from covseg.phantom import make_phantom
-from covseg.read import read
+from covseg.stages.read import read
+from covseg.synthetic.phantom import make_phantom
 from covseg.training import run_folder
 from covseg.training.dataset import load_split
 from covseg.training.recipe import load_recipe

@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 
 from covseg.errors import UsageError
-from covseg.models.ensemble import combine
-from covseg.models.folder import CARD, WEIGHTS, ModelCard, ModelFolder, open_folder
-from covseg.models.network import build, load
+from covseg.model_folder.folder import CARD, WEIGHTS, ModelFolder, open_folder
+from covseg.model_folder.load import load
+from covseg.networks.table import build
+from covseg.release.combine import combine
+from covseg.settings.model import ModelCard
 
 
 def member(folder: Path, size: int, normalisation: Literal["standardise", "unit"], seed: int) -> ModelFolder:

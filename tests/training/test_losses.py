@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from covseg.training.losses import Loss, bce, boundary, focal, positive_dice, tversky  # noqa: E402
-from covseg.training.recipe import LossConfig  # noqa: E402
+from covseg.training.losses import Loss, bce, boundary, focal, positive_dice, tversky
+from covseg.training.recipe import LossConfig
 
 TERMS = {"bce": bce, "focal": focal, "tversky": tversky, "boundary": boundary}
 

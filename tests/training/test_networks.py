@@ -5,11 +5,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("segmentation_models_pytorch", reason="the train extra is not installed")
 
-from covseg.errors import ModelRefused, UsageError  # noqa: E402
-from covseg.models.network import build  # noqa: E402
-from covseg.training.batches import Rank  # noqa: E402
-from covseg.training.learner import Learner, network_arguments  # noqa: E402
-from covseg.training.recipe import load_recipe, shipped  # noqa: E402
+from covseg.errors import ModelRefused, UsageError
+from covseg.networks.table import build
+from covseg.training.batches import Rank
+from covseg.training.learner import Learner, network_arguments
+from covseg.training.recipe import load_recipe, shipped
 
 
 def parameters(network):
@@ -35,7 +35,7 @@ def test_the_attention_unet_has_the_34_9_million_parameters_of_its_2d_form():
 
 
 def test_a_gate_of_zeros_halves_the_skip():
-    from covseg.models.attention import Gate
+    from covseg.networks.attention import Gate
 
     gate = Gate(8).eval()
     for value in gate.parameters():

@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
 from covseg.errors import UsageError
-from covseg.evaluation.recipe_table import row, table
+from covseg.evaluation.evaluate import evaluate
+from covseg.release.recipe_table import row, table
+from covseg.release.release import release
+from covseg.settings.evaluate import EvaluateSettings
 from covseg.training import run_folder
 from covseg.training.recipe import load_recipe
-from covseg.training.release import release
 from covseg.training.train import Job, train
-from flows.commands.evaluate import EvaluateRun
 
 TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
 
@@ -26,7 +27,7 @@ def run(made_set, tmp_path_factory):
     settings = (*TINY, "data.targets=['lung']", "stop.metric=val_lung_dice")
     train(load_recipe("unet-small", settings), Job(made_set, out))
     release(out, out / "model", "tiny-lung")
-    EvaluateRun(model=str(out / "model"), data=made_set, output=out / "evaluation", backend="torch").judge()
+    evaluate(EvaluateSettings(model=str(out / "model"), data=made_set, output=out / "evaluation", backend="torch"))
     return out
 
 

@@ -11,15 +11,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
-from covseg.errors import ModelRefused, UsageError  # noqa: E402
-from covseg.models.export import exported  # noqa: E402
-from covseg.models.folder import open_folder  # noqa: E402
-from covseg.phantom import make_phantom  # noqa: E402
-from covseg.preprocess import prepare  # noqa: E402
-from covseg.segment import open_backend, segment  # noqa: E402
-from covseg.training.recipe import load_recipe  # noqa: E402
-from covseg.training.release import check_export, release  # noqa: E402
-from covseg.training.train import Job, train  # noqa: E402
+from covseg.errors import ModelRefused, UsageError
+from covseg.model_folder.backends import open_backend
+from covseg.model_folder.export import exported
+from covseg.model_folder.folder import open_folder
+from covseg.release.release import check_export, release
+from covseg.stages.preprocess import prepare
+from covseg.stages.segment import segment
+from covseg.synthetic.phantom import make_phantom
+from covseg.training.recipe import load_recipe
+from covseg.training.train import Job, train
 
 TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
 

@@ -15,16 +15,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file
 
-from covseg.errors import StorageFull, UsageError  # noqa: E402
-from covseg.training import run_folder  # noqa: E402
-from covseg.training.batches import Rank, Samples, order, training_batches  # noqa: E402
-from covseg.training.dataset import load_split, without_leaks  # noqa: E402
-from covseg.training.learner import Learner  # noqa: E402
-from covseg.training.recipe import load_recipe  # noqa: E402
-from covseg.training.seeds import train_seeds  # noqa: E402
-from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train  # noqa: E402
+from covseg.errors import StorageFull, UsageError
+from covseg.training import run_folder
+from covseg.training.batches import Rank, Samples, order, training_batches
+from covseg.training.dataset import load_split, without_leaks
+from covseg.training.learner import Learner
+from covseg.training.recipe import load_recipe
+from covseg.training.seeds import train_seeds
+from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train
 
 TINY = (
     "network.kind=attention-unet", "network.widths=[4, 8, 16]", "input.size=64", "batch=4", "stop.epochs=3",
@@ -304,7 +304,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(made_set, tmp_path):
 
 
 def test_the_command_trains_and_prints_json(made_set, tmp_path, capsys):
-    from flows.cli import run
+    from flows.cli.app import run
 
     words = ["train", "unet-small", "--data", str(made_set), "--out", str(tmp_path / "run"), "--json"]
     assert run([*words, *(word for one in (*TINY, "stop.epochs=1") for word in ("--set", one))]) == 0

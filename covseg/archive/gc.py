@@ -1,0 +1,95 @@
+"""Garbage collection: objects that no record names, and uploads that nobody finished."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from covseg.archive.runs import Run
+from covseg.storage import Store, entries
+from covseg.storage.conditional_writes import SENTINEL
+
+FOLDERS = ("masks/", "packed/", "probability/", "tables/", "plans/", "pictures/")  # nothing else is touched
+Names = np.ndarray[tuple[int], np.dtype[np.uint64]]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What was removed.
+
+    Parameters
+    ----------
+    orphans, uploads : int
+        Objects no record names; unfinished uploads.
+    bytes : int
+        Of the orphans.
+    """
+
+    orphans: int
+    uploads: int
+    bytes: int
+
+
+def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Swept:
+    """Remove orphans and stale uploads older than `older_than_s` seconds.
+
+    Younger ones may belong to a shard that is being committed right now; a run that resumes while we look
+    writes what it needs anew, so names and ages are asked for again before anything is removed.
+    """
+    before = time.time() - older_than_s
+    named = _named(run)
+    old = (entry for folder in FOLDERS for entry in entries(run.dest, folder) if entry.modified <= before)
+    left = [entry for entry in old if not entry.key.endswith("/plan.json") and not _among(named, entry.key)]
+    if left and not dry_run:
+        named = _named(run)
+        left = [entry for entry in left if not _among(named, entry.key) and _removed(run.dest, entry.key, before)]
+    for entry in entries(run.commits, SENTINEL):
+        if entry.modified <= before and not dry_run:
+            run.commits.delete(entry.key)
+    uploads = run.dest.stale_uploads(older_than_s)
+    for upload in () if dry_run else uploads:
+        run.dest.abort_upload(upload)
+    return Swept(len(left), len(uploads), sum(entry.size for entry in left))
+
+
+def _removed(dest: Store, key: str, before: float) -> bool:
+    """Remove an object unless it was written anew since it was listed; tell whether it was removed."""
+    with contextlib.suppress(FileNotFoundError):
+        if dest.modified(key) <= before:
+            dest.delete(key)
+            return True
+    return False
+
+
+def _named(run: Run) -> Names:
+    """Return every object that a plan, a commit or a manifest names, shortened and sorted."""
+    return np.sort(np.fromiter((_short(name) for name in _names(run)), np.uint64))
+
+
+def _names(run: Run) -> Iterator[str]:
+    for entry in entries(run.commits, "plans/"):
+        if entry.key.endswith("/plan.json"):
+            yield from (part["name"] for part in json.loads(run.commits.read(entry.key))["parts"])
+    for entry in entries(run.commits, "commits/"):
+        record = json.loads(run.commits.read(entry.key))
+        yield record["table"]["name"]
+        yield from (named["name"] for named in record["objects"])
+    for entry in entries(run.commits, "manifests/"):
+        yield json.loads(run.commits.read(entry.key))["pictures"]["name"]
+
+
+def _short(name: str) -> int:
+    """Shorten a name to eight bytes: ten million of them are 80 MB. Two that agree would only keep an orphan."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
+def _among(named: Names, name: str) -> bool:
+    short = np.uint64(_short(name))
+    place = np.searchsorted(named, short)
+    return bool(place < len(named) and named[place] == short)

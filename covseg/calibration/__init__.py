@@ -1,0 +1,1 @@
+"""Choose a model's thresholds and temperature on Val, with a cross-fitted estimate."""

@@ -1,0 +1,252 @@
+"""Calibrate a model on a split: thresholds, minimum areas, presence gate, temperature.
+
+The network runs once over the split through the corridor; all settings are tried on counts. The
+choice is written into the model's JSON with how it was made and the cross-fitted estimate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from covseg.calibration.fit import (
+    FOLDS,
+    REPEATS,
+    Fit,
+    cross_fit_temperature,
+    families,
+    fit,
+    fit_temperature,
+    fold_sums,
+    temper_all,
+)
+from covseg.calibration.threshold_grid import (
+    Grid,
+    Swept,
+    Table,
+    outcomes,
+    presence_candidates,
+    refused_sweep,
+    stack,
+    sweep,
+)
+from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
+from covseg.errors import UsageError
+from covseg.evaluation.run import entries_of
+from covseg.metrics.image_level import calibration_error, log_loss
+from covseg.metrics.intervals import Floats
+from covseg.model_folder.backends import open_backend
+from covseg.model_folder.folder import ModelFolder, amend_card
+from covseg.pipeline import Corridor, Scored, resolve, stream
+from covseg.registry import open_model
+from covseg.settings.calibrate import CalibrateSettings
+from covseg.settings.model import Thresholds
+from covseg.stages.postprocess import temper
+from covseg.stages.preprocess import resize
+from covseg.storage import LocalStore
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Everything that `calibrate` found.
+
+    Parameters
+    ----------
+    start, chosen : Thresholds
+        Before and after; the chosen presence is on the tempered scale.
+    fits : list of Fit
+        From one setting at a time to all together; the last one is chosen.
+    reliability : dict
+        Log loss and calibration error before, after (optimistic), and cross-fitted.
+    table : Table
+    grid : Grid
+    films : FilmSet
+    excluded, refused : int
+    """
+
+    start: Thresholds
+    chosen: Thresholds
+    fits: list[Fit]
+    reliability: dict[str, float]
+    table: Table
+    grid: Grid
+    films: FilmSet
+    excluded: int
+    refused: int
+
+
+def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Calibration:
+    """Choose the settings and, unless it is a dry run, write them into the model's JSON.
+
+    Raises
+    ------
+    UsageError
+        On the Test split, and when a class is absent: specificity and Dice both need films.
+    """
+    films = open_set(settings.data, settings.split).select((), settings.limit)
+    if films.split.casefold() == "test":
+        raise UsageError("the Test split is for the last look only: calibrate on Val")
+    folder = open_model(settings.model)
+    if folder.reference and not settings.dry_run:
+        raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, calibrate DIR, push that")
+    start = folder.card.thresholds
+    grid = _with_start(Grid(), start)
+    table, excluded = _sweep_all(settings, folder, films, grid, progress)
+    if table.positive.all() or not table.positive.any():
+        raise UsageError(f"{settings.data} {films.split} has one class only: wanted films with and without infection")
+    if not np.isfinite(table.presence).any():
+        raise UsageError(
+            f"the corridor refused every film of {settings.data} {films.split}: run covseg predict to see why"
+        )
+    found = fit_all(table, grid, start, settings.specificity, films, excluded)
+    if not settings.dry_run:
+        write_thresholds(folder.path, found, settings)
+    return found
+
+
+def fit_all(table: Table, grid: Grid, start: Thresholds, least: float, films: FilmSet, excluded: int) -> Calibration:
+    """Fit every family of settings and the temperature to swept films."""
+    grid = replace(grid, presence=_merge(presence_candidates(table.presence), _raw_presence(start)))
+    raw_start = start.model_copy(update={"presence": _raw_presence(start), "presence_temperature": 1.0})
+    before = outcomes(table, raw_start)
+    fits = [fit(name, table, part, least, before) for name, part in families(grid, raw_start).items()]
+    scored = np.isfinite(table.presence)
+    probability, positive = table.presence[scored], table.positive[scored]
+    temperature = fit_temperature(probability, positive)
+    best = fits[-1].thresholds
+    chosen = start.model_copy(
+        update={
+            **best.model_dump(include={"infection", "min_component_share", "min_infection_share"}),
+            "presence": temper(best.presence, temperature) if best.presence else 0.0,
+            "presence_temperature": temperature,
+        }
+    )
+    held_out = cross_fit_temperature(probability, positive, table.strata[scored])
+    stages = {"before": probability, "after": temper_all(probability, temperature), "crossfit": held_out}
+    quality = {f"log_loss_{name}": float(log_loss(said, positive).mean()) for name, said in stages.items()}
+    quality |= {f"calibration_error_{name}": calibration_error(said, positive) for name, said in stages.items()}
+    return Calibration(start, chosen, fits, quality, table, grid, films, excluded, int((~scored).sum()))
+
+
+def _with_start(grid: Grid, start: Thresholds) -> Grid:
+    """Let the grid contain the model's present settings, so that before and after share one table."""
+    return replace(
+        grid,
+        infection=_merge(grid.infection, start.infection),
+        min_component_share=_merge(grid.min_component_share, start.min_component_share),
+        min_infection_share=_merge(grid.min_infection_share, start.min_infection_share),
+    )
+
+
+def _merge(values: tuple[float, ...], one: float) -> tuple[float, ...]:
+    return tuple(sorted({*values, one}))
+
+
+def _raw_presence(thresholds: Thresholds) -> float:
+    """Bring a gate from the tempered scale back to the network's own."""
+    if not thresholds.presence or thresholds.presence_temperature == 1:
+        return thresholds.presence
+    return temper(thresholds.presence, 1 / thresholds.presence_temperature)
+
+
+def _sweep_all(
+    settings: CalibrateSettings, folder: ModelFolder, films: FilmSet, grid: Grid, progress: Callable[[int, int], None]
+) -> tuple[Table, int]:
+    """Run the network once; return the stacked films and the number left out for a bad truth."""
+    raw = folder.card.model_copy(update={"thresholds": Thresholds(lung=folder.card.thresholds.lung)})
+    backend = open_backend(folder, settings.backend)
+    corridor = Corridor(raw, resolve(folder.model_copy(update={"card": raw}), backend, settings.batch))
+    labelled = {film.key: film for film in films.films}
+
+    def finish(scored: Scored) -> tuple[Swept, bool, int] | None:
+        return _sweep_film(scored, films, labelled[scored.row.key], grid, raw.thresholds.lung)
+
+    found: list[tuple[Swept, bool, int]] = []
+    walk = stream(
+        corridor,
+        backend,
+        LocalStore(films.root),
+        entries_of(films),
+        settings.streams or len(os.sched_getaffinity(0)),
+        finish,
+    )
+    for done, one in enumerate(walk, 1):
+        found += [one] if one else []
+        progress(done, len(films.films))
+    if not found:
+        raise UsageError(f"no film of {films.root} {films.split} can be judged; covseg data check names the reasons")
+    swept, positive, strata = zip(*found, strict=True)
+    return stack(list(swept), list(positive), list(strata), grid), len(films.films) - len(found) + len(films.excluded)
+
+
+def _sweep_film(
+    scored: Scored, films: FilmSet, film: LabelledFilm, grid: Grid, lung: float
+) -> tuple[Swept, bool, int] | None:
+    shape = scored.masks.infection.shape if scored.masks else None
+    try:
+        truth = read_truth(films, film, shape).infection
+    except BadMask:
+        return None
+    stratum = films.strata.index(film.stratum)
+    if scored.prediction is None:
+        return refused_sweep(grid, bool(truth.any())), bool(truth.any()), stratum
+    side = scored.prediction.infection.shape[0]
+    on_grid = (resize(truth * 255, side, side) > 127).astype(np.uint8)
+    return sweep(scored.prediction, on_grid, grid, lung), bool(truth.any()), stratum
+
+
+def write_thresholds(path: Path, found: Calibration, settings: CalibrateSettings) -> None:
+    """Put the choice into ``covseg.json``, beside how it was made; everything else in it stays."""
+
+    def change(card: dict[str, Any]) -> None:
+        card["thresholds"] = found.chosen.model_dump(mode="json")
+        card.setdefault("metrics", {})["calibration"] = record(found, settings.specificity)
+
+    amend_card(path, change)
+
+
+def record(found: Calibration, least: float) -> dict[str, Any]:
+    """Return the choice, its estimate and how it was made, as JSON."""
+    best = found.fits[-1]
+    return {
+        "objective": f"highest mean Dice over films with infection, image-level specificity on the others >= {least}",
+        "split": found.films.split, "digest": found.films.digest, "counts": found.films.counts,
+        "left_out": found.excluded, "refused": found.refused,
+        "estimate": f"{FOLDS}-fold cross-fitted, {REPEATS} repeats, on the model grid; intervals over films",
+        "presence_scale": "the gate is on the tempered probability",
+        "before": found.start.model_dump(mode="json"), "chosen": found.chosen.model_dump(mode="json"),
+        **{name: asdict(getattr(best, name)) for name in _NUMBERS},
+        "reliability": {name: round(value, 5) for name, value in found.reliability.items()},
+    }  # fmt: skip
+
+
+_NUMBERS = ("dice", "specificity", "crossfit_dice", "crossfit_specificity", "gain", "specificity_gain")
+
+
+def frontier(found: Calibration) -> tuple[Floats, Floats]:
+    """Return the highest Dice of all settings at each specificity on these films."""
+    table = found.table
+    sums = fold_sums(table, found.grid, np.zeros(len(table.positive), np.int64))
+    dice = (sums.dice[0] / sums.positives[0]).ravel()
+    specificity = (1 - sums.alarms[0] / sums.negatives[0]).ravel()
+    levels = np.unique(specificity)
+    best = np.full(len(levels), -np.inf)
+    np.maximum.at(best, np.searchsorted(levels, specificity), dice)
+    # a setting with a higher specificity also serves a lower demand
+    return levels, np.maximum.accumulate(best[::-1])[::-1]
+
+
+def along(found: Calibration, setting: str) -> tuple[Floats, Floats, Floats]:
+    """Return the values of one setting, and Dice and specificity with all others as chosen."""
+    best = found.fits[-1].thresholds
+    values = getattr(found.grid, setting)
+    rows = []
+    for value in values:
+        dice, kept = outcomes(found.table, best.model_copy(update={setting: value}))
+        rows.append((dice[found.table.positive].mean(), 1 - kept[~found.table.positive].mean()))
+    return np.array(values), *np.array(rows).T

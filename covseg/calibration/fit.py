@@ -1,0 +1,196 @@
+"""Choose cleaning settings and a temperature by a stated objective, with a cross-fitted estimate.
+
+Objective: the highest mean Dice over films with infection, subject to a least image-level
+specificity on films without. The gain on the films that chose it is optimistic; so every film is
+also judged by settings that were chosen without its fold, and that number is the one to quote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import exp
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.calibration.threshold_grid import Grid, Table, outcomes
+from covseg.metrics.image_level import log_loss
+from covseg.metrics.intervals import Difference, Estimate, Floats, estimates, paired, weighted_mean
+from covseg.settings.model import Thresholds
+
+FOLDS, REPEATS = 5, 4
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Totals of each fold under every setting, ``(F, T, A, M, G)``.
+
+    Parameters
+    ----------
+    dice, alarms : ndarray
+        Sum of Dice over positives; negatives that keep a mask.
+    positives, negatives : ndarray, shape (F,)
+    """
+
+    dice: Floats
+    alarms: Floats
+    positives: Floats
+    negatives: Floats
+
+
+def fold_sums(table: Table, grid: Grid, folds: NDArray[np.int64], count: int = FOLDS) -> Sums:
+    """Add up every setting in each of `count` folds, empty ones too.
+
+    Emptying a mask is a product, so this is matrix products.
+    """
+    passes = (table.presence[:, None] >= np.array(grid.presence)).astype(np.float64)
+    settings = (grid.infection, grid.min_component_share, grid.min_infection_share, grid.presence)
+    shape = (count, *map(len, settings))
+    dice, alarms = np.zeros(shape), np.zeros(shape)
+    for t, a in np.ndindex(*shape[1:3]):
+        place = table.place(grid.infection[t], grid.min_component_share[a])
+        area, marked, scores = table.area[:, *place, None], table.marked[:, *place, None], table.dice[:, *place, None]
+        large = area >= np.array(grid.min_infection_share)
+        for fold in range(shape[0]):
+            here, there = (folds == fold) & table.positive, (folds == fold) & ~table.positive
+            dice[fold, t, a] = (scores[here] * large[here]).T @ passes[here]
+            alarms[fold, t, a] = (marked[there] & large[there]).T.astype(np.float64) @ passes[there]
+    positives = np.bincount(folds, table.positive, shape[0]).astype(np.float64)
+    return Sums(dice, alarms, positives, np.bincount(folds, minlength=shape[0]) - positives)
+
+
+def choose(sums: Sums, kept: list[int], grid: Grid, least: float) -> Thresholds:
+    """Return the best setting on some folds: the objective, else the highest specificity there is."""
+    dice = sums.dice[kept].sum(axis=0) / max(sums.positives[kept].sum(), 1)
+    specificity = 1 - sums.alarms[kept].sum(axis=0) / max(sums.negatives[kept].sum(), 1)
+    allowed = specificity >= least - 1e-12
+    ranked = np.where(allowed, dice, -np.inf) if allowed.any() else specificity + dice / 1e6
+    t, a, m, g = np.unravel_index(int(ranked.argmax()), ranked.shape)
+    return Thresholds(
+        infection=grid.infection[t], min_component_share=grid.min_component_share[a],
+        min_infection_share=grid.min_infection_share[m], presence=grid.presence[g],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One family of settings, chosen and judged.
+
+    Parameters
+    ----------
+    name : str
+    thresholds : Thresholds
+        Chosen on all films.
+    dice, specificity : Estimate
+        On the films that chose them: optimistic.
+    crossfit_dice, crossfit_specificity : Estimate
+        Every film judged by settings chosen without its fold. The interval is over films, for the
+        settings that were chosen; it does not contain the chance of the choice.
+    gain, specificity_gain : Difference
+        Cross-fitted minus the starting settings, paired.
+    """
+
+    name: str
+    thresholds: Thresholds
+    dice: Estimate
+    specificity: Estimate
+    crossfit_dice: Estimate
+    crossfit_specificity: Estimate
+    gain: Difference
+    specificity_gain: Difference
+
+
+def fit(name: str, table: Table, grid: Grid, least: float, start: tuple[Floats, NDArray[np.bool_]]) -> Fit:
+    """Choose on all films, and cross-fit in `FOLDS` folds, `REPEATS` times.
+
+    Parameters
+    ----------
+    name : str
+        Of the family of settings.
+    table : Table
+    grid : Grid
+        Settings that may be chosen.
+    least : float
+        Specificity that must be kept.
+    start : tuple
+        Dice ``(N,)`` and kept masks ``(N,)`` under the starting settings.
+    """
+    chosen = choose(fold_sums(table, grid, np.zeros(len(table.positive), np.int64)), [0], grid, least)
+    apparent = _values(table, *outcomes(table, chosen))
+    held_out = np.mean([_cross_fit(table, grid, least, seed) for seed in range(REPEATS)], axis=0)
+    groups = table.strata
+    mean, before, after = weighted_mean(apparent), weighted_mean(_values(table, *start)), weighted_mean(held_out)
+    n = (~np.isnan(apparent)).sum(axis=0)
+    (dice, clean), (held_dice, held_clean) = estimates(mean, groups, n), estimates(after, groups, n)
+    gain, clean_gain = paired(after, before, groups)
+    return Fit(name, chosen, dice, clean, held_dice, held_clean, gain, clean_gain)
+
+
+def _values(table: Table, dice: Floats, kept: NDArray[np.bool_]) -> Floats:
+    """Return (Dice of positives, cleanness of negatives) ``(N, 2)``, NaN for the other class."""
+    return np.stack([np.where(table.positive, dice, np.nan), np.where(table.positive, np.nan, ~kept)], axis=1)
+
+
+def _cross_fit(table: Table, grid: Grid, least: float, seed: int) -> Floats:
+    """Judge every film by the setting that was chosen without its fold."""
+    folds = folds_of(table.strata, seed)
+    sums = fold_sums(table, grid, folds)
+    values = np.full((len(folds), 2), np.nan)
+    for fold in range(FOLDS):
+        chosen = choose(sums, [other for other in range(FOLDS) if other != fold], grid, least)
+        values[folds == fold] = _values(table, *outcomes(table, chosen))[folds == fold]
+    return values
+
+
+def folds_of(strata: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Deal films into folds, each stratum evenly."""
+    generator = np.random.default_rng(seed)
+    folds = np.zeros(len(strata), np.int64)
+    for stratum in np.unique(strata):
+        members = generator.permutation(np.flatnonzero(strata == stratum))
+        folds[members] = np.arange(len(members)) % FOLDS
+    return folds
+
+
+def families(grid: Grid, start: Thresholds) -> dict[str, Grid]:
+    """Return the settings to choose among, from one at a time to all together."""
+    fixed = Grid((start.infection,), (0.0,), (0.0,), (0.0,))
+    return {
+        "threshold alone": replace(fixed, infection=grid.infection),
+        "presence gate alone": replace(fixed, presence=grid.presence),
+        "minimum infection alone": replace(fixed, min_infection_share=grid.min_infection_share),
+        "minimum component alone": replace(fixed, min_component_share=grid.min_component_share),
+        "gate and minimum areas": replace(grid, infection=(start.infection,)),
+        "everything": grid,
+    }
+
+
+def temper_all(probability: Floats, temperature: float) -> Floats:
+    """Divide logits by a temperature; as `covseg.stages.postprocess.temper`, on arrays."""
+    clipped = np.clip(probability, 1e-7, 1 - 1e-7)
+    return np.asarray(1 / (1 + ((1 - clipped) / clipped) ** (1 / temperature)))
+
+
+def fit_temperature(probability: Floats, positive: NDArray[np.bool_]) -> float:
+    """Return the temperature with the least negative log likelihood, by golden section on its logarithm.
+
+    The likelihood is convex in 1 / T, so there is one minimum; the search runs from 1/20 to 20.
+    """
+    low, high, ratio = np.log(0.05), np.log(20.0), (5**0.5 - 1) / 2
+
+    def loss(logarithm: float) -> float:
+        return float(log_loss(temper_all(probability, exp(logarithm)), positive).mean())
+
+    for _ in range(60):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return round(exp((low + high) / 2), 4)
+
+
+def cross_fit_temperature(probability: Floats, positive: NDArray[np.bool_], strata: NDArray[np.int64]) -> Floats:
+    """Return each film's probability under the temperature that was fitted without its fold."""
+    folds, tempered = folds_of(strata, 0), np.empty(len(probability))
+    for fold in range(FOLDS):
+        away, here = folds != fold, folds == fold
+        tempered[here] = temper_all(probability[here], fit_temperature(probability[away], positive[away]))
+    return tempered

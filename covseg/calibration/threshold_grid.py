@@ -1,0 +1,146 @@
+"""One pass of the network, every setting of the mask's cleaning: counts instead of pixels.
+
+In: a film's probabilities at model geometry. Out: Dice, marked area and "anything left" for each
+(threshold, minimum component) pair; presence gate and minimum infection only empty a mask, so they
+need no pixels. The result equals what `covseg.stages.postprocess` would leave (a test says so).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.metrics.intervals import Floats
+from covseg.records import Mask, Prediction
+from covseg.settings.model import Thresholds
+from covseg.stages.postprocess import clean_lung
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Settings that are tried; shares are of the model grid."""
+
+    infection: tuple[float, ...] = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
+    min_component_share: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
+    min_infection_share: tuple[float, ...] = (0.0, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08)
+    presence: tuple[float, ...] = (0.0,)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One film under every (threshold, minimum component); T x A settings.
+
+    Parameters
+    ----------
+    dice : ndarray of float32, shape (T, A)
+        0 on a film without true infection.
+    area : ndarray of float32, shape (T, A)
+        Share of the grid that is marked before the lung clips it.
+    marked : ndarray of bool, shape (T, A)
+        Anything is left inside the lung.
+    presence : float
+        The network's own probability of any infection.
+    """
+
+    dice: NDArray[np.float32]
+    area: NDArray[np.float32]
+    marked: NDArray[np.bool_]
+    presence: float
+
+
+def sweep(prediction: Prediction, truth: Mask, grid: Grid, lung_threshold: float) -> Swept:
+    """Count a film under every setting.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Not tempered.
+    truth : ndarray of uint8, shape (S, S)
+        0 or 1, on the model grid.
+    grid : Grid
+    lung_threshold : float
+        Of the model.
+    """
+    lung, _, _ = clean_lung((prediction.lung >= lung_threshold).astype(np.uint8))
+    counts = np.array([_at_threshold(prediction.infection >= level, truth, lung, grid) for level in grid.infection])
+    marked, tp, inside = counts[..., 0], counts[..., 1], counts[..., 2]
+    total = inside + np.count_nonzero(truth)
+    dice = np.where((total > 0) & truth.any(), 2 * tp / np.maximum(total, 1), 0)
+    return Swept(dice.astype(np.float32), (marked / truth.size).astype(np.float32), inside > 0, prediction.presence)
+
+
+def _at_threshold(raw: NDArray[np.bool_], truth: Mask, lung: Mask, grid: Grid) -> Floats:
+    """Return (marked, true positive, inside lung) pixels for each minimum component; ``(A, 3)``."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(raw.astype(np.uint8), connectivity=8)
+    inside = np.bincount(parts[lung > 0], minlength=count)
+    true = np.bincount(parts[(lung & truth) > 0], minlength=count)
+    table = np.stack([stats[:, cv2.CC_STAT_AREA], true, inside], axis=1)[1:].astype(np.float64)
+    minima = [share * raw.size for share in grid.min_component_share]
+    return np.array([table[table[:, 0] >= (least if least > 1 else 0)].sum(axis=0) for least in minima])
+
+
+def refused_sweep(grid: Grid, positive: bool) -> Swept:
+    """Stand in for a film that the corridor refused: a miss, or a false alarm that no setting removes."""
+    shape = len(grid.infection), len(grid.min_component_share)
+    area = np.full(shape, np.inf, np.float32)
+    return Swept(np.zeros(shape, np.float32), area, np.full(shape, not positive), float("inf"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """All films, stacked; see `Swept`.
+
+    Parameters
+    ----------
+    dice, area, marked : ndarray, shape (N, T, A)
+    presence : ndarray of float64, shape (N,)
+    positive : ndarray of bool, shape (N,)
+    strata : ndarray of int64, shape (N,)
+    axes : Grid
+        What T and A stand for.
+    """
+
+    dice: Floats
+    area: Floats
+    marked: NDArray[np.bool_]
+    presence: Floats
+    positive: NDArray[np.bool_]
+    strata: NDArray[np.int64]
+    axes: Grid
+
+    def place(self, infection: float, min_component_share: float) -> tuple[int, int]:
+        """Return the (t, a) of a setting."""
+        return self.axes.infection.index(infection), self.axes.min_component_share.index(min_component_share)
+
+
+def stack(films: list[Swept], positive: list[bool], strata: list[int], grid: Grid) -> Table:
+    """Stack films, swept over `grid`, into a `Table`."""
+    return Table(
+        np.stack([film.dice for film in films]).astype(np.float64),
+        np.stack([film.area for film in films]).astype(np.float64),
+        np.stack([film.marked for film in films]),
+        np.array([film.presence for film in films]),
+        np.array(positive),
+        np.array(strata, dtype=np.int64),
+        grid,
+    )
+
+
+def presence_candidates(presence: Floats, count: int = 80) -> tuple[float, ...]:
+    """Return 0 and quantiles of the observed probabilities, between neighbouring films; no labels are used."""
+    known = np.unique(presence[np.isfinite(presence)])
+    middles = (known[1:] + known[:-1]) / 2
+    if len(middles) > count:
+        middles = np.quantile(middles, np.linspace(0, 1, count))
+    return tuple(dict.fromkeys(chain((0.0,), (round(float(value), 6) for value in middles))))
+
+
+def outcomes(table: Table, thresholds: Thresholds) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return each film's Dice ``(N,)`` and whether it keeps a mask ``(N,)`` under one setting of its axes."""
+    place = table.place(thresholds.infection, thresholds.min_component_share)
+    kept = (table.area[:, *place] >= thresholds.min_infection_share) & (table.presence >= thresholds.presence)
+    return np.where(kept, table.dice[:, *place], 0.0), kept & table.marked[:, *place]

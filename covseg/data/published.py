@@ -1,0 +1,21 @@
+"""The official counts of COVID-QU-Ex, and how a set is told to be it."""
+
+from __future__ import annotations
+
+from covseg.data.images import FilmSet
+
+OFFICIAL_COUNTS = {
+    "Train": {"COVID-19": 1864, "Non-COVID": 932, "Normal": 932},
+    "Val": {"COVID-19": 466, "Non-COVID": 233, "Normal": 233},
+    "Test": {"COVID-19": 583, "Non-COVID": 292, "Normal": 291},
+}
+LIMITS = (
+    "No patient ids exist and several archives were mixed: a patient may be on both sides of a split.",
+    "Class correlates with source: part of any separation of the classes may be the source, not the disease.",
+    "Non-COVID pneumonia is labelled empty: 0 % infected does not mean clear lungs, and its Dice is a specificity.",
+)
+
+
+def is_official(films: FilmSet) -> bool:
+    """Tell whether a split has COVID-QU-Ex's official counts; the folders of any set may be named like its own."""
+    return films.name == "covid-qu-ex" and films.counts == OFFICIAL_COUNTS.get(films.split)

@@ -1,0 +1,1 @@
+"""Look at a labelled set before believing a number made on it."""

@@ -1,0 +1,46 @@
+"""The data check as one offline HTML page."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from covseg.data.published import LIMITS
+from covseg.datacheck.check import Check, to_json
+from covseg.pages import charts
+from covseg.pages.environment import render_page
+
+
+def render_check(found: Check, title: str) -> bytes:
+    """Return the page.
+
+    Parameters
+    ----------
+    found : Check
+    title : str
+        Name of the set's folder.
+    """
+    return render_page(
+        "covseg.datacheck",
+        "datacheck.html.j2",
+        title=title,
+        found=found,
+        content=to_json(found),
+        charts=_charts(found),
+        limits=LIMITS,
+    )
+
+
+def _charts(found: Check) -> list[tuple[str, str]]:
+    drawn = [
+        (charts.bars({split.label: split.films.counts for split in found.splits}, "Films"), "Films per split and class")
+    ]
+    for words, name in (("film", "share_of_film"), ("lung", "share_of_lung")):
+        shares = {
+            f"{split.label} {stratum}": np.array(values)
+            for split in found.splits
+            for stratum, values in getattr(split, name).items()
+        }
+        if shares:
+            title = f"Infected share of the {words}, films with infection"
+            drawn.append((charts.histogram(shares, title, f"share of the {words}"), title))
+    return drawn

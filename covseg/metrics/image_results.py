@@ -1,0 +1,234 @@
+"""What is kept of a judged film: under 300 bytes of numbers, never pixels.
+
+In: a scored film's masks and its truth, one after the other. Out: `Cases`, aligned columns.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from covseg.metrics.convention import Counts
+from covseg.metrics.surface import TOLERANCE, Surface, status, surface_scores
+from covseg.records import Mask, Masks, Truth
+
+BORDER = 5 / 256  # of the longer side: half the width of the band around the lung's border
+SMALL_LESION = 0.005  # of the film; smaller connected parts of truth are small lesions
+
+
+@dataclass(frozen=True)
+class Case:
+    """The numbers of one film, at source resolution.
+
+    Parameters
+    ----------
+    key, stratum : str
+    reason : str
+        Why the film was refused; empty when it was scored.
+    height, width : int
+    tp, fp, fn : int
+        Infection pixels; of a refused film all truth is `fn`.
+    lung_tp, lung_fp, lung_fn : int
+        Lung pixels; -1 where the set has no lung truth.
+    surface : int
+        A `Surface`.
+    hd95, nsd : float
+        Pixels and share; NaN unless the surface status is OK.
+    presence : float
+        Probability of any infection; NaN when refused.
+    fraction, fraction_truth : float
+        Infected share of the predicted lung, and of the true lung; NaN without a lung.
+    border_error : int
+        Wrong infection pixels inside the band around the true lung's border.
+    small_lesions, small_missed : int
+        Small connected parts of truth, and those without one predicted pixel.
+    """
+
+    key: str
+    stratum: str
+    reason: str
+    height: int
+    width: int
+    tp: int
+    fp: int
+    fn: int
+    lung_tp: int
+    lung_fp: int
+    lung_fn: int
+    surface: int
+    hd95: float
+    nsd: float
+    presence: float
+    fraction: float
+    fraction_truth: float
+    border_error: int
+    small_lesions: int
+    small_missed: int
+
+
+_TEXT = ("key", "stratum", "reason")
+_TYPES = {"int": ("i", pa.int32()), "float": ("f", pa.float32()), "str": ("", pa.string())}
+SCHEMA = pa.schema([(column.name, _TYPES[str(column.type)][1]) for column in fields(Case)])
+
+
+def judge(key: str, stratum: str, masks: Masks, truth: Truth, presence: float, fraction: float | None) -> Case:
+    """Compare a film's masks with its truth.
+
+    Parameters
+    ----------
+    key, stratum : str
+    masks : Masks
+        At source size, as the corridor leaves them.
+    truth : Truth
+        Of the same size.
+    presence : float
+        Probability of any infection.
+    fraction : float or None
+        The corridor's infected share of the predicted lung.
+    """
+    guess, real = masks.infection, truth.infection
+    height, width = real.shape
+    tp, fp, fn = _counts(guess, real)
+    lung = (-1, -1, -1) if truth.lung is None else _counts(masks.lung, truth.lung)
+    state = status(tp + fp, tp + fn)
+    hd95, nsd = surface_scores(guess, real, TOLERANCE * max(height, width)) if state == Surface.OK else (np.nan, np.nan)
+    border = masks.lung if truth.lung is None else truth.lung
+    lesions, missed = _small_lesions(guess, real)
+    return Case(
+        key, stratum, "", height, width, tp, fp, fn, *lung, int(state), hd95, nsd, presence,
+        np.nan if fraction is None else fraction, _fraction(real, truth.lung),
+        _area((guess ^ real) & border_band(border)), lesions, missed,
+    )  # fmt: skip
+
+
+def refused(key: str, stratum: str, reason: str, truth: Truth) -> Case:
+    """Record a film that the corridor refused: no mask, so all of its truth is missed."""
+    height, width = truth.infection.shape
+    area = _area(truth.infection)
+    lung = (-1, -1, -1) if truth.lung is None else (0, 0, _area(truth.lung))
+    lesions, _ = _small_lesions(np.zeros_like(truth.infection), truth.infection)
+    return Case(
+        key, stratum, reason, height, width, 0, 0, area, *lung, int(Surface.REFUSED), np.nan, np.nan, np.nan,
+        np.nan, _fraction(truth.infection, truth.lung), 0, lesions, lesions,
+    )  # fmt: skip
+
+
+def _area(mask: NDArray[np.uint8]) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _counts(guess: Mask, real: Mask) -> tuple[int, int, int]:
+    both = _area(guess & real)
+    return both, _area(guess) - both, _area(real) - both
+
+
+def _fraction(infection: Mask, lung: Mask | None) -> float:
+    """Share of the true lung; infection outside it is not counted. NaN without a lung."""
+    area = 0 if lung is None else _area(lung)
+    return _area(infection & lung) / area if lung is not None and area else float("nan")
+
+
+def border_band(lung: Mask) -> Mask:
+    """Return the band around the lung's border, `BORDER` of the longer side to both sides."""
+    reach = max(1, round(BORDER * max(lung.shape)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return np.asarray(cv2.morphologyEx(lung, cv2.MORPH_GRADIENT, kernel), np.uint8)
+
+
+def _small_lesions(guess: Mask, real: Mask) -> tuple[int, int]:
+    """Count small 8-connected parts of truth, and those that were missed as a whole."""
+    if not real.any():
+        return 0, 0
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(real, connectivity=8)
+    small = stats[:, cv2.CC_STAT_AREA] < SMALL_LESION * real.size
+    small[0] = False
+    hit = np.bincount(parts[guess > 0], minlength=count) > 0
+    return int(small.sum()), int((small & ~hit).sum())
+
+
+class Cases:
+    """Aligned columns of `Case`, appended to one at a time."""
+
+    def __init__(self) -> None:
+        self._text: dict[str, list[str]] = {name: [] for name in _TEXT}
+        self._numbers = {
+            column.name: array(_TYPES[str(column.type)][0]) for column in fields(Case) if column.name not in _TEXT
+        }
+        self._known: dict[str, str] = {}
+
+    def add(self, case: Case) -> None:
+        """Append one film."""
+        for name, texts in self._text.items():
+            text = getattr(case, name)
+            # strata and reasons are few: keep one string of each
+            texts.append(text if name == "key" else self._known.setdefault(text, text))
+        for name, numbers in self._numbers.items():
+            numbers.append(getattr(case, name))
+
+    def __len__(self) -> int:
+        return len(self._text["key"])
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys in order."""
+        return self._text["key"]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why each film was refused; empty for scored ones."""
+        return self._text["reason"]
+
+    @property
+    def strata(self) -> NDArray[np.str_]:
+        """Stratum of each film."""
+        return np.array(self._text["stratum"], dtype=np.str_)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Return a number column as float64 ``(N,)``."""
+        return np.array(self._numbers[name], dtype=np.float64)
+
+    @property
+    def refused(self) -> NDArray[np.bool_]:
+        """Films without a mask."""
+        return np.array(self._numbers["surface"], dtype=np.int64) == Surface.REFUSED
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """Films with any true infection."""
+        return self.column("tp") + self.column("fn") > 0
+
+    def counts(self, prefix: str = "") -> Counts:
+        """Return tp, fp, fn, tn ``(N, 4)``; a refused film has no true negatives.
+
+        Parameters
+        ----------
+        prefix : str
+            Empty for infection, ``lung_`` for the lung.
+        """
+        tp, fp, fn = (self.column(prefix + name).astype(np.int64) for name in ("tp", "fp", "fn"))
+        pixels = (self.column("height") * self.column("width")).astype(np.int64)
+        return np.stack([tp, fp, fn, np.where(self.refused, 0, pixels - tp - fp - fn)], axis=1)
+
+    def where(self, kept: NDArray[np.bool_]) -> Cases:
+        """Return the films for which `kept` is true."""
+        return Cases.from_arrow(self.to_arrow().filter(pa.array(kept)))
+
+    def to_arrow(self) -> pa.Table:
+        """Return the columns in `SCHEMA`."""
+        return pa.table({**self._text, **{name: np.array(held) for name, held in self._numbers.items()}}, schema=SCHEMA)
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> Cases:
+        """Read back what `to_arrow` gave; other columns are ignored."""
+        cases = cls()
+        for name in _TEXT:
+            cases._text[name] = [cases._known.setdefault(text, text) for text in table.column(name).to_pylist()]
+        for name, held in cases._numbers.items():
+            values = table.column(name).cast(SCHEMA.field(name).type).to_numpy()
+            held.frombytes(np.ascontiguousarray(values).tobytes())
+        return cases

@@ -1,0 +1,180 @@
+"""Every measure of a group of films as a statistic, so that one bootstrap serves tables and comparisons.
+
+In: `Cases` of one stratum (or of all). Out: `Measure` records: names, and a function from resampling
+weights to values. How a refused film counts: its 0/0 is 0, all of its truth is missed, and it is wrong
+at image level; distances, fractions and AUROC are over scored films, with their n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.metrics.agreement import NAMES as AGREEMENT
+from covseg.metrics.agreement import agreement
+from covseg.metrics.convention import (
+    DATASET,
+    IMAGE,
+    METRICS,
+    RATIOS,
+    REDUCTIONS,
+    Counts,
+    Empty,
+    Reduction,
+    f1,
+    pool,
+    ratios,
+)
+from covseg.metrics.image_level import auroc
+from covseg.metrics.image_results import Cases
+from covseg.metrics.intervals import Floats, Statistic, weighted_mean
+
+_PRECISION, _RECALL = (list(RATIOS).index(name) for name in ("precision", "recall"))
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a value is called.
+
+    Parameters
+    ----------
+    part : str
+        ``infection``, ``lung``, ``image level``, ``surface``, ``fraction`` or ``error``.
+    metric : str
+    reduction : str
+        ``image``, ``batch(8)`` or ``dataset``.
+    empty : str
+        ``one``, ``zero``, ``skip``, or empty where no 0/0 can occur.
+    """
+
+    part: str
+    metric: str
+    reduction: str = "image"
+    empty: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Some values that one statistic gives.
+
+    Parameters
+    ----------
+    names : tuple of Name, length M
+    statistic : Statistic
+        Weights ``(B, U)`` to values ``(B, M)``.
+    groups : ndarray of int64, shape (U,)
+        Resampled within.
+    n : ndarray of int64, shape (M,)
+        Units behind each value.
+    """
+
+    names: tuple[Name, ...]
+    statistic: Statistic
+    groups: NDArray[np.int64]
+    n: NDArray[np.int64]
+
+
+def measures(cases: Cases) -> Iterator[Measure]:
+    """Yield every measure of these films; nothing for no films."""
+    if not len(cases):
+        return
+    groups = np.unique(cases.strata, return_inverse=True)[1].astype(np.int64)
+    for reduction in REDUCTIONS:
+        yield pixel_measure("infection", cases.counts(), cases.refused, reduction, groups)
+    if (cases.column("lung_tp") >= 0).all():
+        yield pixel_measure("lung", cases.counts("lung_"), cases.refused, IMAGE, groups)
+    yield from _image_level(cases, groups)
+    yield from _continuous(cases, groups)
+
+
+def pixel_measure(
+    part: str, counts: Counts, refused: NDArray[np.bool_], reduction: Reduction, groups: NDArray[np.int64]
+) -> Measure:
+    """Build all metrics under all empty policies for one reduction.
+
+    Parameters
+    ----------
+    part : str
+        ``infection`` or ``lung``.
+    counts : ndarray of int64, shape (N, 4)
+        tp, fp, fn, tn of each film.
+    refused : ndarray of bool, shape (N,)
+    reduction : Reduction
+    groups : ndarray of int64, shape (N,)
+    """
+    names = tuple(Name(part, metric, str(reduction), str(empty)) for empty in Empty for metric in METRICS)
+    if reduction == DATASET:
+        return Measure(names, _pooled(counts, bool(refused.any())), groups, np.full(len(names), len(counts)))
+    units = reduction.units(len(counts))
+    pooled, unit_refused = pool(counts, units), np.bincount(units, refused) > 0
+    values = np.concatenate([ratios(pooled, empty, unit_refused) for empty in Empty], axis=1)
+    n = np.array([_with_f1_count((~np.isnan(block)).sum(axis=0)) for block in np.split(values, len(Empty), axis=1)])
+    mean = weighted_mean(values)
+    unit_groups = groups if reduction == IMAGE else np.zeros(len(pooled), np.int64)
+    return Measure(names, lambda weights: _add_f1(mean(weights)), unit_groups, n.ravel())
+
+
+def _pooled(counts: Counts, refused: bool) -> Statistic:
+    def statistic(weights: Floats) -> Floats:
+        drawn = np.rint(weights @ counts).astype(np.int64)
+        flags = np.full(len(drawn), refused)
+        return _add_f1(np.concatenate([ratios(drawn, empty, flags) for empty in Empty], axis=1))
+
+    return statistic
+
+
+def _add_f1(values: Floats) -> Floats:
+    """Append F1 to each policy's block of ratios; ``(B, 18)`` to ``(B, 21)``."""
+    blocks = np.split(values, len(Empty), axis=1)
+    return np.concatenate([np.c_[block, f1(block[:, _PRECISION], block[:, _RECALL])] for block in blocks], axis=1)
+
+
+def _with_f1_count(n: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.r_[n, min(n[_PRECISION], n[_RECALL])]
+
+
+def _image_level(cases: Cases, groups: NDArray[np.int64]) -> Iterator[Measure]:
+    """Yield sensitivity and specificity of "the mask is not empty", and the AUROC of the probability."""
+    positive, refused = cases.positive, cases.refused
+    marked = (cases.column("tp") + cases.column("fp")) > 0
+    right = np.where(positive, marked, ~marked) & ~refused
+    values = np.stack([np.where(positive, right, np.nan), np.where(positive, np.nan, right)], axis=1)
+    names = Name("image level", "sensitivity"), Name("image level", "specificity")
+    yield Measure(names, weighted_mean(values), groups, (~np.isnan(values)).sum(axis=0))
+    scored = ~refused & ~np.isnan(cases.column("presence"))
+    if positive[scored].any() and not positive[scored].all():
+        statistic = _of(scored, auroc(cases.column("presence")[scored], positive[scored]))
+        yield Measure((Name("image level", "auroc"),), statistic, groups, np.array([scored.sum()]))
+
+
+def _continuous(cases: Cases, groups: NDArray[np.int64]) -> Iterator[Measure]:
+    """Yield distances, false-positive area and border error as means, and the fraction's agreement."""
+    pixels = cases.column("height") * cases.column("width")
+    wrong = cases.column("fp") + cases.column("fn")
+    false_area = np.where(cases.positive | cases.refused, np.nan, cases.column("fp") / pixels)
+    near_border = np.where((wrong > 0) & ~cases.refused, cases.column("border_error") / np.maximum(wrong, 1), np.nan)
+    lesions = cases.column("small_lesions")
+    missed = np.where(lesions > 0, cases.column("small_missed") / np.maximum(lesions, 1), np.nan)
+    columns = {
+        Name("surface", "hd95"): cases.column("hd95"),
+        Name("surface", "nsd"): cases.column("nsd"),
+        Name("error", "false_positive_area"): false_area,
+        Name("error", "share_near_lung_border"): near_border,
+        Name("error", "small_lesions_missed"): missed,
+    }
+    values = np.stack(list(columns.values()), axis=1)
+    yield Measure(tuple(columns), weighted_mean(values), groups, (~np.isnan(values)).sum(axis=0))
+    predicted, truth = cases.column("fraction"), cases.column("fraction_truth")
+    known = ~np.isnan(predicted) & ~np.isnan(truth)
+    if known.sum() > 1:
+        names = tuple(Name("fraction", name) for name in AGREEMENT)
+        statistic = _of(known, agreement(predicted[known], truth[known]))
+        yield Measure(names, statistic, groups, np.full(len(names), known.sum()))
+
+
+def _of(kept: NDArray[np.bool_], statistic: Statistic) -> Statistic:
+    """Restrict a statistic to some units."""
+    return lambda weights: statistic(weights[:, kept])

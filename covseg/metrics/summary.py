@@ -1,0 +1,103 @@
+"""The whole table of one evaluation: every convention, every stratum, with intervals.
+
+In: `Cases`. Out: `Line` records and counts; `metrics.json` is made of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.metrics.image_results import Cases
+from covseg.metrics.intervals import DRAWS, Estimate, estimates
+from covseg.metrics.measures import Name, measures
+from covseg.metrics.surface import Surface
+
+ALL, NEGATIVES, COVID = "all", "negatives", "COVID-19"
+HEADLINE = {
+    "covid_dice": (COVID, Name("infection", "dice", "image", "skip")),
+    "covid_iou": (COVID, Name("infection", "iou", "image", "skip")),
+    "negative_specificity": (NEGATIVES, Name("image level", "specificity")),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of the table, with stratum, name, interval and n."""
+
+    stratum: str
+    name: Name
+    estimate: Estimate
+
+    def to_json(self) -> dict[str, str | float | int | None]:
+        """Return a flat object; NaN is null."""
+        numbers = {field: _or_none(getattr(self.estimate, field)) for field in ("value", "low", "high")}
+        return {"stratum": self.stratum, **vars(self.name), **numbers, "n": self.estimate.n}
+
+
+def _or_none(value: float) -> float | None:
+    return round(value, 6) if np.isfinite(value) else None
+
+
+def strata_of(cases: Cases, strata: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
+    """Return which films each row group holds: every stratum, negatives (empty truth), all."""
+    named = cases.strata
+    groups = {stratum: named == stratum for stratum in strata}
+    return groups | {NEGATIVES: ~cases.positive, ALL: np.ones(len(cases), bool)}
+
+
+def summarise(cases: Cases, strata: tuple[str, ...], draws: int = DRAWS, seed: int = 0) -> list[Line]:
+    """Compute every measure of every stratum; a stratum without films gives no line (its count says 0).
+
+    Parameters
+    ----------
+    cases : Cases
+    strata : tuple of str
+        In the order of the table.
+    draws, seed : int
+        Of the bootstrap.
+    """
+    lines = []
+    for stratum, kept in strata_of(cases, strata).items():
+        for measure in measures(cases.where(kept)):
+            found = estimates(measure.statistic, measure.groups, measure.n, draws, seed)
+            lines += [Line(stratum, name, one) for name, one in zip(measure.names, found, strict=True)]
+    return lines
+
+
+def find(lines: list[Line], stratum: str, name: Name) -> Estimate:
+    """Return one estimate; NaN with n 0 when the stratum has no film."""
+    matches = (line.estimate for line in lines if line.stratum == stratum and line.name == name)
+    return next(matches, Estimate(float("nan"), float("nan"), float("nan"), 0))
+
+
+def headline(lines: list[Line]) -> dict[str, Estimate]:
+    """Return COVID-19-only Dice and IoU per image, and image-level specificity on negatives."""
+    return {label: find(lines, *where) for label, where in HEADLINE.items()}
+
+
+def status_counts(cases: Cases, strata: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Count surface statuses per stratum: a miss stands beside the mean that it has no part in."""
+    state = cases.column("surface").astype(int)
+    return {
+        stratum: {one.name.lower(): int((state[kept] == one).sum()) for one in Surface}
+        for stratum, kept in strata_of(cases, strata).items()
+    }
+
+
+def refusal_counts(cases: Cases) -> dict[str, dict[str, int]]:
+    """Count refused films by stratum and reason."""
+    counted = Counter(zip(cases.strata.tolist(), cases.reasons, strict=True))
+    found: dict[str, dict[str, int]] = {}
+    for (stratum, reason), count in sorted(counted.items()):
+        if reason:
+            found.setdefault(stratum, {})[reason] = count
+    return found
+
+
+def lesion_counts(cases: Cases) -> dict[str, int]:
+    """Count small lesions and the missed ones over all films."""
+    return {name: int(cases.column(name).sum()) for name in ("small_lesions", "small_missed")}

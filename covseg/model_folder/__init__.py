@@ -1,0 +1,1 @@
+"""A model folder on this machine: opened, checked, run, written."""

@@ -1,0 +1,45 @@
+"""Into a model folder: weights, then the card that names their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from covseg.model_folder.folder import CARD, WEIGHTS
+from covseg.settings.model import ModelCard
+from covseg.storage import LocalStore
+
+State = dict[str, Tensor]
+
+
+def prefixed(state: State, prefix: str) -> State:
+    """Return a member's state under the name that it has inside a larger network."""
+    return {prefix + name: value.contiguous() for name, value in state.items()}
+
+
+def write_model(folder: Path, state: State, **card: Any) -> ModelCard:
+    """Write weights, then the card of them; each file is replaced whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Made, or its two files replaced.
+    state : dict of str to Tensor
+        Contiguous.
+    **card
+        Fields of `ModelCard` but ``weights_sha256``.
+
+    Raises
+    ------
+    StorageFull
+        When the disk is full.
+    """
+    data, store = save(state), LocalStore(folder)
+    written = ModelCard(weights_sha256=hashlib.sha256(data).hexdigest(), **card)
+    store.write(WEIGHTS, data)
+    store.write(CARD, (written.model_dump_json(indent=1) + "\n").encode())
+    return written

@@ -1,3 +1,0 @@
-"""Networks and model folders."""
-
-LIBRARY = ("unet", "unetpp", "segformer")  # networks that segmentation-models-pytorch draws

@@ -1,0 +1,116 @@
+"""U-Nets from scratch: the plain one (Ronneberger 2015) and the one with attention gates (Oktay 2018).
+
+In: films ``(N, C, S, S)`` float32, S a multiple of 2 to the number of levels less one. Out: mask logits
+``(N, M, S, S)``. Convolutions are padded, so that the mask has the film's size; the papers' own are not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from covseg.networks.attention import Gate
+
+Answered = tuple[Tensor, Tensor, Tensor]
+
+
+def _double(inputs: int, outputs: int, norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before in (inputs, outputs):
+        layers += [nn.Conv2d(before, outputs, 3, padding=1)]
+        layers += [nn.BatchNorm2d(outputs)] if norm else []
+        layers += [nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _start(network: nn.Module) -> None:
+    """He's normal start: without normalisation a deep net from PyTorch's default one fades out."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class PlainUNet(nn.Module):
+    """Two 3x3 convolutions a level, max pooling down, 2x2 transposed convolution up; no normalisation.
+
+    Parameters
+    ----------
+    masks : int
+        Masks to draw; the infection comes last.
+    channels : int
+        Of the input.
+    widths : tuple of int
+        Channels of each level, top first, the bottleneck last.
+
+    Notes
+    -----
+    doi 10.1007/978-3-319-24574-4_28. The widths 64 to 1024 give its 31.0 M parameters.
+    """
+
+    def __init__(self, masks: int = 1, channels: int = 1, widths: tuple[int, ...] = (64, 128, 256, 512, 1024)) -> None:
+        super().__init__()
+        inputs = [channels, *widths[:-1]]
+        self.down = nn.ModuleList(_double(a, b, norm=False) for a, b in zip(inputs, widths, strict=True))
+        steps = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.widen = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, 2) for deep, shallow in steps)
+        self.up = nn.ModuleList(_double(2 * shallow, shallow, norm=False) for _, shallow in steps)
+        self.head = nn.Conv2d(widths[0], masks, 1)
+        _start(self)
+
+    def forward_with_features(self, films: Tensor) -> Answered:
+        """Return mask logits, presence logits ``(N,)`` (the strongest infection pixel) and features ``(N, F)``."""
+        skips, features = [], films
+        for level, block in enumerate(self.down):
+            features = block(features if level == 0 else nn.functional.max_pool2d(features, 2))
+            skips.append(features)
+        summary = features.mean(dim=(2, 3))
+        for widen, block, skip in zip(self.widen, self.up, skips[-2::-1], strict=True):
+            features = block(torch.cat([skip, widen(features)], dim=1))
+        masks = self.head(features)
+        return masks, masks[:, -1].amax(dim=(1, 2)), summary
+
+
+class AttentionUNet(nn.Module):
+    """The plain U-Net's shape with batch normalisation and a gate on every skip.
+
+    Parameters
+    ----------
+    masks, channels, widths
+        As in `PlainUNet`.
+
+    Notes
+    -----
+    arXiv 1804.03999. Two-dimensional; the gate sits on the skip's own grid, as later code has it (34.9 M
+    parameters with widths 64 to 1024), where the paper resamples the gating signal.
+    """
+
+    def __init__(self, masks: int = 1, channels: int = 1, widths: tuple[int, ...] = (64, 128, 256, 512, 1024)) -> None:
+        super().__init__()
+        inputs = [channels, *widths[:-1]]
+        self.down = nn.ModuleList(_double(a, b, norm=True) for a, b in zip(inputs, widths, strict=True))
+        steps = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.widen = nn.ModuleList(
+            nn.Sequential(
+                nn.Upsample(scale_factor=2), nn.Conv2d(deep, shallow, 3, padding=1), nn.BatchNorm2d(shallow), nn.ReLU()
+            )
+            for deep, shallow in steps
+        )
+        self.gates = nn.ModuleList(Gate(shallow) for _, shallow in steps)
+        self.up = nn.ModuleList(_double(2 * shallow, shallow, norm=True) for _, shallow in steps)
+        self.head = nn.Conv2d(widths[0], masks, 1)
+        _start(self)
+
+    def forward_with_features(self, films: Tensor) -> Answered:
+        """Return mask logits, presence logits ``(N,)`` (the strongest infection pixel) and features ``(N, F)``."""
+        skips, features = [], films
+        for level, block in enumerate(self.down):
+            features = block(features if level == 0 else nn.functional.max_pool2d(features, 2))
+            skips.append(features)
+        summary = features.mean(dim=(2, 3))
+        for widen, gate, block, skip in zip(self.widen, self.gates, self.up, skips[-2::-1], strict=True):
+            features = widen(features)
+            features = block(torch.cat([gate(features, skip), features], dim=1))
+        masks = self.head(features)
+        return masks, masks[:, -1].amax(dim=(1, 2)), summary

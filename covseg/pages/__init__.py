@@ -1,0 +1,1 @@
+"""What all HTML pages share: environment and policy, charts, drawing, number formats."""

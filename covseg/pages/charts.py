@@ -1,0 +1,122 @@
+"""Charts as SVG ``data:`` URIs, the same bytes for the same numbers.
+
+In: arrays. Out: URIs for an ``<img>``. Figures are made without pyplot: no global state, no display.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from covseg.metrics.intervals import Floats
+
+BLUE, ORANGE, PINK, GREY = "#2b6cb0", "#dd6b20", "#b83280", "#718096"
+CYCLE = (BLUE, ORANGE, PINK, "#2f855a", GREY)
+_STYLE: Any = {
+    "svg.hashsalt": "covseg", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e8f0",
+    "axes.axisbelow": True, "figure.dpi": 110,
+}  # fmt: skip
+Series = dict[str, Floats]
+
+
+def chart(draw: Callable[[Axes], None], title: str, x: str, y: str, size: tuple[float, float] = (4.6, 3.2)) -> str:
+    """Draw one axes and return it as a ``data:`` URI.
+
+    Parameters
+    ----------
+    draw : callable
+        Draws on the axes.
+    title, x, y : str
+        Words.
+    size : tuple of float
+        Inches.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set(title=title, xlabel=x, ylabel=y)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize=8)
+        sink = io.BytesIO()
+        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(sink.getvalue()).decode()}"
+
+
+def histogram(groups: Series, title: str, x: str, limits: tuple[float, float] = (0.0, 1.0), bins: int = 20) -> str:
+    """Draw stepped histograms, one per group; groups without a value are left to the tables."""
+    edges = np.linspace(*limits, bins + 1).tolist()
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, values) in zip(CYCLE * len(groups), groups.items(), strict=False):
+            if len(values):
+                axes.hist(
+                    values, edges, histtype="stepfilled", alpha=0.35, color=colour, label=f"{name} (n {len(values)})"
+                )
+                axes.hist(values, edges, histtype="step", color=colour)
+
+    return chart(draw, title, x, "films")
+
+
+def scatter(
+    x: Floats, y: Floats, title: str, labels: tuple[str, str], levels: Series | None = None, log: bool = False
+) -> str:
+    """Draw points (as pixels inside the SVG, so that size does not grow with films) and horizontal levels."""
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(x, y, s=9, alpha=0.45, color=BLUE, linewidths=0, rasterized=True)
+        for name, level in (levels or {}).items():
+            axes.axhline(float(level), color=ORANGE if name == "bias" else GREY, linestyle="--", linewidth=1)
+            axes.annotate(f"{name} {float(level):+.3f}", (1, float(level)), xycoords=("axes fraction", "data"),
+                          ha="right", va="bottom", fontsize=8)  # fmt: skip
+        if log:
+            axes.set_xscale("log")
+
+    return chart(draw, title, *labels)
+
+
+def lines(
+    curves: dict[str, tuple[Floats, Floats]],
+    title: str,
+    labels: tuple[str, str],
+    marks: Sequence[tuple[float, float, str]] = (),
+    diagonal: bool = False,
+    markers: bool = False,
+) -> str:
+    """Draw curves, marked points and, if asked, the diagonal."""
+
+    def draw(axes: Axes) -> None:
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        for colour, (name, (x, y)) in zip(CYCLE * len(curves), curves.items(), strict=False):
+            axes.plot(x, y, color=colour, linewidth=1.6, label=name, marker="o" if markers else None, markersize=4)
+        for across, up, words in marks:
+            axes.plot([across], [up], marker="D", color=ORANGE, markersize=6, linestyle="none")
+            axes.annotate(words, (across, up), textcoords="offset points", xytext=(6, -10), fontsize=8)
+
+    return chart(draw, title, *labels)
+
+
+def bars(groups: dict[str, dict[str, int]], title: str) -> str:
+    """Draw counts as bars: one cluster per outer name, one bar per inner name."""
+    inner = list(dict.fromkeys(name for counts in groups.values() for name in counts))
+
+    def draw(axes: Axes) -> None:
+        width = 0.8 / max(len(inner), 1)
+        for number, name in enumerate(inner):
+            places = np.arange(len(groups)) + (number - (len(inner) - 1) / 2) * width
+            drawn = axes.bar(
+                places, [counts.get(name, 0) for counts in groups.values()], width, color=CYCLE[number % 5], label=name
+            )
+            axes.bar_label(drawn, fontsize=7)
+        axes.set_xticks(range(len(groups)), list(groups))
+
+    return chart(draw, title, "", "films")

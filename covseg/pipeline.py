@@ -1,0 +1,253 @@
+"""The pipeline: the stages in a row around one model, for one process and for the scoring worker alike.
+
+In: entries of a store. Out: a `Scored` a film, in order. The stages stand in a row here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.errors import CovsegError, RadiographRefused, Reason, Status, unforeseen
+from covseg.model_folder.folder import ModelFolder
+from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
+from covseg.settings.environment import code_version, project_key
+from covseg.settings.model import ModelCard
+from covseg.settings.score import ScoringConfig
+from covseg.stages.input_filter import gate
+from covseg.stages.postprocess import postprocess, restore, temper
+from covseg.stages.preprocess import Geometry, prepare
+from covseg.stages.read import read
+from covseg.stages.segment import Backend, segment
+from covseg.stages.severity import GRADE_TABLE, ZONE_METHOD, Extent, measure, qc_flags
+from covseg.storage import Store
+
+Finished = TypeVar("Finished")
+
+
+@dataclass(frozen=True)
+class Film:
+    """A radiograph that is ready for the model.
+
+    Parameters
+    ----------
+    entry : Entry
+        Where it came from.
+    radiograph : Radiograph
+        Source pixels.
+    model_pixels : ndarray of float32, shape (S, S)
+    geometry : Geometry
+    """
+
+    entry: Entry
+    radiograph: Radiograph
+    model_pixels: NDArray[np.float32]
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A film's row, and its masks and prediction when it was scored."""
+
+    row: Row
+    film: Film | None = None
+    masks: Masks | None = None
+    prediction: Prediction | None = None
+
+
+class Corridor:
+    """The doors around one model; small, picklable, and without the network itself.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Thresholds and limits.
+    config : ScoringConfig
+        What stands in every row; from `resolve`.
+    bucket : str
+        Name of the archive, part of every input's identity.
+    key : bytes or None
+        The secret that names inputs; None takes the project's.
+    """
+
+    def __init__(self, card: ModelCard, config: ScoringConfig, bucket: str = "local", key: bytes | None = None) -> None:
+        self.card = card
+        self.config = config
+        self.bucket = bucket
+        self.key = project_key() if key is None else key
+
+    def open_film(self, store: Store, entry: Entry) -> Film | Scored:
+        """Fetch, read and prepare one film; a refusal comes back as a row."""
+        try:
+            data = store.fetch(entry)
+        except RadiographRefused as refusal:
+            return self.refuse(entry, refusal)
+        try:
+            radiograph = read(data)
+            return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size, self.card.normalisation))
+        except RadiographRefused as refusal:
+            return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
+        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+            return self.refuse(entry, unforeseen(error, "prepare"), hashlib.sha256(data).hexdigest())
+
+    def score(self, backend: Backend, films: list[Film]) -> list[Scored]:
+        """Run one batch through the model and on to its rows."""
+        pixels = np.stack([film.model_pixels for film in films]) if films else np.empty((0, 0, 0), np.float32)
+        return [self._survive(film, answer) for film, answer in zip(films, segment(backend, pixels), strict=True)]
+
+    def _survive(self, film: Film, prediction: Prediction) -> Scored:
+        """Finish a film; what nobody foresaw refuses it alone."""
+        try:
+            return self.finish(film, prediction)
+        except (CovsegError, OSError):  # of the run or the machine, not of this film
+            raise
+        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+            return self.refuse(film.entry, unforeseen(error, "measure"), film.radiograph.sha256)
+
+    def finish(self, film: Film, prediction: Prediction) -> Scored:
+        """Gate, clean, restore, measure."""
+        try:
+            if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
+                raise RadiographRefused(Reason.NONFINITE_LOGITS, "segment", "the model returned NaN or infinity")
+            score, flags = gate(film.model_pixels, prediction, self.card.gate)
+        except RadiographRefused as refusal:
+            return self.refuse(film.entry, refusal, film.radiograph.sha256)
+        prediction = replace(
+            prediction, presence=temper(prediction.presence, self.card.thresholds.presence_temperature)
+        )
+        prediction = self.constrain(film, prediction)
+        masks = restore(postprocess(prediction, self.card.thresholds), film.geometry.height, film.geometry.width)
+        return Scored(self._row(film, prediction, masks, score, flags), film, masks, prediction)
+
+    def constrain(self, film: Film, prediction: Prediction) -> Prediction:  # noqa: ARG002 - for a subclass
+        """Return the answer whose lung holds the infection: the model's own; an evaluation may put another there."""
+        return prediction
+
+    def refuse(self, entry: Entry, refusal: RadiographRefused, sha256: str | None = None) -> Scored:
+        """Turn a refusal into a row without numbers; `sha256` is of the bytes, where there were any."""
+        cause = refusal.__cause__ or refusal
+        row = Row(
+            **self._identity(entry),
+            sha256=sha256,
+            status=refusal.reason.status,
+            reason=refusal.reason,
+            stage=refusal.stage,
+            exception_class=type(cause).__name__,
+            detail=refusal.detail,
+        )
+        return Scored(row)
+
+    def _identity(self, entry: Entry) -> dict[str, Any]:
+        return {
+            "input_id": input_id(self.key, self.bucket, entry.key, entry.etag),
+            "key": entry.key,
+            "etag": entry.etag,
+            "size": entry.size,
+            "model_id": self.config.model_id,
+            "weights_sha256": self.config.weights_sha256,
+            "config_sha256": self.config.digest,
+            "backend": self.config.backend,
+            "code_version": self.config.code_version,
+        }
+
+    def _row(
+        self, film: Film, prediction: Prediction, masks: Masks, score: float | None, gate_flags: tuple[str, ...]
+    ) -> Row:
+        extent = measure(masks)
+        spacing = film.radiograph.pixel_spacing_mm
+        right, left = extent.right_area_px, extent.left_area_px
+        return Row(
+            **self._identity(film.entry),
+            sha256=film.radiograph.sha256,
+            status=Status.SCORED,
+            view_position=film.radiograph.view_position,
+            height=film.geometry.height,
+            width=film.geometry.width,
+            pixel_spacing_mm=spacing,
+            **_fractions(extent),
+            infected_fraction_of_image=extent.infected_fraction_of_image,
+            lung_area_px=extent.lung_area_px,
+            lung_area_fraction=extent.lung_area_px / extent.image_area_px,
+            infected_area_px=extent.infected_area_px,
+            infected_area_mm2=None if spacing is None else extent.infected_area_px * spacing**2,
+            extent_0_8=extent.extent_0_8,
+            zones_extent_0_24=extent.zones_extent_0_24,
+            zones_affected_0_6=extent.zones_affected_0_6,
+            grade=extent.grade,
+            grade_table=GRADE_TABLE,
+            zone_method=ZONE_METHOD,
+            infection_probability=prediction.presence,
+            threshold=self.card.thresholds.infection,
+            component_count=extent.component_count,
+            largest_component_share=extent.largest_component_share,
+            lung_ratio_right_left=right / left if left else None,
+            infection_outside_lung_fraction=extent.outside_share,
+            gate_score=score,
+            qc_flags=qc_flags(extent, film.radiograph, self.card.flags, gate_flags),
+        )
+
+
+def _fractions(extent: Extent) -> dict[str, Any]:
+    return dict(extent.fractions)
+
+
+def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
+    """Fix everything that changes a number, before the first film."""
+    card = folder.card
+    return ScoringConfig(
+        model_id=card.id,
+        weights_sha256=card.weights_sha256,
+        card=card.model_dump(mode="json", include={"size", "normalisation", "thresholds", "flags", "gate"}),
+        backend=backend.name,
+        batch=batch,
+        code_version=code_version(),
+    )
+
+
+def stream(
+    corridor: Corridor,
+    backend: Backend,
+    source: Store,
+    chosen: Iterable[Entry],
+    streams: int,
+    finish: Callable[[Scored], Finished],
+) -> Iterator[Finished]:
+    """Yield `finish(result)` per entry, in order, from `streams` threads that each walk whole batches.
+
+    A batch is `config.batch` neighbours of the plan; which films meet in a forward pass does not
+    depend on speed or on the number of streams. At most three batches a stream are in memory.
+    """
+
+    def walk(batch: list[Entry]) -> list[Finished]:
+        return [finish(scored) for scored in score_batch(corridor, backend, source, batch)]
+
+    with ThreadPoolExecutor(streams, thread_name_prefix="stream") as pool:
+        waiting: deque[Future[list[Finished]]] = deque()
+        for batch in iter_batches(chosen, corridor.config.batch):
+            waiting.append(pool.submit(walk, batch))
+            if len(waiting) == 3 * streams:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def iter_batches(chosen: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """Cut the plan into neighbours of at most `size`."""
+    remaining = iter(chosen)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def score_batch(corridor: Corridor, backend: Backend, source: Store, batch: list[Entry]) -> list[Scored]:
+    """Take one batch through all doors; refusals keep their place in the order."""
+    opened = [corridor.open_film(source, entry) for entry in batch]
+    scored = iter(corridor.score(backend, [film for film in opened if isinstance(film, Film)]))
+    return [next(scored) if isinstance(film, Film) else film for film in opened]

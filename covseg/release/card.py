@@ -1,0 +1,188 @@
+"""The model card: what ``covseg.json`` says, and an evaluation where there is one, as one Markdown page.
+
+In: a checked model folder, and the folder of an evaluation of the very same weights and thresholds. Out:
+``card.md``. It holds no picture, no film's name and no date, so the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from covseg.data.published import LIMITS
+from covseg.errors import ModelRefused, UsageError
+from covseg.evaluation.document import CASES, read_back
+from covseg.evaluation.failures import Failure, failures
+from covseg.evaluation.markdown import gallery, interval, plain, results, table
+from covseg.model_folder.folder import CARD, ModelFolder
+from covseg.model_folder.test_uses import LEDGER
+from covseg.registry.versions import MADE_FROM, PAGE
+from covseg.storage import LocalStore
+
+NEVER = (
+    "Research use only, never a diagnosis: no output of this model may guide the care of a patient, "
+    "and none has been validated for that."
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An evaluation of this model.
+
+    Parameters
+    ----------
+    content : dict
+        Of ``metrics.json``.
+    failures : list of Failure
+    cases_sha256 : str
+        Of the ``cases.parquet`` whose rows the failures name.
+    """
+
+    content: dict[str, Any]
+    failures: list[Failure]
+    cases_sha256: str
+
+
+def evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
+    """Read an evaluation that `covseg evaluate -o` has written.
+
+    Raises
+    ------
+    UsageError
+        When there is none, or it is of other weights or thresholds.
+    """
+    content, cases = read_back(evaluation)
+    found, wanted = content["model"], folder.card
+    if found["weights_sha256"] != wanted.weights_sha256:
+        raise UsageError(
+            f"{evaluation} judged weights {found['weights_sha256'][:16]}..., {folder.path} has "
+            f"{wanted.weights_sha256[:16]}...: run covseg evaluate {folder.path} again"
+        )
+    ours = wanted.thresholds.model_dump()
+    if differing := sorted(
+        name for name in ours | found["thresholds"] if ours.get(name) != found["thresholds"].get(name)
+    ):
+        raise UsageError(
+            f"{evaluation} was made with other thresholds ({', '.join(differing)}) than {folder.path} has now: "
+            f"run covseg evaluate {folder.path} again"
+        )
+    return Evidence(content, failures(cases), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
+
+
+def write(folder: ModelFolder, found: Evidence | None = None) -> Path:
+    """Write the card into the model's folder.
+
+    Raises
+    ------
+    UsageError
+        When the folder is a cached copy of a version, which is immutable.
+    """
+    if folder.reference:
+        raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, and write the card there")
+    LocalStore(folder.path).write(PAGE, render(folder, found).encode())
+    return folder.path / PAGE
+
+
+def render(folder: ModelFolder, found: Evidence | None = None) -> str:
+    """Return the card.
+
+    Parameters
+    ----------
+    folder : ModelFolder
+    found : Evidence or None
+        From `evidence`; None leaves the results that stand in ``covseg.json``.
+
+    Raises
+    ------
+    ModelRefused
+        When ``covseg.json`` names no licence or no citation: neither is ever guessed.
+    """
+    card = folder.card
+    for name in ("licence", "citation"):
+        if not getattr(card, name).strip():
+            raise ModelRefused(f"{folder.path / CARD} has an empty {name}: say it there; it is never guessed")
+    parts = [
+        [f"# {plain(card.id)}", "", f"**{NEVER}**"],
+        _use(folder), _data(folder), _training(folder), _settings(folder), _recorded(folder),
+        *_measured(found), _origin(folder),
+    ]  # fmt: skip
+    return "\n".join("\n".join([*part, ""]) for part in parts)
+
+
+def _use(folder: ModelFolder) -> list[str]:
+    card = folder.card
+    gate = "films that are no upright frontal chest film are refused" if card.gate else "none: every film passes"
+    return [
+        "## Intended use and limits", "", f"- {plain(card.intended_use)}",
+        f"- Every film is seen as {card.size} x {card.size} pixels: small lesions vanish, edges are placed roughly.",
+        f"- Gate: {gate}.", *(f"- {limit}" for limit in LIMITS),
+        "- Films of other sources, detectors or ages than the training data: not known until measured there.",
+    ]  # fmt: skip
+
+
+def _data(folder: ModelFolder) -> list[str]:
+    card = folder.card
+    return [
+        "## Data, citation, licence", "", f"- Training data: {plain(card.training.get('data', 'not recorded'))}",
+        f"- Citation: {plain(card.citation)}", f"- Licence: {plain(card.licence)}",
+    ]  # fmt: skip
+
+
+def _training(folder: ModelFolder) -> list[str]:
+    card = folder.card
+    facts = [("network", f"{card.network} {card.network_args or ''}"), ("normalisation", card.normalisation)]
+    return ["## Training", "", *table(("fact", "value"), [*facts, *_flat(card.training)])]
+
+
+def _settings(folder: ModelFolder) -> list[str]:
+    card = folder.card
+    gate = card.gate.model_dump(include={"refuse_above", "flag_above"}) if card.gate else {}
+    rows = [*_flat(card.thresholds.model_dump()), *_flat(card.flags.model_dump(), "flag "), *_flat(gate, "gate ")]
+    return ["## Thresholds", "", *table(("setting", "value"), rows)]
+
+
+def _recorded(folder: ModelFolder) -> list[str]:
+    rows = list(_flat(folder.card.metrics))
+    listed = table(("what", "value"), rows) if rows else ["None."]
+    return ["## Results recorded in covseg.json", "", *listed]
+
+
+def _measured(found: Evidence | None) -> list[list[str]]:
+    if found is None:
+        return []
+    return [results(found.content), gallery(found.content["data"]["split"], found.failures, found.cases_sha256)]
+
+
+def _origin(folder: ModelFolder) -> list[str]:
+    ledger = folder.path / LEDGER
+    uses = len(ledger.read_text(encoding="utf-8").splitlines()) if ledger.is_file() else 0
+    digest = hashlib.sha256((folder.path / CARD).read_bytes()).hexdigest()
+    return [
+        "## Origin", "", f"- Weights sha256 {folder.card.weights_sha256}", f"- Made from {MADE_FROM}{digest}",
+        f"- Uses of the Test split recorded beside these weights when this was written: {uses}",
+    ]  # fmt: skip
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names and values of nested facts; an estimate is one value."""
+    for name, one in value.items():
+        label = f"{prefix}{name}"
+        if isinstance(one, dict) and {"value", "low", "high"} <= one.keys():
+            yield label, interval(one) + (f", n {one['n']}" if "n" in one else "")
+        elif isinstance(one, dict):
+            yield from _flat(one, f"{label}.")
+        elif isinstance(one, list) and any(isinstance(part, dict) for part in one):
+            yield from _flat({str(number): part for number, part in enumerate(one, 1)}, f"{label}.")
+        else:
+            yield label, _text(one)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

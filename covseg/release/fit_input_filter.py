@@ -1,0 +1,241 @@
+"""Fit the frontal-chest gate to a model folder: films in, ``gate.safetensors`` and limits out.
+
+Train films, plain and jittered, stand for frontal chest films; `covseg.synthetic.negatives` draws
+what is not one. Limits are quantiles of Val. No real negative takes part. The card's
+``metrics.gate`` says what was measured. Run: ``covseg models gate FOLDER --data ROOT``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch.nn import functional
+
+from covseg.model_folder.backends import open_backend
+from covseg.model_folder.folder import ModelFolder, amend_card
+from covseg.registry import open_model
+from covseg.settings.model import GATE
+from covseg.stages.input_filter import (
+    BLOCKS,
+    FRONTAL,
+    INVERTED,
+    KINDS,
+    ROTATED,
+    Numbers,
+    describe,
+    judge,
+    margin,
+    project,
+    weigh,
+)
+from covseg.stages.preprocess import prepare
+from covseg.stages.segment import segment
+from covseg.storage import LocalStore
+from covseg.synthetic.drawings import Image
+from covseg.synthetic.negatives import FAMILIES, Draw, jitter
+from covseg.training.dataset import Films, load_split
+
+log = logging.getLogger(__name__)
+
+AXES = {"features": 48, "lung": 24, "film": 48, "shape": 12, "grey": 12}
+WEIGHT_DECAY = 1e-3
+EDGE_QUANTILE = 0.995  # of Val; where each judge's scale reads 1
+REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val; see infra/decisions/gate.md
+LIKELY = (INVERTED, ROTATED)  # real archives hold these; they get `LIKELY_TIMES` as many members to fit
+LIKELY_TIMES = 3
+TWINS = (("rotated_90", "rotated_270"), ("rotated_180", "upside_down"))  # one family twice: left out together
+Blocks = dict[str, NDArray[np.float32]]
+Describe = Callable[[Sequence[Image]], Blocks]
+
+
+def describer(folder: ModelFolder) -> Describe:
+    """Return a function from grey films to stacked blocks ``(N, D)``, as scoring would see them."""
+    backend, size, normalisation = open_backend(folder), folder.card.size, folder.card.normalisation
+
+    def batch(images: Sequence[Image]) -> list[Blocks]:
+        pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
+        return [describe(film, answer) for film, answer in zip(pixels, segment(backend, pixels), strict=True)]
+
+    def run(images: Sequence[Image]) -> Blocks:
+        with ThreadPoolExecutor(2) as pool:
+            rows = [
+                row for part in pool.map(batch, [images[i : i + 4] for i in range(0, len(images), 4)]) for row in part
+            ]
+        return {name: np.stack([row[name] for row in rows]) for name in BLOCKS}
+
+    return run
+
+
+def draw_family(films: Films, name: str, draw: Draw, count: int, seed: int) -> list[Image]:
+    """Draw `count` members of a family from jittered films; the same seed gives the same images."""
+    random = np.random.default_rng([seed, *name.encode()])
+    chosen = random.choice(len(films.names), count, replace=count > len(films.names))
+    return [draw(jitter(films.films[i], random), films.lungs[i], random) for i in chosen]
+
+
+def fit_whitening(blocks: Blocks) -> Numbers:
+    """Fit centre, deviation and principal axes of every block, and the spread of its distances."""
+    numbers: Numbers = {}
+    for name in BLOCKS:
+        block = blocks[name].astype(np.float64)
+        mean, deviation = block.mean(axis=0), block.std(axis=0) + 1e-6
+        offset = (block - mean) / deviation
+        variance, axes = np.linalg.eigh(offset.T @ offset / len(offset))
+        order = np.argsort(-variance)[: AXES[name]]
+        found = {"mean": mean, "deviation": deviation, "axes": axes[:, order], "variance": variance[order]}
+        numbers |= {f"{name}.{part}": np.ascontiguousarray(value, np.float32) for part, value in found.items()}
+    _, distances = project(blocks, numbers)
+    numbers |= {"distance.mean": distances.mean(axis=0), "distance.deviation": distances.std(axis=0)}
+    return numbers
+
+
+def fit_head(evidence: dict[str, NDArray[np.float32]], left_out: Sequence[str] = ()) -> Numbers:
+    """Fit the linear layer by weighted softmax regression: half the weight on frontal films, families alike.
+
+    Parameters
+    ----------
+    evidence : dict of str to ndarray, shape (N, K)
+        By family; ``frontal`` holds the films.
+    left_out : sequence of str
+        Families that take no part.
+    """
+    used = [name for name in evidence if name not in left_out]
+    counts = [len(evidence[name]) for name in used]
+    share = [0.5 if name == "frontal" else 0.5 / (len(used) - 1) for name in used]
+    kinds = [FRONTAL if name == "frontal" else FAMILIES[name][0] for name in used]
+    rows = torch.from_numpy(np.concatenate([evidence[name] for name in used]).astype(np.float32))
+    truth = torch.from_numpy(np.repeat(kinds, counts))
+    weight = torch.from_numpy(np.repeat(np.divide(share, counts), counts).astype(np.float32))
+    slope = torch.zeros(rows.shape[1], len(KINDS), requires_grad=True)
+    bias = torch.zeros(len(KINDS), requires_grad=True)
+    solver = torch.optim.LBFGS([slope, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        each = functional.cross_entropy(rows @ slope + bias, truth, reduction="none")
+        total = (weight * each).sum() + WEIGHT_DECAY * slope.square().sum()
+        total.backward()
+        return total
+
+    solver.step(loss)
+    return {"head.weight": slope.detach().numpy(), "head.bias": bias.detach().numpy()}
+
+
+def calibrate(numbers: Numbers, val: Blocks) -> NDArray[np.float32]:
+    """Set both judges' scales from Val, in place, and return Val's scores."""
+    evidence, density = weigh(val, numbers)
+    for name, value in (
+        ("margin", margin(evidence @ numbers["head.weight"] + numbers["head.bias"])),
+        ("density", density),
+    ):
+        numbers[f"{name}.scale"] = np.array([np.median(value), np.quantile(value, EDGE_QUANTILE)], np.float32)
+    return judge(val, numbers)[0]
+
+
+def refused_when_unseen(
+    numbers: Numbers, evidence: dict[str, NDArray[np.float32]], drawn: dict[str, Blocks], val: Blocks
+) -> dict[str, float]:
+    """Share of every family that is refused by a gate whose linear layer never saw it."""
+    shares: dict[str, float] = {}
+    alone = set(FAMILIES).difference(*TWINS)
+    for group in (*TWINS, *((name,) for name in sorted(alone))):
+        blind = numbers | fit_head(evidence, group)
+        limit = np.quantile(calibrate(blind, val), REFUSE_QUANTILE)
+        shares |= {name: _share(judge(drawn[name], blind)[0] > limit) for name in group}
+    return shares
+
+
+def refused_on_other_half(scores: NDArray[np.float32], rounds: int = 200) -> float:
+    """Share of Val refused when the limit comes from one random half and is used on the other."""
+    random, shares = np.random.default_rng(0), []
+    for _ in range(rounds):
+        order = random.permutation(len(scores))
+        half, rest = scores[order[::2]], scores[order[1::2]]
+        shares.append(float((rest > np.quantile(half, REFUSE_QUANTILE)).mean()))
+    return round(float(np.mean(shares)), 4)
+
+
+def _share(hits: NDArray[np.bool_]) -> float:
+    return round(float(hits.mean()), 4)
+
+
+def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numbers, dict[str, float], dict[str, Any]]:
+    """Fit, calibrate and measure.
+
+    Parameters
+    ----------
+    root : Path
+        Holds ``Train`` and ``Val``.
+    folder : ModelFolder
+        The model that the gate stands behind.
+    count, members : int
+        Train films; drawn members of every family, from Train to fit (`LIKELY_TIMES` as many of the likely ones)
+        and half as many from Val to measure.
+
+    Returns
+    -------
+    numbers, limits, metrics
+        The arrays, ``refuse_above`` and ``flag_above``, and shares refused.
+    """
+    torch.set_num_threads(1)  # the fits are too small for two
+    see = describer(folder)
+    train, val = load_split(root, "Train", count), load_split(root, "Val")
+    jittered = np.random.default_rng(0)
+    frontal = see([*train.films, *(jitter(film, jittered) for film in train.films)])
+    seen_val = see(list(val.films))
+    numbers = fit_whitening(frontal)
+    evidence, fresh, drawn = {"frontal": weigh(frontal, numbers)[0]}, {}, {}
+    for name, (kind, draw) in FAMILIES.items():
+        wanted = members * LIKELY_TIMES if kind in LIKELY else members
+        drawn[name] = see(draw_family(train, name, draw, wanted, seed=1))
+        fresh[name] = see(draw_family(val, name, draw, members // 2, seed=2))
+        evidence[name] = weigh(drawn[name], numbers)[0]
+        log.info("%s drawn", name)
+    numbers |= fit_head(evidence)
+    scores = calibrate(numbers, seen_val)
+    refuse, flag = (float(np.quantile(scores, quantile)) for quantile in (REFUSE_QUANTILE, FLAG_QUANTILE))
+    metrics = {
+        "train_films": len(train.films),
+        "val_films": len(scores),
+        "val_refused": _share(scores > refuse),
+        "val_flagged": _share((scores > flag) & (scores <= refuse)),
+        "val_refused_limit_from_other_half": refused_on_other_half(scores),
+        "refused_by_family": {name: _share(judge(blocks, numbers)[0] > refuse) for name, blocks in fresh.items()},
+        "refused_by_family_unseen": refused_when_unseen(numbers, evidence, drawn, seen_val),
+    }
+    return numbers, {"refuse_above": round(refuse, 4), "flag_above": round(flag, 4)}, metrics
+
+
+def write(path: Path, numbers: Numbers, limits: dict[str, float], metrics: dict[str, Any]) -> None:
+    """Write the arrays and the card's ``gate`` and ``metrics.gate``."""
+    data = save({name: np.ascontiguousarray(value, np.float32) for name, value in numbers.items()})
+    digest = hashlib.sha256(data).hexdigest()
+
+    def change(card: dict[str, Any]) -> None:
+        card["gate"] = {"arrays_sha256": digest, "weights_sha256": card["weights_sha256"], **limits}
+        card.setdefault("metrics", {})["gate"] = metrics
+
+    LocalStore(path).write(GATE, data)
+    amend_card(path, change)
+
+
+def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[str, Any]:
+    """Fit a gate to a model folder, in place of the one it may have; return its limits and what was measured.
+
+    Raises
+    ------
+    UsageError
+        When `root` has no Train or Val.
+    """
+    numbers, limits, metrics = fit(root, open_model(path, gate=False), count, members)
+    write(path, numbers, limits, metrics)
+    return {**limits, **metrics}

@@ -1,0 +1,1 @@
+"""Settings: one class per job, for command, flow and core alike; and what the environment says."""

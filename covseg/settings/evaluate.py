@@ -1,0 +1,34 @@
+"""What an evaluation is asked to do: one list for command, flow and core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EvaluateSettings(BaseModel):
+    """What the command and the flow `evaluate` can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG.")
+    data: Path = Field(description="Folder with Train, Val, Test (COVID-QU-Ex), or with images/, masks/, labels.csv.")
+    split: str = Field(default="Val", description="Name of the split; 'all' for a set without splits.")
+    output: Path = Field(
+        default=Path("evaluation"), description="Folder for metrics.json, cases.parquet and evaluation.html."
+    )
+    strata: tuple[str, ...] = Field(default=(), description="Only these strata; default: all.")
+    limit: int | None = Field(default=None, ge=2, description="About so many films, spread over the strata.")
+    lung: Literal["predicted", "truth"] = Field(
+        default="predicted", description="Which lung mask clips the infection; truth only to compare with such papers."
+    )
+    backend: Literal["onnx", "torch"] = Field(
+        default="onnx", description="What runs the model; torch is the reference."
+    )
+    batch: int = Field(default=4, ge=1, le=64, description="Films a forward pass.")
+    streams: int | None = Field(
+        default=None, ge=1, description="Batches side by side, one CPU thread each; default: all."
+    )
+    draws: int = Field(default=2000, ge=100, le=100_000, description="Resamples of the bootstrap.")

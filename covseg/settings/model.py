@@ -1,0 +1,86 @@
+"""The content of ``covseg.json``: which network, on which grid, with which thresholds and limits."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from covseg.records import RESEARCH_ONLY
+
+GATE = "gate.safetensors"
+WANTED = "'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG with a tag v1, v2 ..., candidate or champion"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Thresholds(_Frozen):
+    """Where probabilities become masks; chosen on Val."""
+
+    lung: float = Field(0.5, gt=0, lt=1)
+    infection: float = Field(0.5, gt=0, lt=1)
+    presence: float = Field(0.0, ge=0, le=1, description="below it the infection mask is emptied")
+    presence_temperature: float = Field(
+        1.0, gt=0, description="the logit of the image-level probability is divided by it, before everything else"
+    )
+    min_infection_share: float = Field(
+        0.0, ge=0, le=1, description="of the model grid; a smaller infection mask is emptied"
+    )
+    min_component_share: float = Field(0.0, ge=0, le=1, description="of the model grid; smaller parts are dropped")
+
+
+class FlagLimits(_Frozen):
+    """Limits of the QC flags; a released model's are the .005 and .995 quantiles of its Val films.
+
+    `one_lung_share` and `contrast` are set by hand, and `infection_outside_lung` is no lower than .01.
+    """
+
+    lung_area_fraction: tuple[float, float] = (0.08, 0.6)
+    lung_ratio_right_left: tuple[float, float] = (0.5, 2.0)
+    one_lung_share: float = 0.05
+    infection_outside_lung: float = 0.2
+    contrast: float = 0.08
+
+
+class GateLimits(_Frozen):
+    """Parameters of the frontal-chest gate; see ``covseg/gate.py``. Quantiles of Val."""
+
+    arrays_sha256: str = Field(description=f"of {GATE}, beside the weights")
+    weights_sha256: str = Field(description="of the weights that the gate was fitted to; others need another fit")
+    refuse_above: float = Field(description="a film with a higher score is refused")
+    flag_above: float = Field(description="a film with a higher score is flagged out_of_distribution")
+    _numbers: dict[str, NDArray[np.float32]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def numbers(self) -> dict[str, NDArray[np.float32]]:
+        """The arrays, once `open_model` has read them; they travel with a pickled card."""
+        return self._numbers
+
+    def __eq__(self, other: object) -> bool:
+        """Compare fields only: the digest stands for the arrays."""
+        return isinstance(other, GateLimits) and self.model_dump() == other.model_dump()
+
+
+class ModelCard(_Frozen):
+    """The content of ``covseg.json``."""
+
+    id: str
+    network: str
+    network_args: dict[str, Any] = {}
+    size: int = Field(gt=0, description="side of the square model grid, pixels")
+    normalisation: Literal["standardise", "unit"] = Field("standardise", description="see covseg/preprocess.py")
+    labels: tuple[str, ...] = ("lung", "infection")
+    thresholds: Thresholds = Thresholds()
+    flags: FlagLimits = FlagLimits()
+    gate: GateLimits | None = Field(None, description="None lets every film pass, without a score")
+    presence_source: str = "image-level head, sigmoid"
+    weights_sha256: str
+    training: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    licence: str
+    citation: str
+    intended_use: str = RESEARCH_ONLY

@@ -1,0 +1,1 @@
+"""The stages, in walking order: read, preprocess, segment, input_filter, postprocess, severity, encode."""

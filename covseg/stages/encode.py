@@ -1,0 +1,41 @@
+"""Masks, overlays and probabilities of one film as PNG bytes, at its own size."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.records import Masks, Prediction
+
+FLAT_PNG = [
+    cv2.IMWRITE_PNG_COMPRESSION, 1,
+    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE,
+]  # fmt: skip  # fmt: skip
+
+
+def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:
+    """Draw lung (cyan) and infection (orange) contours on the film; BGR uint8 ``(H, W, 3)``."""
+    canvas = cv2.cvtColor((pixels * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    thickness = max(1, round(max(pixels.shape) / 512))
+    for mask, colour in ((masks.lung, (255, 255, 0)), (masks.infection, (0, 140, 255))):
+        contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(canvas, contours, -1, colour, thickness, cv2.LINE_AA)
+    return canvas
+
+
+def mask_png(masks: Masks) -> bytes:
+    """Return the label map as a PNG at source size; runs of equal pixels need no filter and no search."""
+    return cv2.imencode(".png", masks.label_map, FLAT_PNG)[1].tobytes()
+
+
+def probability_png(prediction: Prediction, height: int, width: int) -> bytes:
+    """Return the infection probability as an 8-bit PNG at source size, 255 = 1.0."""
+    probability = cv2.resize(prediction.infection, (width, height), interpolation=cv2.INTER_LINEAR)
+    return png(np.rint(probability * 255).astype(np.uint8))
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """Return a PNG, lightly compressed."""
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()

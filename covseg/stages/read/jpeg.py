@@ -1,0 +1,70 @@
+"""JPEG files: 8-bit by Pillow, 12-bit, lossless and JPEG-LS by the decoders that DICOM brings along.
+
+In: the bytes of one JPEG. Out: decoded samples. JPEG has no checksum: damage inside the compressed pixels shows only
+where it breaks the stream.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
+from pydicom.uid import JPEGLossless
+
+from covseg.errors import RadiographRefused, Reason
+from covseg.stages.read.codestream import Frame, Layout, decode, jpeg_frame
+from covseg.stages.read.grey import Samples, check_size
+from covseg.stages.read.orientation import orient
+
+
+def read_jpeg(data: bytes) -> Samples:
+    """Decode one JPEG.
+
+    Grey, colour, and CMYK as printers write it (Adobe's inverted values), which becomes RGB. An EXIF orientation is
+    applied.
+
+    Parameters
+    ----------
+    data : bytes
+        Starting with the JPEG signature.
+
+    Returns
+    -------
+    ndarray of uint8 or uint16, shape (H, W) or (H, W, 3)
+        Colour in the order R, G, B.
+
+    Raises
+    ------
+    RadiographRefused
+        ``truncated``, ``corrupt``, ``too_large``, ``too_small``, ``unsupported_mode``, ``missing_decoder``.
+    """
+    frame = jpeg_frame(data)
+    if frame.height == 0:
+        raise RadiographRefused(Reason.UNSUPPORTED_MODE, "read", "the JPEG states its height only behind its pixels")
+    check_size(frame.width, frame.height)
+    if not frame.classic:
+        return orient(_decode_rare(data, frame), frame.exif)
+    # Pillow would look into the EXIF block too, and warn about it: it gets zeros instead.
+    plain = data.replace(frame.exif, bytes(len(frame.exif)), 1) if frame.exif else data
+    return orient(_decode_classic(plain), frame.exif)
+
+
+def _decode_classic(data: bytes) -> Samples:
+    try:
+        # Not Image.open: it also tries panoramas and stereo pairs, and warns about sizes that were checked above.
+        with JpegImageFile(io.BytesIO(data)) as image:
+            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except OSError as error:
+        truncated = "truncated" in str(error)
+        reason = Reason.TRUNCATED if truncated else Reason.CORRUPT
+        raise RadiographRefused(reason, "read", "the JPEG's pixels end early or cannot be decoded") from error
+
+
+def _decode_rare(data: bytes, frame: Frame) -> Samples:
+    if frame.components != 1:
+        detail = f"{frame.components} components of {frame.bits} bits, JPEG marker {frame.marker:#x}: wanted grey"
+        raise RadiographRefused(Reason.UNSUPPORTED_MODE, "read", detail)
+    allocated = 8 if frame.bits <= 8 else 16
+    layout = Layout(frame.height, frame.width, 1, allocated, frame.bits)
+    return decode(data, JPEGLossless, layout)

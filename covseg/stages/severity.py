@@ -1,0 +1,212 @@
+"""Clean masks to the extent of infection: fractions, zones, extent scores, grade, QC flags.
+
+In: `Masks` at source size. Out: `Extent`, the numbers of one table row. A mask gives projected
+extent only: never volume, density or opacity type, and a grade is a share of area, not clinical
+severity. 0 % does not mean clear lungs: Non-COVID pneumonia is labelled empty in the training data.
+
+Sources: extent per lung, Wong et al. 2020 (doi 10.1148/radiol.2020201160, fig. 2), the
+"geographic extent" of Cohen et al. 2020 (doi 10.7759/cureus.9448).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covseg.records import LEFT, RIGHT, Masks, Radiograph
+from covseg.settings.model import FlagLimits
+
+GRADE_TABLE = "area-share-1"
+GRADES = ("none", "mild", "moderate", "severe", "critical")
+ZONE_METHOD = "equal-height-thirds-of-each-lung"
+SIDES = (("right", RIGHT), ("left", LEFT))
+LEVELS = ("upper", "middle", "lower")
+QC_FLAGS = (
+    "inverted", "rotated", "lungs_not_found", "one_lung_only", "merged_lungs", "lung_area_out_of_range",
+    "lung_ratio_out_of_range", "infection_outside_lung", "low_contrast", "out_of_distribution",
+    "ensemble_disagreement", "laterality_unverified", "duplicate_content", "missing_spacing",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Numbers of one scored film; fractions are None where there is no lung to divide by.
+
+    Parameters
+    ----------
+    fractions : dict of str to float or None
+        Keys ``infected_fraction``, ``..._right``, ``..._left`` and the six zones; in [0, 1].
+    lung_area_px, infected_area_px : int
+        Source pixels.
+    right_area_px, left_area_px : int
+        Source pixels of each lung.
+    """
+
+    fractions: dict[str, float | None]
+    lung_area_px: int
+    infected_area_px: int
+    right_area_px: int
+    left_area_px: int
+    image_area_px: int
+    component_count: int
+    largest_component_share: float | None
+    merged: bool
+    outside_share: float
+
+    @property
+    def infected_fraction(self) -> float | None:
+        """Of the whole lung."""
+        return self.fractions["infected_fraction"]
+
+    @property
+    def infected_fraction_of_image(self) -> float | None:
+        """Of the whole film; None without a lung."""
+        return self.infected_area_px / self.image_area_px if self.lung_area_px else None
+
+    @property
+    def extent_0_8(self) -> int | None:
+        """Sum over both lungs of 0 none, 1 (0, .25), 2 [.25, .50), 3 [.50, .75], 4 (.75, 1]."""
+        return self._sum_of_steps([f"infected_fraction_{side}" for side, _ in SIDES])
+
+    @property
+    def zones_extent_0_24(self) -> int | None:
+        """The same steps, summed over six zones."""
+        return self._sum_of_steps([f"infected_fraction_{side}_{level}" for side, _ in SIDES for level in LEVELS])
+
+    @property
+    def zones_affected_0_6(self) -> int | None:
+        """Count of zones with any infected pixel."""
+        values = [self.fractions[f"infected_fraction_{side}_{level}"] for side, _ in SIDES for level in LEVELS]
+        return None if self.infected_fraction is None else sum(bool(value) for value in values)
+
+    @property
+    def grade(self) -> str | None:
+        """Name of the step of the whole fraction, from `GRADE_TABLE`."""
+        return None if self.infected_fraction is None else GRADES[step(self.infected_fraction)]
+
+    def _sum_of_steps(self, names: list[str]) -> int | None:
+        if self.infected_fraction is None:
+            return None
+        return sum(step(value) for name in names if (value := self.fractions[name]) is not None)
+
+
+def step(fraction: float) -> int:
+    """Put a fraction on the five-step scale 0-4.
+
+    Examples
+    --------
+    >>> [step(value) for value in (0, 0.1, 0.25, 0.5, 0.75, 0.76)]
+    [0, 1, 2, 3, 3, 4]
+    """
+    if fraction <= 0:
+        return 0
+    if fraction < 0.25:
+        return 1
+    if fraction < 0.5:
+        return 2
+    return 3 if fraction <= 0.75 else 4
+
+
+def measure(masks: Masks) -> Extent:
+    """Count pixels per side and zone.
+
+    Parameters
+    ----------
+    masks : Masks
+        At source geometry, `infection` inside `lung`.
+
+    Returns
+    -------
+    Extent
+        With no lung every fraction is None (never 0).
+    """
+    infected_side = masks.side * masks.infection
+    fractions: dict[str, float | None] = {}
+    totals = {}
+    for name, value in SIDES:
+        lung_rows = np.count_nonzero(masks.side == value, axis=1)
+        infected_rows = np.count_nonzero(infected_side == value, axis=1)
+        totals[name] = (int(lung_rows.sum()), int(infected_rows.sum()))
+        fractions[f"infected_fraction_{name}"] = _share(totals[name][1], totals[name][0])
+        for level, lung, infected in _zones(lung_rows, infected_rows):
+            fractions[f"infected_fraction_{name}_{level}"] = _share(infected, lung)
+    lung_area, infected_area = (sum(pair[column] for pair in totals.values()) for column in (0, 1))
+    fractions["infected_fraction"] = _share(infected_area, lung_area)
+    return Extent(
+        fractions, lung_area, infected_area, totals["right"][0], totals["left"][0], masks.lung.size,
+        masks.component_count, masks.largest_component_share, masks.merged, masks.outside_share,
+    )  # fmt: skip
+
+
+def _zones(lung_rows: NDArray[np.int64], infected_rows: NDArray[np.int64]) -> list[tuple[str, int, int]]:
+    """Cut one lung's bounding height into equal thirds; return (level, lung pixels, infected pixels)."""
+    occupied = np.flatnonzero(lung_rows)
+    if not len(occupied):
+        return [(level, 0, 0) for level in LEVELS]
+    top, bottom = int(occupied[0]), int(occupied[-1]) + 1
+    edges = [top + round((bottom - top) * third / 3) for third in range(4)]
+    return [
+        (level, int(lung_rows[start:stop].sum()), int(infected_rows[start:stop].sum()))
+        for level, start, stop in zip(LEVELS, edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+UPRIGHT = "L\\F"  # rows run to the patient's left, columns to the feet
+
+
+def qc_flags(
+    extent: Extent, radiograph: Radiograph, limits: FlagLimits, gate_flags: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Raise the flags of the closed set that this film deserves, in the set's order.
+
+    Parameters
+    ----------
+    extent : Extent
+        Of this film.
+    radiograph : Radiograph
+        For contrast, spacing and laterality.
+    limits : FlagLimits
+        From the model's JSON.
+    gate_flags : tuple of str
+        What the gate raised (inverted, rotated, out_of_distribution).
+    """
+    found = set(gate_flags)
+    area = extent.lung_area_px
+    if not area:
+        found.add("lungs_not_found")
+    else:
+        found |= _lung_flags(extent, limits)
+    if extent.outside_share > limits.infection_outside_lung:
+        found.add("infection_outside_lung")
+    if float(radiograph.pixels.std()) < limits.contrast:
+        found.add("low_contrast")
+    if radiograph.pixel_spacing_mm is None:
+        found.add("missing_spacing")
+    if radiograph.orientation != UPRIGHT:
+        found.add("laterality_unverified")
+    return tuple(flag for flag in QC_FLAGS if flag in found)
+
+
+def _lung_flags(extent: Extent, limits: FlagLimits) -> set[str]:
+    found = set()
+    low, high = limits.lung_area_fraction
+    if not low <= extent.lung_area_px / extent.image_area_px <= high:
+        found.add("lung_area_out_of_range")
+    smaller = min(extent.right_area_px, extent.left_area_px)
+    if smaller < limits.one_lung_share * extent.lung_area_px:
+        found.add("one_lung_only")
+    elif (
+        not limits.lung_ratio_right_left[0]
+        <= extent.right_area_px / extent.left_area_px
+        <= limits.lung_ratio_right_left[1]
+    ):
+        found.add("lung_ratio_out_of_range")
+    if extent.merged:
+        found.add("merged_lungs")
+    return found

@@ -1,0 +1,119 @@
+"""The ``covseg`` command: names, exit codes and errors; every command's body is imported when it runs.
+
+Exit codes: 0 done, 1 internal, 2 usage, 3 published but not accepted, 4 environment, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+from cyclopts.config import Toml
+
+from covseg.errors import CovsegError, UsageError
+
+# Said before anything heavy is imported: no library of ours calls home.
+QUIET = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+COMMANDS = {
+    "predict": "Score a film or a folder in this process: masks, rows and a report.",
+    "score": "Score an archive in a folder or a bucket on Ray; run again to resume.",
+    "publish": "Publish what is committed in a destination, or rebuild its newest table and report.",
+    "verify": "Check everything that a destination published, independently; exit 1 on any breach.",
+    "gc": "Remove from a destination what killed runs left behind.",
+    "phantom": "Make chest films with known lungs and infection, for the demo and the tests.",
+    "evaluate": "Judge a model on a labelled split: every averaging convention, every stratum, with intervals.",
+    "calibrate": "Choose thresholds, minimum areas, presence gate and temperature on Val; write them into the model.",
+    "compare": "Compare evaluations film by film: paired differences with intervals, and cost.",
+    "models": "Models: to a folder (release, combine, gate, card); in a registry (list, show, pull, push, promote).",
+    "recipes": "List and explain the training recipes.",
+    "train": "Train a recipe, here or on Ray; a run folder that can be resumed.",
+    "data": "Look at a labelled set: counts, masks, near-duplicates across splits.",
+}
+
+app = App(
+    name="covseg",
+    help="Mark the infected part of the lung on chest radiographs. Research use only, not for diagnosis.\n\n"
+    "Every command also takes --config FILE.toml (a table named after the command; flags win) and --debug "
+    "(tracebacks).",
+    version_flags=["--version"],
+    help_format="plaintext",
+)
+for name, line in COMMANDS.items():
+    app.command(f"flows.cli.{name.replace('-', '_')}:{name.replace('-', '_')}", name=name, help=line)
+
+
+@app.command(name="version", help="Print the version.")
+def version() -> None:
+    """Print the version."""
+    from covseg.settings.environment import code_version
+
+    print(code_version())
+
+
+def main() -> None:
+    """Run the command line's command and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Run one command and return its exit code."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    return _call(words, debug)
+
+
+def _take_config(words: list[str]) -> list[str]:
+    """Point the app at ``--config FILE`` and take the two words out."""
+    app.config = ()
+    if "--config" not in words:
+        return words
+    place = words.index("--config")
+    if place + 1 == len(words):
+        raise UsageError("--config wants a file: covseg predict --config covseg.toml")
+    path = words[place + 1]
+    if not os.path.isfile(path):
+        raise UsageError(f"--config {path}: no such file; wanted a TOML file")
+    app.config = Toml(path, must_exist=True, use_commands_as_keys=True)
+    return words[:place] + words[place + 2 :]
+
+
+def _call(words: list[str], debug: bool) -> int:
+    as_json = "--json" in words
+    try:
+        result = app(_take_config(words), exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except CovsegError as error:
+        if debug:
+            raise
+        return _say(str(error), error.exit_code, as_json)
+    except KeyboardInterrupt:
+        return _say("interrupted; what was written is whole, run the same command again", 130, as_json)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if debug:
+            raise
+        return _say(f"{error.strerror or error}: {error.filename or 'no file named'}", 4, as_json)
+    except Exception as error:
+        if debug:
+            raise
+        found = f"{type(error).__name__}: {error}"
+        return _say(f"internal error: {found}; run again with --debug and report it", 1, as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _say(message: str, code: int, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": message, "exit_code": code}))
+    print(f"covseg: {message}", file=sys.stderr)
+    return code

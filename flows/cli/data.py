@@ -1,0 +1,75 @@
+"""``covseg data check``: look at a labelled set before believing a number made on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.cli.console import progress_line
+
+if TYPE_CHECKING:
+    from covseg.datacheck.check import Check
+
+data = App(name="data", help="Look at a labelled set: counts, masks, near-duplicates across splits.")
+SHOWN = 20  # duplicate pairs of each kind on the screen; all are in the JSON
+
+
+class CheckConfig(BaseModel):
+    """What `covseg data check` can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path = Field(description="Folder with Train, Val, Test (COVID-QU-Ex), or with images/, masks/, labels.csv.")
+    against: Path | None = Field(default=None, description="Another set, for duplicates between the two.")
+    output: Annotated[Path, Parameter(alias="-o")] = Field(
+        default=Path("data-check"), description="Folder for data.html and data.json."
+    )
+
+
+@data.command
+def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
+    """Count, check masks, draw samples, and list exact and near duplicates across splits."""
+    from covseg.datacheck.check import check as look
+    from covseg.datacheck.check import to_json
+    from covseg.datacheck.page import render_check
+    from covseg.storage import LocalStore
+
+    found = look(config.root, config.against, progress_line("films"))
+    store = LocalStore(config.output)
+    store.write("data.json", json.dumps(to_json(found), indent=1).encode())
+    store.write("data.html", render_check(found, config.root.name))
+    print("\n".join(screen(found)))
+    print(f"{config.output}/data.html, data.json. Research use only, not for diagnosis.")
+    return 0
+
+
+def screen(found: Check) -> list[str]:
+    """Show counts, what is wrong, and the duplicates."""
+    from covseg.datacheck.check import to_json
+
+    lines = []
+    for split in to_json(found)["splits"]:
+        counts = ", ".join(f"{name} {count or 'absent'}" for name, count in split["counts"].items())
+        official = (
+            ""
+            if split["official"] is None
+            else ", as published"
+            if split["complete"]
+            else f", OFFICIAL: {split['official']}"
+        )
+        lines.append(f"{split['split']}: {counts}{official}; left out {len(split['excluded'])}")
+        lines += [f"    {one['reason']}: {one['detail']}" for one in split["excluded"][:5]]
+        outside = sum(split["infection_outside_lung"].values())
+        lines.append(
+            f"    empty infection masks {split['empty_infection']}; infection outside the lung in {outside} films"
+        )
+    for words, pairs in (("across splits", found.across), ("inside splits", found.inside)):
+        lines.append(f"duplicates {words}: {len(pairs)} pairs")
+        for first, second, pair in pairs[:SHOWN]:
+            kind = "equal pixels" if pair.exact else f"r = {pair.correlation:.4f}"
+            lines.append(f"    {kind:<14}{first} {Path(pair.first).name}  ~  {second} {Path(pair.second).name}")
+    return lines

@@ -1,0 +1,28 @@
+"""``covseg gc``: remove what killed runs left behind in a destination."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import Field
+
+from flows.cli.destinations import Destination
+
+
+class GcConfig(Destination):
+    """What `covseg gc` can be told."""
+
+    older_than_hours: float = Field(24.0, ge=0, description="Younger objects stay: a run may be about to commit them.")
+    dry_run: bool = Field(False, description="Say what would be removed, and stop.")
+
+
+def gc(config: Annotated[GcConfig, Parameter(name="*")]) -> int:
+    """Remove objects that no record names, and uploads that nobody finished."""
+    from covseg.archive import gc as sweep
+    from covseg.archive import load_run
+
+    swept = sweep(load_run(*config.stores()), config.older_than_hours * 3600, dry_run=config.dry_run)
+    config.tell({**asdict(swept), "removed": 0 if config.dry_run else swept.orphans + swept.uploads})
+    return 0

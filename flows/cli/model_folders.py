@@ -1,0 +1,114 @@
+"""``covseg models release | combine | gate | card``: from a run, or from other folders, to a finished model folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CardConfig(_Config):
+    """What `covseg models card` can be told."""
+
+    folder: str = Field(description="'default' or a model folder; its card.md is written.")
+    evaluation: Path | None = Field(
+        None, description="Folder that covseg evaluate FOLDER -o has written: tables by stratum, and failures."
+    )
+    dry_run: bool = Field(False, description="Print the card instead.")
+
+
+class ReleaseConfig(_Config):
+    """What `covseg models release` can be told."""
+
+    run: Path = Field(description="Folder that covseg train has filled.")
+    output: Annotated[Path, Parameter(alias="-o")] = Field(description="The model folder; made or overwritten.")
+    name: str = Field("", description="Id of the model; default: the recipe's name.")
+    lung_model: str = Field("default", description="Draws the lungs for a run that draws infection only.")
+    licence: str = Field("", description="Of the training data, where it is no published set.")
+    citation: str = Field("", description="Of the training data, where it is no published set.")
+    data: Path | None = Field(None, description="Folder with Val: prove the exported graph on real films.")
+
+
+class CombineConfig(_Config):
+    """What `covseg models combine` can be told."""
+
+    folders: tuple[str, ...] = Field(description="Model folders, 'default', 'accurate', or versions in a registry.")
+    output: Annotated[Path, Parameter(alias="-o")] = Field(description="A new or empty folder.")
+    name: str = Field(description="Id of the new model.")
+    mirror: bool = Field(False, description="Every model also reads the film mirrored: twice the cost.")
+
+
+class GateConfig(_Config):
+    """What `covseg models gate` can be told."""
+
+    folder: Path = Field(description="Model folder, changed in place.")
+    data: Path = Field(description="Folder with Train and Val (COVID-QU-Ex), or images/, masks/.")
+    films: int = Field(900, ge=20, description="Train films that stand for frontal chest films.")
+    members: int = Field(60, ge=4, description="Drawn images of every family of what is not one.")
+    json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the result as JSON.")
+
+
+def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
+    """Make a model folder of a training run's best weights."""
+    from covseg.registry import open_model
+    from covseg.release.release import check_export
+    from covseg.release.release import release as make
+
+    made = make(config.run, config.output, config.name, config.lung_model, config.licence, config.citation)
+    if config.data:
+        print(f"export differs from torch by {check_export(open_model(config.output), config.data):.1e} at most")
+    print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+    return 0
+
+
+def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
+    """Make one model of several: the mean of their probabilities, and of the mirrored film's with --mirror."""
+    from covseg.registry import open_model
+    from covseg.release.combine import combine as join
+
+    made = join([open_model(one) for one in config.folders], config.output, config.name, config.mirror)
+    print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+    return 0
+
+
+def gate(config: Annotated[GateConfig, Parameter(name="*")]) -> int:
+    """Fit the gate that refuses what is no frontal chest film; new weights need a new gate."""
+    from covseg.release.fit_input_filter import renew
+
+    found = renew(config.folder, config.data, config.films, config.members)
+    if config.json_:
+        print(json.dumps(found))
+        return 0
+    print(
+        f"gate of {config.folder}: {found['val_refused']:.2%} of {found['val_films']} Val films refused, "
+        f"{found['val_flagged']:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
+    )
+    return 0
+
+
+def card(config: Annotated[CardConfig, Parameter(name="*")]) -> int:
+    """Write a model folder's card.md from covseg.json and an evaluation."""
+    from covseg.registry import open_model
+    from covseg.release.card import evidence, render, write
+
+    folder = open_model(config.folder)
+    found = evidence(folder, config.evaluation) if config.evaluation else None
+    if config.dry_run:
+        print(render(folder, found))
+        return 0
+    print(f"{write(folder, found)} written. Research use only, not for diagnosis.")
+    return 0
+
+
+def _unfinished(folder: Path) -> str:
+    return (
+        "it has no gate and no thresholds yet: "
+        f"covseg models gate {folder} --data ROOT, then covseg calibrate {folder} --data ROOT"
+    )

@@ -1,0 +1,92 @@
+"""``covseg phantom``: made chest films with known lungs and infection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field
+
+from covseg.errors import UsageError
+
+FORMATS = {
+    "png": ("png",),
+    "png16": ("png16",),
+    "dicom": ("monochrome2", "monochrome1"),
+    "both": ("png", "monochrome2", "png16", "monochrome1"),
+}
+
+
+class PhantomConfig(BaseModel):
+    """What `covseg phantom` can be told, by flags or by a TOML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(ge=1, description="Films to make.")
+    directory: Path = Field(description="Folder for films/, truth/lung/, truth/infection/ and truth.csv.")
+    seed: int = Field(0, ge=0, description="Of the first film; the others follow by one.")
+    size: int = Field(512, ge=64, le=8192, description="Height in pixels, and width without --width.")
+    width: int | None = Field(None, ge=64, le=8192, description="Width in pixels.")
+    format: Literal["png", "png16", "dicom", "both"] = Field(
+        "png", description="png: 8 bits; png16: 12 bits in 16; dicom: MONOCHROME2 and 1 in turn; both: all in turn."
+    )
+    bad: bool = Field(False, description="Also write films/bad/: every input that must be refused, reasons in bad.csv.")
+    layout: Literal["films", "covid-qu-ex"] = Field(
+        "films", description="covid-qu-ex: Train/ and Val/ with three strata, N films in Train and half as many in Val."
+    )
+    dry_run: bool = Field(False, description="Say what would be made, and stop.")
+    json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the summary as JSON.")
+
+
+def phantom(config: Annotated[PhantomConfig, Parameter(name="*")]) -> int:
+    """Make chest films with known lungs and infection; the same seed is the same film."""
+    if config.layout == "covid-qu-ex" and (config.bad or config.format != "png" or config.width):
+        raise UsageError("--layout covid-qu-ex holds square 8-bit PNG only: drop --bad, --format and --width")
+    if not config.dry_run:
+        _write_dataset(config) if config.layout == "covid-qu-ex" else _write_films(config)
+    return _tell(config)
+
+
+def _write_films(config: PhantomConfig) -> None:
+    from covseg.storage import LocalStore
+    from covseg.synthetic.phantom.writer import write_bad_inputs, write_films
+
+    store = LocalStore(config.directory)
+    seeds, size = range(config.seed, config.seed + config.count), (config.size, config.width or config.size)
+    for _ in write_films(store, seeds, size, FORMATS[config.format]):
+        pass
+    if config.bad:
+        from covseg.synthetic.bad_inputs import bad_inputs
+
+        write_bad_inputs(store, bad_inputs())
+
+
+def _write_dataset(config: PhantomConfig) -> None:
+    from covseg.synthetic.phantom.writer import write_dataset
+
+    write_dataset(config.directory, _splits(config), config.seed, config.size)
+
+
+def _splits(config: PhantomConfig) -> dict[str, int]:
+    return {"Train": config.count, "Val": -(-config.count // 2)}
+
+
+def _tell(config: PhantomConfig) -> int:
+    if config.layout == "covid-qu-ex":
+        summary: dict[str, object] = {**_splits(config), "directory": str(config.directory)}
+    else:
+        summary = {
+            "films": config.count,
+            "source": str(config.directory / "films"),
+            "truth": str(config.directory / "truth.csv"),
+        }
+    if config.dry_run:
+        summary["dry_run"] = True
+    if config.json_:
+        print(json.dumps(summary))
+        return 0
+    for name, value in summary.items():
+        print(f"{name:>14}  {value}")
+    return 0

@@ -1,0 +1,40 @@
+"""``covseg verify``: an independent check of everything that a destination published."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import Field
+
+from covseg.errors import UsageError
+from flows.cli.destinations import Destination
+
+
+class VerifyConfig(Destination):
+    """What `covseg verify` can be told."""
+
+    show: int = Field(20, ge=1, description="Breaches printed; all are counted.")
+
+
+def verify(config: Annotated[VerifyConfig, Parameter(name="*")]) -> int:
+    """Compute every digest and sum of a destination anew; 1 when anything published does not hold."""
+    from covseg.verify import verify as check
+
+    stores = config.stores()
+    try:
+        stores[1].read("run.json")
+    except FileNotFoundError:
+        raise UsageError(
+            f"{stores[1].url} has no run.json: wanted the DEST (and --commits) of a covseg score"
+        ) from None
+    verdict = check(*stores)
+    found = asdict(verdict)
+    if not config.json_:
+        for breach in found.pop("breaches")[: config.show]:
+            print(f"covseg: {breach}", file=sys.stderr)
+        found = {"breaches": len(verdict.breaches), **found}
+    config.tell({"holds": not verdict.breaches, **found})
+    return 1 if verdict.breaches else 0

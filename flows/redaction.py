@@ -1,0 +1,41 @@
+"""What of an error may reach Prefect, and which errors are worth a retry there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from covseg.errors import CovsegError, SetRefused, StorageUnreachable, UsageError
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+class Failed(CovsegError):
+    """An error whose own message may hold a source key."""
+
+
+def discreet(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """Keep what may name a film out of Prefect: no causes, and of an unforeseen error only its class."""
+
+    @functools.wraps(function)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        try:
+            return function(*args, **kwargs)
+        except SetRefused:
+            raise UsageError("the labelled set is not whole: covseg data check ROOT names the film") from None
+        except CovsegError as error:
+            raise type(error)(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+            raise Failed(f"internal error: {type(error).__name__}; run the command with --debug to see it") from None
+
+    return call
+
+
+def worth_a_retry(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
+    """Only a store that did not answer may do so later; a wrong key or a full disk will not mend."""
+    return isinstance(state.result(raise_on_failure=False), StorageUnreachable)

@@ -1,0 +1,277 @@
+"""Decode workers and model workers on Ray, apart, so that either scales alone.
+
+A decode worker takes one shard: it fetches and decodes films, sends their model pixels to a model
+worker, cleans and measures what comes back, and commits the shard. Source pixels never leave it; only
+``(N, S, S)`` batches and probabilities travel. A model worker holds the network, loaded once. A worker
+that dies is replaced; what it was doing is for the caller to deal again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from covseg.archive import Outcome, Run, Shard, commit_shard
+from covseg.errors import EnvironmentFailed, RadiographRefused, Reason, unforeseen
+from covseg.model_folder.backends import open_backend
+from covseg.pipeline import Corridor, Scored, score_batch, stream
+from covseg.records import Entry, Row
+from covseg.registry import open_model
+from covseg.stages.encode import mask_png, probability_png
+from covseg.stages.segment import Arrays
+from covseg.storage import Store
+from workers.cluster import Node, nodes
+
+STREAMS = 2  # batches that a decode worker walks side by side: one decodes while one waits for the model
+START_S = 600
+Handle = Any  # of a Ray actor; its type does not survive options()
+
+
+class ModelLost(Exception):
+    """The model worker died under a batch."""
+
+
+class ModelWorker:
+    """Holds one network and answers batches.
+
+    Parameters
+    ----------
+    model, backend : str
+        As in `ScoreSettings`.
+    """
+
+    def __init__(self, model: str, backend: str) -> None:
+        self._backend = open_backend(open_model(model), backend)
+
+    def name(self) -> str:
+        """Return backend, version, device kind and precision."""
+        return self._backend.name
+
+    def run(self, films: NDArray[np.float32]) -> Arrays:
+        """Return what `covseg.stages.segment.Backend.run` returns."""
+        return self._backend.run(films)
+
+
+class RemoteBackend:
+    """A backend that asks a model worker.
+
+    Parameters
+    ----------
+    name : str
+        The worker's backend.
+    worker : Handle
+        Of a `ModelWorker`.
+    """
+
+    def __init__(self, name: str, worker: Handle) -> None:
+        self.name = name
+        self._worker = worker
+
+    def run(self, films: NDArray[np.float32]) -> Arrays:
+        """Run one batch.
+
+        Raises
+        ------
+        ModelLost
+            When the worker died.
+        """
+        try:
+            answer = ray.get(self._worker.run.remote(films))
+        except RayActorError as error:
+            raise ModelLost(str(error)) from error
+        return cast(Arrays, answer)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every decode worker is told; small and picklable.
+
+    Parameters
+    ----------
+    run : Run
+        The destination.
+    source : Store
+        The films.
+    corridor : Corridor
+        The doors.
+    probability : bool
+        Keep probabilities.
+    """
+
+    run: Run
+    source: Store
+    corridor: Corridor
+    probability: bool
+
+
+class Sparing:
+    """A source that refuses some films before they are read.
+
+    Parameters
+    ----------
+    store : Store
+        The source.
+    killers : frozenset of str
+        Keys of films that took their worker down.
+    """
+
+    def __init__(self, store: Store, killers: frozenset[str]) -> None:
+        self._store, self._killers = store, killers
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return the film's bytes; `RadiographRefused` with ``worker_killed`` for a killer."""
+        if entry.key in self._killers:
+            raise RadiographRefused(Reason.WORKER_KILLED, "worker", "took its worker down twice when tried alone")
+        return self._store.fetch(entry)
+
+
+class DecodeWorker:
+    """Takes shards through the corridor, one at a time."""
+
+    def __init__(self, job: Job) -> None:
+        cv2.setNumThreads(1)
+        self._job = job
+
+    def score(self, shard: Shard, model: Handle, attempt: str, killers: frozenset[str] = frozenset()) -> Outcome:
+        """Score one shard and commit it; the films of the keys `killers` are refused unread."""
+        job = self._job
+        backend = RemoteBackend(job.corridor.config.backend, model)
+        source = cast(Store, Sparing(job.source, killers)) if killers else job.source
+        finished = list(stream(job.corridor, backend, source, shard.entries, STREAMS, self._encode))
+        # In the shard's order, whichever stream was first: a packed file's bytes follow it.
+        masks = {row.input_id: mask for row, mask, _ in finished if mask}
+        probability = {row.input_id: picture for row, _, picture in finished if picture}
+        return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability)
+
+    def try_film(self, entry: Entry, model: Handle) -> None:
+        """Score one film and keep nothing: whoever calls learns whether this process survives it."""
+        job = self._job
+        for scored in score_batch(job.corridor, RemoteBackend(job.corridor.config.backend, model), job.source, [entry]):
+            self._encode(scored)
+
+    def _encode(self, scored: Scored) -> tuple[Row, bytes | None, bytes | None]:
+        """Keep a film's row and its PNGs, and let its pixels go."""
+        job = self._job
+        if not (scored.film and scored.masks and scored.prediction):
+            return scored.row, None, None
+        try:
+            mask = None if job.run.masks == "none" else mask_png(scored.masks)
+            picture = (
+                probability_png(scored.prediction, *scored.film.radiograph.pixels.shape) if job.probability else None
+            )
+        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+            refusal = unforeseen(error, "encode")
+            return job.corridor.refuse(scored.film.entry, refusal, scored.row.sha256).row, None, None
+        return scored.row, mask, picture
+
+
+@dataclass
+class Seat:
+    """A place for one worker; the worker in it may be replaced."""
+
+    node: Node
+    open: Callable[[Node], Handle]
+    worker: Handle
+
+    def replace(self, lost: Handle) -> None:
+        """Put a new worker in the place of `lost`, unless that was done already."""
+        if self.worker is lost:
+            ray.kill(lost)
+            self.worker = self.open(self.node)
+
+
+@dataclass
+class Fleet:
+    """The workers of one run.
+
+    Parameters
+    ----------
+    models, decoders : list of Seat
+        On a GPU machine one model worker a GPU and one decode worker a core; else one of each a core.
+    backend : str
+        The name that all model workers gave.
+    """
+
+    models: list[Seat]
+    backend: str
+    decoders: list[Seat] = field(default_factory=list)
+    _turn: itertools.count[int] = field(default_factory=itertools.count)
+
+    def start_decoders(self, job: Job, workers: int | None) -> None:
+        """Start the decode workers, spread over the machines; they all get `job`."""
+        told = ray.put(job)
+
+        def open_decoder(node: Node) -> Handle:
+            return ray.remote(DecodeWorker).options(num_cpus=0, scheduling_strategy=_beside(node)).remote(told)
+
+        self.decoders = [Seat(node, open_decoder, open_decoder(node)) for node in _places(workers)]
+
+    def model_for(self, decoder: Seat) -> Seat:
+        """Return the model worker whose turn it is, on the decoder's machine if there is one."""
+        near = [seat for seat in self.models if seat.node == decoder.node] or self.models
+        return near[next(self._turn) % len(near)]
+
+    def close(self) -> None:
+        """Stop every worker; what they were doing is abandoned."""
+        for seat in self.models + self.decoders:
+            ray.kill(seat.worker)
+
+
+def open_fleet(model: str, backend: str, workers: int | None) -> Fleet:
+    """Start the model workers and learn what they run; decode workers come later.
+
+    Raises
+    ------
+    EnvironmentFailed
+        When the machines would not compute the same numbers, or a model worker dies on start.
+    """
+    gpus = backend == "torch" and any(node.gpus for node in nodes())
+
+    def open_model(node: Node) -> Handle:
+        # Two calls at once on a GPU: one copies while the other computes. On a CPU one thread is one core.
+        options = {"num_cpus": 0, "num_gpus": int(gpus), "max_concurrency": 2 if gpus else 1}
+        return ray.remote(ModelWorker).options(**options, scheduling_strategy=_beside(node)).remote(model, backend)
+
+    places = [node for node in nodes() for _ in range(node.gpus)] if gpus else _places(workers)
+    seats = [Seat(node, open_model, open_model(node)) for node in places]
+    return Fleet(seats, _one_name(seats))
+
+
+def _one_name(models: list[Seat]) -> str:
+    answers: list[Future[str]] = [seat.worker.name.remote().future() for seat in models]
+    try:
+        names = {answer.result(START_S) for answer in answers}
+    except TimeoutError:
+        raise EnvironmentFailed(f"no model worker within {START_S} s: are all GPUs of the cluster taken?") from None
+    except RayActorError as error:
+        raise EnvironmentFailed(f"a model worker died on start: {error}") from error
+    except RayTaskError as error:
+        raise error.cause from None
+    if len(names) > 1:
+        raise EnvironmentFailed(
+            f"the cluster's machines run different backends ({', '.join(sorted(names))}), and one table holds one: "
+            "make them alike"
+        )
+    return names.pop()
+
+
+def _places(workers: int | None) -> list[Node]:
+    """Return one machine per core, or `workers` of them, dealt in turns."""
+    rounds = itertools.zip_longest(*([node] * node.cpus for node in nodes()))
+    places = [node for turn in rounds for node in turn if node]
+    return list(itertools.islice(itertools.cycle(places), workers or len(places)))
+
+
+def _beside(node: Node) -> NodeAffinitySchedulingStrategy:
+    """Ask for a machine, and take another when it is gone."""
+    return NodeAffinitySchedulingStrategy(node.id, soft=True)

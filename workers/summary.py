@@ -1,0 +1,92 @@
+"""What one bulk scoring tells: progress and summary; no Ray here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Parameters
+    ----------
+    films : int
+        Of the whole snapshot, those of earlier runs included.
+    statuses, reasons : Counter
+        Of the films that this run finished.
+    shards : int
+        Shards that this run finished.
+    redone : int
+        Shards dealt again, because a worker or the store gave way.
+    """
+
+    films: int
+    shards: int = 0
+    redone: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def finished(self) -> int:
+        """Films that this run finished."""
+        return self.statuses.total()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a run.
+
+    Parameters
+    ----------
+    snapshot : int
+        Number of the published snapshot.
+    films : int
+        Of the whole snapshot.
+    finished : int
+        Films that this run went through; 0 when there was nothing to do.
+    redone : int
+        Shards dealt again.
+    accepted : bool
+        False: published, but too many films were quarantined; exit code 3.
+    published_by : str
+        Attempt id of whoever published; ours when `mine`.
+    mine : bool
+        This run published the snapshot.
+    statuses, reasons : dict
+        Counts over the whole snapshot.
+    report, table : str
+        Where they lie.
+    max_failed, hide_keys : float, bool
+        What the snapshot was judged and shown by; a published one keeps its own.
+    start_s, score_s, publish_s : float
+        Wall seconds: cluster and model start-up; the shards; the publishing.
+    """
+
+    snapshot: int
+    films: int
+    finished: int
+    redone: int
+    accepted: bool
+    published_by: str
+    mine: bool
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    report: str
+    table: str
+    max_failed: float
+    hide_keys: bool
+    start_s: float
+    score_s: float
+    publish_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when the snapshot was not accepted."""
+        return 0 if self.accepted else 3
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, seconds rounded to tenths."""
+        return {name: round(value, 1) if name.endswith("_s") else value for name, value in vars(self).items()}
