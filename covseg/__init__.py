@@ -1,6 +1,6 @@
 """Mark the infected part of the lung on chest radiographs. Research use only, not for diagnosis.
 
-``covseg.load_model(ref).predict(pixels)`` scores one film in memory; the ``covseg`` command scores
+``covseg.load_model(ref).predict(pixels)`` scores one image in memory; the ``covseg`` command scores
 files, folders and buckets. Importing this package touches nothing and loads no model.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["load_model"]
 
 
 def load_model(ref: str = "default", backend: str = "onnx") -> Model:
-    """Open a model that scores films held in memory; see `covseg.api.Model`."""
+    """Open a model that scores images held in memory; see `covseg.api.Model`."""
     from covseg.api import Model
 
     return Model(ref, backend)

@@ -1,4 +1,4 @@
-"""One film in memory to masks and numbers: the corridor without files.
+"""One image in memory to masks and numbers: the pipeline without files.
 
 Examples
 --------
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from covseg.errors import RadiographRefused
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Corridor, Film, Scored, resolve
+from covseg.pipeline import Pipeline, PreparedImage, Scored, resolve
 from covseg.records import Entry, Radiograph
 from covseg.registry import open_model
 from covseg.stages.preprocess import prepare
 
 
 class Model:
-    """A model with the doors around it.
+    """A model with the stages around it.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ class Model:
     def __init__(self, ref: str | Path = "default", backend: str = "onnx") -> None:
         folder = open_model(ref)
         self._backend = open_backend(folder, backend)
-        self._corridor = Corridor(folder.card, resolve(folder, self._backend, batch=1), bucket="memory", key=b"")
+        self._pipeline = Pipeline(folder.config, resolve(folder, self._backend, batch=1), bucket="memory", key=b"")
 
     def predict(self, pixels: NDArray[Any], pixel_spacing_mm: float | None = None) -> Scored:
-        """Score one film.
+        """Score one image.
 
         Parameters
         ----------
@@ -62,24 +62,24 @@ class Model:
         -------
         Scored
             ``row`` holds the numbers, ``masks.label_map`` uint8 ``(H, W)`` (0 background, 1 lung,
-            2 infection), ``prediction`` the probabilities at model geometry. A film without a lung
+            2 infection), ``prediction`` the probabilities at model geometry. An image without a lung
             has None for every fraction, which is not a healthy lung.
 
         Raises
         ------
         ValueError
-            When the array is not one grey film.
+            When the array is not one grey image.
         RadiographRefused
-            When the film is not a frontal chest radiograph.
+            When the image is not a frontal chest radiograph.
         """
         grey = _grey(pixels)
         radiograph = Radiograph(grey, hashlib.sha256(grey.tobytes()).hexdigest(), None, pixel_spacing_mm, "array")
-        film = Film(
+        image = PreparedImage(
             Entry("array", grey.nbytes, ""),
             radiograph,
-            *prepare(grey, self._corridor.card.size, self._corridor.card.normalisation),
+            *prepare(grey, self._pipeline.model.size, self._pipeline.model.normalisation),
         )
-        scored = self._corridor.score(self._backend, [film])[0]
+        scored = self._pipeline.score(self._backend, [image])[0]
         if scored.row.reason is not None:
             raise RadiographRefused(scored.row.reason, str(scored.row.stage), str(scored.row.detail))
         return scored
@@ -87,7 +87,7 @@ class Model:
 
 def _grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
     if pixels.ndim != 2 or min(pixels.shape) < 2:
-        raise ValueError(f"found an array of shape {pixels.shape}; wanted one grey film (H, W)")
+        raise ValueError(f"found an array of shape {pixels.shape}; wanted one grey image (H, W)")
     if pixels.dtype in (np.uint8, np.uint16):
         return (pixels / np.iinfo(pixels.dtype).max).astype(np.float32)
     if not np.issubdtype(pixels.dtype, np.floating) or not 0 <= pixels.min() <= pixels.max() <= 1:

@@ -1,7 +1,7 @@
-"""The error tree, and the closed set of reasons for which a film gets no mask.
+"""The error tree, and the closed set of reasons for which an image gets no mask.
 
     CovsegError                  exit  what it stops
-    |-- RadiographRefused         -    one film; becomes a refusal row, never ends a run
+    |-- RadiographRefused         -    one image; becomes a refusal row, never ends a run
     |-- UsageError                2    the command: a flag, a path, a config value
     |   `-- ModelRefused          2    a model folder that cannot be trusted or understood
     |-- NotPublished              1    the snapshot: its sum does not close, or nothing in it can be trusted
@@ -72,14 +72,14 @@ class CovsegError(Exception):
 
 
 class RadiographRefused(CovsegError):
-    """One film gets no mask.
+    """One image gets no mask.
 
     Parameters
     ----------
     reason : Reason
         From the closed set.
     stage : str
-        The door that refused: fetch, read, prepare, segment, gate, measure, encode.
+        The stage that refused: fetch, read, prepare, segment, input filter, measure, encode.
     detail : str
         What was found and what was wanted; no patient field.
     """
@@ -90,9 +90,9 @@ class RadiographRefused(CovsegError):
 
 
 def unforeseen(error: Exception, stage: str) -> RadiographRefused:
-    """Return the refusal of a film on which a step failed as nobody foresaw: it must not hold up all the others.
+    """Return the refusal of an image on which a step failed as nobody foresaw: it must not hold up all the others.
 
-    The error's own words may quote the film; its class is enough, the rest is chained.
+    The error's own words may quote the image; its class is enough, the rest is chained.
     """
     reason = Reason.TOO_LARGE if isinstance(error, MemoryError) else Reason.CORRUPT
     refusal = RadiographRefused(reason, stage, f"{stage} failed: {type(error).__name__}")
@@ -107,7 +107,7 @@ class UsageError(CovsegError):
 
 
 class SetRefused(UsageError):
-    """A labelled set is not whole; the message may name a film."""
+    """A labelled set is not whole; the message may name an image."""
 
 
 class ModelRefused(UsageError):

@@ -1,6 +1,6 @@
 """The pipeline: the stages in a row around one model, for one process and for the scoring worker alike.
 
-In: entries of a store. Out: a `Scored` a film, in order. The stages stand in a row here and nowhere else.
+In: entries of a store. Out: a `Scored` an image, in order. The stages stand in a row here and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from covseg.errors import CovsegError, RadiographRefused, Reason, Status, unfore
 from covseg.model_folder.folder import ModelFolder
 from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.settings.environment import code_version, project_key
-from covseg.settings.model import ModelCard
+from covseg.settings.model import ModelConfig
 from covseg.settings.score import ScoringConfig
-from covseg.stages.input_filter import gate
+from covseg.stages.input_filter import input_filter
 from covseg.stages.postprocess import postprocess, restore, temper
 from covseg.stages.preprocess import Geometry, prepare
 from covseg.stages.read import read
@@ -34,7 +34,7 @@ Finished = TypeVar("Finished")
 
 
 @dataclass(frozen=True)
-class Film:
+class PreparedImage:
     """A radiograph that is ready for the model.
 
     Parameters
@@ -55,20 +55,20 @@ class Film:
 
 @dataclass(frozen=True)
 class Scored:
-    """A film's row, and its masks and prediction when it was scored."""
+    """An image's row, and its masks and prediction when it was scored."""
 
     row: Row
-    film: Film | None = None
+    image: PreparedImage | None = None
     masks: Masks | None = None
     prediction: Prediction | None = None
 
 
-class Corridor:
-    """The doors around one model; small, picklable, and without the network itself.
+class Pipeline:
+    """The stages around one model; small, picklable, and without the network itself.
 
     Parameters
     ----------
-    card : ModelCard
+    model : ModelConfig
         Thresholds and limits.
     config : ScoringConfig
         What stands in every row; from `resolve`.
@@ -78,56 +78,60 @@ class Corridor:
         The secret that names inputs; None takes the project's.
     """
 
-    def __init__(self, card: ModelCard, config: ScoringConfig, bucket: str = "local", key: bytes | None = None) -> None:
-        self.card = card
+    def __init__(
+        self, model: ModelConfig, config: ScoringConfig, bucket: str = "local", key: bytes | None = None
+    ) -> None:
+        self.model = model
         self.config = config
         self.bucket = bucket
         self.key = project_key() if key is None else key
 
-    def open_film(self, store: Store, entry: Entry) -> Film | Scored:
-        """Fetch, read and prepare one film; a refusal comes back as a row."""
+    def open_image(self, store: Store, entry: Entry) -> PreparedImage | Scored:
+        """Fetch, read and prepare one image; a refusal comes back as a row."""
         try:
             data = store.fetch(entry)
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal)
         try:
             radiograph = read(data)
-            return Film(entry, radiograph, *prepare(radiograph.pixels, self.card.size, self.card.normalisation))
+            return PreparedImage(
+                entry, radiograph, *prepare(radiograph.pixels, self.model.size, self.model.normalisation)
+            )
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
-        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+        except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
             return self.refuse(entry, unforeseen(error, "prepare"), hashlib.sha256(data).hexdigest())
 
-    def score(self, backend: Backend, films: list[Film]) -> list[Scored]:
+    def score(self, backend: Backend, images: list[PreparedImage]) -> list[Scored]:
         """Run one batch through the model and on to its rows."""
-        pixels = np.stack([film.model_pixels for film in films]) if films else np.empty((0, 0, 0), np.float32)
-        return [self._survive(film, answer) for film, answer in zip(films, segment(backend, pixels), strict=True)]
+        pixels = np.stack([image.model_pixels for image in images]) if images else np.empty((0, 0, 0), np.float32)
+        return [self._survive(image, answer) for image, answer in zip(images, segment(backend, pixels), strict=True)]
 
-    def _survive(self, film: Film, prediction: Prediction) -> Scored:
-        """Finish a film; what nobody foresaw refuses it alone."""
+    def _survive(self, image: PreparedImage, prediction: Prediction) -> Scored:
+        """Finish an image; what nobody foresaw refuses it alone."""
         try:
-            return self.finish(film, prediction)
-        except (CovsegError, OSError):  # of the run or the machine, not of this film
+            return self.finish(image, prediction)
+        except (CovsegError, OSError):  # of the run or the machine, not of this image
             raise
-        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
-            return self.refuse(film.entry, unforeseen(error, "measure"), film.radiograph.sha256)
+        except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
+            return self.refuse(image.entry, unforeseen(error, "measure"), image.radiograph.sha256)
 
-    def finish(self, film: Film, prediction: Prediction) -> Scored:
+    def finish(self, image: PreparedImage, prediction: Prediction) -> Scored:
         """Gate, clean, restore, measure."""
         try:
             if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
                 raise RadiographRefused(Reason.NONFINITE_LOGITS, "segment", "the model returned NaN or infinity")
-            score, flags = gate(film.model_pixels, prediction, self.card.gate)
+            score, flags = input_filter(image.model_pixels, prediction, self.model.input_filter)
         except RadiographRefused as refusal:
-            return self.refuse(film.entry, refusal, film.radiograph.sha256)
+            return self.refuse(image.entry, refusal, image.radiograph.sha256)
         prediction = replace(
-            prediction, presence=temper(prediction.presence, self.card.thresholds.presence_temperature)
+            prediction, presence=temper(prediction.presence, self.model.thresholds.presence_temperature)
         )
-        prediction = self.constrain(film, prediction)
-        masks = restore(postprocess(prediction, self.card.thresholds), film.geometry.height, film.geometry.width)
-        return Scored(self._row(film, prediction, masks, score, flags), film, masks, prediction)
+        prediction = self.constrain(image, prediction)
+        masks = restore(postprocess(prediction, self.model.thresholds), image.geometry.height, image.geometry.width)
+        return Scored(self._row(image, prediction, masks, score, flags), image, masks, prediction)
 
-    def constrain(self, film: Film, prediction: Prediction) -> Prediction:  # noqa: ARG002 - for a subclass
+    def constrain(self, image: PreparedImage, prediction: Prediction) -> Prediction:  # noqa: ARG002 - for a subclass
         """Return the answer whose lung holds the infection: the model's own; an evaluation may put another there."""
         return prediction
 
@@ -159,18 +163,23 @@ class Corridor:
         }
 
     def _row(
-        self, film: Film, prediction: Prediction, masks: Masks, score: float | None, gate_flags: tuple[str, ...]
+        self,
+        image: PreparedImage,
+        prediction: Prediction,
+        masks: Masks,
+        score: float | None,
+        filter_flags: tuple[str, ...],
     ) -> Row:
         extent = measure(masks)
-        spacing = film.radiograph.pixel_spacing_mm
+        spacing = image.radiograph.pixel_spacing_mm
         right, left = extent.right_area_px, extent.left_area_px
         return Row(
-            **self._identity(film.entry),
-            sha256=film.radiograph.sha256,
+            **self._identity(image.entry),
+            sha256=image.radiograph.sha256,
             status=Status.SCORED,
-            view_position=film.radiograph.view_position,
-            height=film.geometry.height,
-            width=film.geometry.width,
+            view_position=image.radiograph.view_position,
+            height=image.geometry.height,
+            width=image.geometry.width,
             pixel_spacing_mm=spacing,
             **_fractions(extent),
             infected_fraction_of_image=extent.infected_fraction_of_image,
@@ -185,13 +194,13 @@ class Corridor:
             grade_table=GRADE_TABLE,
             zone_method=ZONE_METHOD,
             infection_probability=prediction.presence,
-            threshold=self.card.thresholds.infection,
+            threshold=self.model.thresholds.infection,
             component_count=extent.component_count,
             largest_component_share=extent.largest_component_share,
             lung_ratio_right_left=right / left if left else None,
             infection_outside_lung_fraction=extent.outside_share,
             gate_score=score,
-            qc_flags=qc_flags(extent, film.radiograph, self.card.flags, gate_flags),
+            qc_flags=qc_flags(extent, image.radiograph, self.model.flags, filter_flags),
         )
 
 
@@ -200,12 +209,14 @@ def _fractions(extent: Extent) -> dict[str, Any]:
 
 
 def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
-    """Fix everything that changes a number, before the first film."""
-    card = folder.card
+    """Fix everything that changes a number, before the first image."""
+    model = folder.config
     return ScoringConfig(
-        model_id=card.id,
-        weights_sha256=card.weights_sha256,
-        card=card.model_dump(mode="json", include={"size", "normalisation", "thresholds", "flags", "gate"}),
+        model_id=model.id,
+        weights_sha256=model.weights_sha256,
+        model_settings=model.model_dump(
+            mode="json", include={"size", "normalisation", "thresholds", "flags", "input_filter"}
+        ),
         backend=backend.name,
         batch=batch,
         code_version=code_version(),
@@ -213,7 +224,7 @@ def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
 
 
 def stream(
-    corridor: Corridor,
+    pipeline: Pipeline,
     backend: Backend,
     source: Store,
     chosen: Iterable[Entry],
@@ -222,16 +233,16 @@ def stream(
 ) -> Iterator[Finished]:
     """Yield `finish(result)` per entry, in order, from `streams` threads that each walk whole batches.
 
-    A batch is `config.batch` neighbours of the plan; which films meet in a forward pass does not
+    A batch is `config.batch` neighbours of the plan; which images meet in a forward pass does not
     depend on speed or on the number of streams. At most three batches a stream are in memory.
     """
 
     def walk(batch: list[Entry]) -> list[Finished]:
-        return [finish(scored) for scored in score_batch(corridor, backend, source, batch)]
+        return [finish(scored) for scored in score_batch(pipeline, backend, source, batch)]
 
     with ThreadPoolExecutor(streams, thread_name_prefix="stream") as pool:
         waiting: deque[Future[list[Finished]]] = deque()
-        for batch in iter_batches(chosen, corridor.config.batch):
+        for batch in iter_batches(chosen, pipeline.config.batch):
             waiting.append(pool.submit(walk, batch))
             if len(waiting) == 3 * streams:
                 yield from waiting.popleft().result()
@@ -246,8 +257,8 @@ def iter_batches(chosen: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
         yield batch
 
 
-def score_batch(corridor: Corridor, backend: Backend, source: Store, batch: list[Entry]) -> list[Scored]:
-    """Take one batch through all doors; refusals keep their place in the order."""
-    opened = [corridor.open_film(source, entry) for entry in batch]
-    scored = iter(corridor.score(backend, [film for film in opened if isinstance(film, Film)]))
-    return [next(scored) if isinstance(film, Film) else film for film in opened]
+def score_batch(pipeline: Pipeline, backend: Backend, source: Store, batch: list[Entry]) -> list[Scored]:
+    """Take one batch through all stages; refusals keep their place in the order."""
+    opened = [pipeline.open_image(source, entry) for entry in batch]
+    scored = iter(pipeline.score(backend, [image for image in opened if isinstance(image, PreparedImage)]))
+    return [next(scored) if isinstance(image, PreparedImage) else image for image in opened]

@@ -1,4 +1,4 @@
-"""A folder in one process: films in; masks, rows, table and report out."""
+"""A folder in one process: images in; masks, rows, table and report out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from covseg import table
-from covseg.pipeline import Corridor, Scored, stream
+from covseg.pipeline import Pipeline, Scored, stream
 from covseg.records import RESEARCH_ONLY, Entry, Row
 from covseg.report import Gallery, render
 from covseg.stages.encode import mask_png, overlay, png, probability_png
@@ -34,7 +34,7 @@ class Outputs:
 
 
 def predict(
-    corridor: Corridor,
+    pipeline: Pipeline,
     backend: Backend,
     source: Store,
     chosen: Iterable[Entry],
@@ -43,16 +43,16 @@ def predict(
     progress: Callable[[Row], None] = lambda _: None,
     streams: int = 1,
 ) -> list[Row]:
-    """Score the chosen films and write masks, rows, table and report.
+    """Score the chosen images and write masks, rows, table and report.
 
     Parameters
     ----------
-    corridor : Corridor
-        The doors.
+    pipeline : Pipeline
+        The stages.
     backend : Backend
         What runs the model.
     source, destination : Store
-        Where films come from and where everything goes.
+        Where images come from and where everything goes.
     chosen : iterable of Entry
         In key order.
     progress : callable
@@ -68,17 +68,17 @@ def predict(
     gallery, gallery_lock = Gallery(), Lock()
 
     def finish(scored: Scored) -> Row:
-        row = write_film(scored, destination, outputs)
-        if outputs.pictures and scored.film and scored.masks and scored.prediction:
+        row = write_image(scored, destination, outputs)
+        if outputs.pictures and scored.image and scored.masks and scored.prediction:
             with gallery_lock:
                 gallery.offer(
-                    row.input_id, row.infected_fraction, scored.film.radiograph.pixels, scored.masks,
+                    row.input_id, row.infected_fraction, scored.image.radiograph.pixels, scored.masks,
                     scored.prediction.infection,
                 )  # fmt: skip
         return row
 
     rows = []
-    for row in stream(corridor, backend, source, chosen, streams, finish):
+    for row in stream(pipeline, backend, source, chosen, streams, finish):
         rows.append(row)
         progress(row)
     alone, rows = {row.input_id: row for row in rows}, table.mark_duplicates(rows)
@@ -88,28 +88,28 @@ def predict(
     severity = table.to_arrow(rows)
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
-    destination.write("report.html", render(severity, gallery.pictures(), corridor.card.thresholds.presence))
+    destination.write("report.html", render(severity, gallery.pictures(), pipeline.model.thresholds.presence))
     return rows
 
 
-def write_film(scored: Scored, destination: Store, outputs: Outputs) -> Row:
-    """Write one film's mask, overlay, probability and row; return the row with its mask URI."""
+def write_image(scored: Scored, destination: Store, outputs: Outputs) -> Row:
+    """Write one image's mask, overlay, probability and row; return the row with its mask URI."""
     row = scored.row
-    if scored.film and scored.masks and scored.prediction:
+    if scored.image and scored.masks and scored.prediction:
         mask_uri = f"masks/{row.input_id}.png"
         row = replace(row, mask_uri=mask_uri)
         destination.write(mask_uri, mask_png(scored.masks))
-        pixels = scored.film.radiograph.pixels
+        pixels = scored.image.radiograph.pixels
         if outputs.overlay:
             destination.write(f"overlays/{row.input_id}.png", png(overlay(pixels, scored.masks)))
         if outputs.probability:
-            probability = probability_png(scored.prediction, *scored.film.radiograph.pixels.shape)
+            probability = probability_png(scored.prediction, *scored.image.radiograph.pixels.shape)
             destination.write(f"probability/{row.input_id}.png", probability)
     _write_row(row, destination)
     return row
 
 
 def _write_row(row: Row, destination: Store) -> None:
-    """Write a film's row for itself: without its key, which may name a patient, and with what every output says."""
+    """Write an image's row for itself: without its key, which may name a patient, and with what every output says."""
     told = {name: value for name, value in table.cells(row).items() if name != "key"} | {"intended_use": RESEARCH_ONLY}
     destination.write(f"rows/{row.input_id}.json", json.dumps(told).encode())

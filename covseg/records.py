@@ -1,4 +1,4 @@
-"""The records that walk through the corridor, from planned input to table row.
+"""The records that walk through the pipeline, from planned input to table row.
 
 `Entry` (what a listing says) -> `Radiograph` (pixels) -> `Prediction` (probabilities) -> `Row`.
 `Row` is the table schema: its fields, in order, are the columns of ``severity.parquet``.
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One film as it leaves the reader.
+    """One image as it leaves the reader.
 
     Parameters
     ----------
@@ -73,16 +73,16 @@ class Radiograph:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The model's answer for one film, at model geometry; no threshold has been applied.
+    """The model's answer for one image, at model geometry; no threshold has been applied.
 
     Parameters
     ----------
     lung, infection : ndarray of float32, shape (S, S)
         Pixel probabilities in [0, 1].
     presence : float
-        Probability that the film shows any infection.
+        Probability that the image shows any infection.
     features : ndarray of float32, shape (F,)
-        Bottleneck features, averaged over the film; what the gate looks at.
+        Bottleneck features, averaged over the image; what the input filter looks at.
     """
 
     lung: NDArray[np.float32]
@@ -93,7 +93,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Masks:
-    """Cleaned masks of one film.
+    """Cleaned masks of one image.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Truth:
-    """Truth of one film.
+    """Truth of one image.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Flow `evaluate`: judge a model on a labelled split; the command ``covseg evaluate`` under Prefect.
 
 Its parameters are the fields of `covseg.settings.evaluate.EvaluateSettings`. What stands in Prefect is the
-table, counts and a link to the page: no pixels and no names of films. Run it here with
+table, counts and a link to the page: no pixels and no names of images. Run it here with
 ``python -m flows.evaluate MODEL --data ROOT``.
 """
 
@@ -19,18 +19,18 @@ from prefect.runtime import flow_run as current_run
 from covseg.errors import CovsegError
 from covseg.settings.evaluate import EvaluateSettings
 from flows.parameters import take
-from flows.redaction import discreet
-from flows.server import given_or_local
+from flows.redaction import redact
+from flows.server import configured_or_local
 
 
 @task(name="judge", cache_policy=NO_CACHE)  # no retries: a wrong path does not mend, and Test is not looked at twice
-@discreet
-def judge_split(settings: EvaluateSettings) -> dict[str, Any]:
-    """Walk the split through the corridor, judge it, and write the three files."""
+@redact
+def evaluate_split(settings: EvaluateSettings) -> dict[str, Any]:
+    """Walk the split through the pipeline, judge it, and write the three files."""
     from covseg.evaluation.evaluate import evaluate as run
 
     content = run(settings)
-    get_run_logger().info("judged %d films of %s", content["data"]["films"], content["data"]["split"])
+    get_run_logger().info("judged %d images of %s", content["data"]["films"], content["data"]["split"])
     return content
 
 
@@ -52,7 +52,7 @@ def _name() -> str:
 def evaluate(**parameters: Any) -> dict[str, Any]:
     """Judge a model on a labelled split: every averaging convention, every stratum, with intervals."""
     settings = EvaluateSettings(**parameters)
-    content = judge_split(settings)
+    content = evaluate_split(settings)
     _show(content, settings)
     return {"headline": content["headline"], "warnings": content["warnings"]}
 
@@ -63,7 +63,7 @@ def main(words: list[str] | None = None) -> int:
 
     @app.default
     def run(settings: Annotated[EvaluateSettings, Parameter(name="*")]) -> int:
-        with given_or_local():
+        with configured_or_local():
             evaluate(**settings.model_dump(mode="json"))
         return 0
 

@@ -22,5 +22,5 @@ def show(artifact: UUID, percent: float, line: str) -> None:
     """
     try:
         update_progress_artifact(artifact, percent, description=line)
-    except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+    except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
         get_run_logger().warning("progress is not shown (%s); the work goes on", type(error).__name__)

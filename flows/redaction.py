@@ -19,18 +19,18 @@ class Failed(CovsegError):
     """An error whose own message may hold a source key."""
 
 
-def discreet(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """Keep what may name a film out of Prefect: no causes, and of an unforeseen error only its class."""
+def redact(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """Keep what may name an image out of Prefect: no causes, and of an unforeseen error only its class."""
 
     @functools.wraps(function)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
         try:
             return function(*args, **kwargs)
         except SetRefused:
-            raise UsageError("the labelled set is not whole: covseg data check ROOT names the film") from None
+            raise UsageError("the labelled set is not whole: covseg data check ROOT names the image") from None
         except CovsegError as error:
             raise type(error)(str(error)) from None
-        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+        except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
             raise Failed(f"internal error: {type(error).__name__}; run the command with --debug to see it") from None
 
     return call

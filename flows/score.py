@@ -35,8 +35,8 @@ from covseg.errors import CovsegError
 from covseg.settings.score import ScoreSettings
 from flows.parameters import take
 from flows.progress import show
-from flows.redaction import discreet, worth_a_retry
-from flows.server import given_or_local
+from flows.redaction import redact, worth_a_retry
+from flows.server import configured_or_local
 from workers.scoring import Work, absolute, open_work
 from workers.summary import Progress, Summary
 
@@ -44,22 +44,22 @@ UPDATE_S = 5.0  # between two updates of the progress artifact
 
 
 class NotAccepted(CovsegError):
-    """Published, but more films were quarantined than allowed."""
+    """Published, but more images were quarantined than allowed."""
 
     exit_code = 3
 
 
 @task(name="plan", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
-@discreet
+@redact
 def plan_shards(work: Work) -> Plan:
     """List the source, or resume the plan that is under way."""
     plan = work.plan()
-    get_run_logger().info("plan %d: %d films, %d shards", plan.number, plan.films, plan.shards)
+    get_run_logger().info("plan %d: %d images, %d shards", plan.number, plan.images, plan.shards)
     return plan
 
 
-@task(name="score", cache_policy=NO_CACHE)  # no retries: shards are dealt again inside
-@discreet
+@task(name="score", cache_policy=NO_CACHE)  # no retries: shards are retried inside
+@redact
 def score_shards(work: Work, plan: Plan) -> Progress:
     """Score what is pending, on Ray."""
     artifact = cast(UUID, create_progress_artifact(0.0, key="score-progress", description=f"plan {plan.number}"))
@@ -70,7 +70,7 @@ def score_shards(work: Work, plan: Plan) -> Progress:
 
 
 @task(name="publish", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
-@discreet
+@redact
 def publish_snapshot(work: Work, plan: Plan, progress: Progress) -> Summary:
     """Check the sum and publish the snapshot."""
     return work.publish(plan, progress)
@@ -82,7 +82,7 @@ def _throttled(artifact: UUID) -> Callable[[Progress], None]:
     def tell(progress: Progress) -> None:
         nonlocal said
         if time.monotonic() - said >= UPDATE_S:
-            show(artifact, 100 * progress.finished / progress.films, _line(progress))
+            show(artifact, 100 * progress.finished / progress.images, _line(progress))
             said = time.monotonic()
 
     return tell
@@ -90,7 +90,9 @@ def _throttled(artifact: UUID) -> Callable[[Progress], None]:
 
 def _line(progress: Progress) -> str:
     refused = progress.finished - progress.statuses["scored"]
-    return f"{progress.finished} of at most {progress.films} films, {refused} refused, {progress.redone} shards redone"
+    return (
+        f"{progress.finished} of at most {progress.images} images, {refused} refused, {progress.retried} shards retried"
+    )
 
 
 def _show(summary: Summary) -> None:
@@ -99,8 +101,8 @@ def _show(summary: Summary) -> None:
     statuses = [f"| {name} | {count} |" for name, count in sorted(summary.statuses.items())]
     text = "\n".join(["| | |", "|---|---|", *statuses, *rows, "", "Research use only, not for diagnosis."])
     create_markdown_artifact(text, key="score-summary", description=f"snapshot {summary.snapshot}")
-    refusals = [{"reason": reason, "films": count} for reason, count in sorted(summary.reasons.items())]
-    create_table_artifact(refusals, key="score-refusals", description="films without a mask, by reason")
+    refusals = [{"reason": reason, "images": count} for reason, count in sorted(summary.reasons.items())]
+    create_table_artifact(refusals, key="score-refusals", description="images without a mask, by reason")
     link = summary.report if "://" in summary.report else f"file://{summary.report}"
     create_link_artifact(link, link_text="report", key="score-report")
 
@@ -111,7 +113,7 @@ def _name() -> str:
     return f"score {source} into {dest}"
 
 
-def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def say_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Say what a stopped run leaves behind; its Ray workers are gone with its process."""
     told = "finished shards are kept; run the flow again with the same parameters to resume"
     flow_run_logger(flow_run, flow).info("%s: %s", state.name, told)
@@ -121,8 +123,8 @@ def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
     name="score",
     flow_run_name=_name,
     persist_result=False,
-    on_cancellation=[tell_how_to_resume],
-    on_crashed=[tell_how_to_resume],
+    on_cancellation=[say_how_to_resume],
+    on_crashed=[say_how_to_resume],
 )
 @take(ScoreSettings)
 def score(**parameters: Any) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def score(**parameters: Any) -> dict[str, Any]:
     return _score(ScoreSettings(**parameters))
 
 
-@discreet
+@redact
 def _score(settings: ScoreSettings) -> dict[str, Any]:
     with open_work(settings) as work:
         plan = plan_shards(work)
@@ -138,7 +140,9 @@ def _score(settings: ScoreSettings) -> dict[str, Any]:
         summary = publish_snapshot(work, plan, progress)
     _show(summary)
     if not summary.accepted:
-        raise NotAccepted(f"snapshot {summary.snapshot} is published, not accepted: quarantined films above max_failed")
+        raise NotAccepted(
+            f"snapshot {summary.snapshot} is published, not accepted: quarantined images above max_failed"
+        )
     return summary.as_dict()
 
 
@@ -148,7 +152,7 @@ def main(words: list[str] | None = None) -> int:
 
     @app.default
     def run(settings: Annotated[ScoreSettings, Parameter(name="*")]) -> int:
-        with given_or_local():
+        with configured_or_local():
             score(**absolute(settings).model_dump())
         return 0
 

@@ -25,7 +25,7 @@ STOP_S = 10
 
 
 @contextlib.contextmanager
-def given_or_local() -> Iterator[str]:
+def configured_or_local() -> Iterator[str]:
     """Use the server of ``PREFECT_API_URL`` or the profile; without one, start one and stop it at the end.
 
     Raises
@@ -56,9 +56,9 @@ def local() -> Iterator[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    with socket.socket() as check_conditional_writes:
+        check_conditional_writes.bind(("127.0.0.1", 0))
+        port: int = check_conditional_writes.getsockname()[1]
         return port
 
 

@@ -1,7 +1,7 @@
 """Flow `train`: data check, train, calibrate, evaluate on Val, register; ``covseg train`` under Prefect.
 
 Its parameters are the fields of `covseg.settings.train.TrainSettings` and a few of its own (`TrainFlow`). What
-stands in Prefect is counts, numbers and links: no pixels, no keys, no names of films. Run it here with
+stands in Prefect is counts, numbers and links: no pixels, no keys, no names of images. Run it here with
 ``python -m flows.train RECIPE --data ROOT --out DIR``; ``infra/prefect.yaml`` deploys it.
 
 Cancelling sends SIGTERM to the flow's process; its ranks go down with it, and the last state stays.
@@ -37,15 +37,15 @@ from covseg.settings.evaluate import EvaluateSettings
 from covseg.settings.train import TrainSettings
 from flows.parameters import take
 from flows.progress import show
-from flows.redaction import discreet, worth_a_retry
-from flows.server import given_or_local
+from flows.redaction import redact, worth_a_retry
+from flows.server import configured_or_local
 
 if TYPE_CHECKING:
     from covseg.training.train import Hooks
 
 UPDATE_S = 5.0  # between two updates of the progress artifact
 SPLITS = ("Train", "Val")
-GATE_FILMS = 900  # of Train, where no limit is given
+FILTER_IMAGES = 900  # of Train, where no limit is given
 
 
 class TrainFlow(TrainSettings):
@@ -55,7 +55,9 @@ class TrainFlow(TrainSettings):
     name: str | None = Field(default=None, description="Of the model, there and in its card; default: the recipe's.")
     licence: str = Field(default="", description="Of the training data, where it is no published set.")
     citation: str = Field(default="", description="Of the training data, where it is no published set.")
-    gate: bool = Field(default=True, description="Fit a gate that refuses what is no frontal chest film; minutes.")
+    input_filter: bool = Field(
+        default=True, description="Fit an input filter that refuses what is no frontal chest radiograph; minutes."
+    )
     specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity that calibration may choose.")
 
     @property
@@ -67,9 +69,9 @@ class TrainFlow(TrainSettings):
 
 
 @task(name="check", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
-@discreet
+@redact
 def check_data(settings: TrainFlow) -> Path:
-    """Bring the set here when it lies in a bucket, look at every film, and refuse a set that is not whole."""
+    """Bring the set here when it lies in a bucket, look at every image, and refuse a set that is not whole."""
     from covseg.data.cache import local_copy
     from covseg.datacheck.check import check, to_json
     from covseg.training.recipe import load_recipe
@@ -82,14 +84,14 @@ def check_data(settings: TrainFlow) -> Path:
     for one in told["splits"]:
         if one["split"] in SPLITS and one["excluded"]:
             reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(e["reason"] for e in one["excluded"]).items())
-            raise UsageError(f"{one['split']} is not whole ({reasons}): covseg data check ROOT names the films")
+            raise UsageError(f"{one['split']} is not whole ({reasons}): covseg data check ROOT names the images")
     if found.across:
         get_run_logger().warning("%d near-duplicates across splits; drop_leaks leaves Train's out", len(found.across))
     return root
 
 
 @task(name="train", cache_policy=NO_CACHE)  # no retries: Ray restarts ranks, and resume goes on
-@discreet
+@redact
 def train_recipe(settings: TrainFlow) -> dict[str, Any]:
     """Train, here or on Ray."""
     from workers.training_job import run as train_job
@@ -119,20 +121,20 @@ def _hooks(artifact: UUID) -> Hooks:
 
 
 @task(name="calibrate", cache_policy=NO_CACHE)
-@discreet
+@redact
 def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
-    """Make the run a model folder, prove its export, fit its gate, and choose its thresholds on Val."""
+    """Make the run a model folder, prove its export, fit its input filter, and choose its thresholds on Val."""
     from covseg.calibration.run import run as calibrate
     from covseg.registry import open_model
     from covseg.release.fit_input_filter import renew
     from covseg.release.release import check_export, release
 
     model = run / "model"
-    card = release(run, model, settings.model_name, settings.lung_model, settings.licence, settings.citation)
+    config = release(run, model, settings.model_name, settings.lung_model, settings.licence, settings.citation)
     get_run_logger().info("export differs from torch by %.1e at most", check_export(open_model(model), root))
-    if settings.gate:
-        renew(model, root, settings.limit or GATE_FILMS)
-    if "infection" in card.training["recipe"]["data"]["targets"]:
+    if settings.input_filter:
+        renew(model, root, settings.limit or FILTER_IMAGES)
+    if "infection" in config.training["recipe"]["data"]["targets"]:
         calibrate(CalibrateSettings(
             model=str(model), data=root, output=run / "calibration", specificity=settings.specificity,
             limit=settings.limit and max(settings.limit, 10),
@@ -141,8 +143,8 @@ def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-@discreet
-def judge_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict[str, Any]:
+@redact
+def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict[str, Any]:
     """Judge the model on Val, and write its card."""
     from covseg.evaluation.evaluate import evaluate
     from covseg.registry import open_model
@@ -155,7 +157,7 @@ def judge_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict
 
 
 @task(name="register", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
-@discreet
+@redact
 def register_model(settings: TrainFlow, model: Path) -> str:
     """Make the model the next version, and the candidate; the same content is one version, however often."""
     from covseg.registry.registry import open_registry, promote, push
@@ -171,10 +173,10 @@ def register_model(settings: TrainFlow, model: Path) -> str:
 def _finish(settings: TrainFlow) -> None:
     """Send what came after training to the run's bucket, where it has one."""
     from covseg.storage import local_path
-    from covseg.training.remote import folder_of, send
+    from covseg.training.remote import folder_of, push
 
     if local_path(settings.out) is None:
-        send(folder_of(settings.out), settings.out)
+        push(folder_of(settings.out), settings.out)
 
 
 def _show(settings: TrainFlow, run: Path, content: dict[str, Any], reference: str | None) -> None:
@@ -219,7 +221,7 @@ def _name() -> str:
     return " ".join(["train", str(given["recipe"]), *map(str, given.get("settings") or ())])[:120]
 
 
-def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def say_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Say what a stopped run leaves behind; its ranks are gone with its process."""
     told = "the last state is kept; run the flow again with the same parameters and resume to go on"
     flow_run_logger(flow_run, flow).info("%s: %s", state.name, told)
@@ -229,8 +231,8 @@ def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
     name="train",
     flow_run_name=_name,
     persist_result=False,
-    on_cancellation=[tell_how_to_resume],
-    on_crashed=[tell_how_to_resume],
+    on_cancellation=[say_how_to_resume],
+    on_crashed=[say_how_to_resume],
 )
 @take(TrainFlow)
 def train(**parameters: Any) -> dict[str, Any]:
@@ -238,13 +240,13 @@ def train(**parameters: Any) -> dict[str, Any]:
     return _train(TrainFlow(**parameters))
 
 
-@discreet
+@redact
 def _train(settings: TrainFlow) -> dict[str, Any]:
     root = check_data(settings)
     found = train_recipe(settings)
     run = Path(found["out"])
     model = calibrate_model(settings, root, run)
-    content = judge_model(settings, root, run, model)
+    content = evaluate_model(settings, root, run, model)
     reference = register_model(settings, model) if settings.registry else None
     _finish(settings)
     _show(settings, run, content, reference)
@@ -257,7 +259,7 @@ def main(words: list[str] | None = None) -> int:
 
     @app.default
     def run(settings: Annotated[TrainFlow, Parameter(name="*")]) -> int:
-        with given_or_local():
+        with configured_or_local():
             train(**settings.model_dump(mode="json"))
         return 0
 

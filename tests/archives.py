@@ -1,4 +1,4 @@
-"""Made archives for the bookkeeping tests: real bytes in real stores, rows as a corridor would hand them over."""
+"""Made archives for the bookkeeping tests: real bytes in real stores, rows as a pipeline would hand them over."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from covseg.settings.score import ScoringConfig
 from covseg.storage import MemoryStore, Store
 
 KEY = b"a key for tests"
-CONFIG = ScoringConfig(model_id="made", weights_sha256="0" * 64, card={}, backend="none", batch=1, code_version="1")
+CONFIG = ScoringConfig(
+    model_id="made", weights_sha256="0" * 64, model_settings={}, backend="none", batch=1, code_version="1"
+)
 LENIENT = PublishOptions(max_failed=1.0)
 REFUSED = {b"text": Reason.NOT_AN_IMAGE, b"": Reason.EMPTY}
 
 
-def films(count: int, name: str = "film") -> dict[str, bytes]:
+def images(count: int, name: str = "film") -> dict[str, bytes]:
     return {f"{name}-{number:05}.png": f"{name} {number}".encode() for number in range(count)}
 
 
@@ -42,7 +44,7 @@ def make_run(dest: Store | None = None, masks: MaskMode = "png", commits: Store 
 
 
 def make_row(source: Store, entry: Entry) -> Row:
-    """Answer as the corridor would, with numbers that follow from the bytes."""
+    """Answer as the pipeline would, with numbers that follow from the bytes."""
     identity = {
         "input_id": input_id(KEY, "made", entry.key, entry.etag), "key": entry.key, "etag": entry.etag,
         "size": entry.size, "model_id": CONFIG.model_id, "weights_sha256": CONFIG.weights_sha256,

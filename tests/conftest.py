@@ -3,10 +3,10 @@
 Index
 -----
 data_root      ../shared/data beside the project; skips with a message where it is absent
-val_images     the three Val image folders' root; skips with a message where it is absent
+val_root     the three Val image folders' root; skips with a message where it is absent
 model_folder   the committed default model, checked
 backend        the reference backend on the default model, opened once
-corridor       the doors around the default model, with a fixed project key
+pipeline       the stages around the default model, with a fixed project key
 s3_server      endpoint of a moto S3 server process, with the AWS settings that lead to it
 s3_bucket      name of a fresh bucket on it
 ceph_server    settings that lead to a Ceph gateway with authentication; skips where Ceph is not installed
@@ -35,7 +35,7 @@ import pytest
 
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, open_folder
-from covseg.pipeline import Corridor, resolve
+from covseg.pipeline import Pipeline, resolve
 from covseg.stages.segment import Backend
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -50,7 +50,7 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def val_images() -> Path:
+def val_root() -> Path:
     if not (QU_EX / "Val").is_dir():
         pytest.skip(f"no COVID-QU-Ex Val split at {QU_EX}")
     return QU_EX / "Val"
@@ -67,14 +67,14 @@ def backend(model_folder: ModelFolder) -> Backend:
 
 
 @pytest.fixture(scope="session")
-def corridor(model_folder: ModelFolder, backend: Backend) -> Corridor:
-    return Corridor(model_folder.card, resolve(model_folder, backend, 4), key=b"a key for tests")
+def pipeline(model_folder: ModelFolder, backend: Backend) -> Pipeline:
+    return Pipeline(model_folder.config, resolve(model_folder, backend, 4), key=b"a key for tests")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as check_conditional_writes:
+        check_conditional_writes.bind(("127.0.0.1", 0))
+        return int(check_conditional_writes.getsockname()[1])
 
 
 def await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
@@ -82,8 +82,8 @@ def await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         assert process.poll() is None, f"the server ended with {process.returncode}"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket() as check_conditional_writes:
+            if check_conditional_writes.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
     raise TimeoutError(f"no server on port {port} after {seconds} s")

@@ -1,4 +1,4 @@
-"""Plan, commits and snapshots: every planned film exactly once, whatever breaks off where."""
+"""Plan, commits and snapshots: every planned image exactly once, whatever breaks off where."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from covseg import table
 from covseg.archive import (  # fmt: skip
     PublishOptions,
     Run,
+    check_conditional_writes,
     commit_shard,
     gc,
     key_id,
@@ -31,7 +32,6 @@ from covseg.archive import (  # fmt: skip
     newest_plan,
     open_run,
     pending,
-    probe,
     publish,
     rebuild,
 )
@@ -41,7 +41,7 @@ from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, Store, open_store
 from covseg.verify import verify
 from tests import archives
-from tests.archives import CONFIG, KEY, commit, films, make_masks, make_rows, make_run, score
+from tests.archives import CONFIG, KEY, commit, images, make_masks, make_rows, make_run, score
 
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 
@@ -78,7 +78,7 @@ def test_another_project_key_or_mask_mode_is_refused() -> None:
 
 
 def test_the_project_key_is_nowhere_in_the_destination() -> None:
-    run, source = make_run(), MemoryStore(films(3), "source")
+    run, source = make_run(), MemoryStore(images(3), "source")
     score(run, source)
     assert not any(KEY in data for data in run.dest.objects.values())  # type: ignore[attr-defined]
     assert run.key_id.encode() in run.dest.read("run.json")
@@ -94,7 +94,7 @@ class Overwriting(MemoryStore):
 
 def test_a_store_that_overwrites_is_refused_with_the_way_out() -> None:
     with pytest.raises(UsageError, match="--commits URL"):
-        probe(Overwriting())
+        check_conditional_writes(Overwriting())
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -106,23 +106,23 @@ def test_a_lost_reply_to_the_first_sentinel_is_read_back(kept: bool) -> None:
             return False  # as a client sees it that sent the request twice
 
     if kept:
-        return probe(Lossy())
+        return check_conditional_writes(Lossy())
     with pytest.raises(StorageDenied, match="exists already"):
-        probe(Lossy())
+        check_conditional_writes(Lossy())
     return None
 
 
 def test_a_store_that_creates_once_passes_and_is_left_clean() -> None:
     store = MemoryStore()
-    probe(store)
+    check_conditional_writes(store)
     assert store.objects == {}
 
 
 def test_commits_can_live_in_another_store() -> None:
-    dest, commits, source = Overwriting(name="dest"), MemoryStore(name="commits"), MemoryStore(films(20), "source")
+    dest, commits, source = Overwriting(name="dest"), MemoryStore(name="commits"), MemoryStore(images(20), "source")
     run = make_run(dest, commits=commits)
     plan, done, manifest = score(run, source)
-    assert (done, manifest.mine, plan.films) == (3, True, 20)
+    assert (done, manifest.mine, plan.images) == (3, True, 20)
     assert {key.partition("/")[0] for key in commits.objects} == {"run.json", "plans", "commits", "manifests"}
     assert score(run, source)[1] == 0
 
@@ -130,19 +130,19 @@ def test_commits_can_live_in_another_store() -> None:
 # --- the plan ----------------------------------------------------------------------------------------
 
 
-@given(count=st.integers(1, 60), shard_size=st.integers(1, 20), part_films=st.integers(1, 40), page=st.integers(1, 30))
+@given(count=st.integers(1, 60), shard_size=st.integers(1, 20), part_images=st.integers(1, 40), page=st.integers(1, 30))
 @settings(deadline=None, max_examples=60)
-def test_shards_are_a_partition_of_the_listing(count: int, shard_size: int, part_films: int, page: int) -> None:
-    source = Paged(films(count), "source", page)
+def test_shards_are_a_partition_of_the_listing(count: int, shard_size: int, part_images: int, page: int) -> None:
+    source = Paged(images(count), "source", page)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listing, "PART_FILMS", part_films)
+        patch.setattr(listing, "PART_IMAGES", part_images)
         run = make_run()
         plan = make_plan(run, source, shard_size=shard_size)
     shards = list(pending(run, plan))
     assert [entry.key for shard in shards for entry in shard.entries] == sorted(source.objects)
     assert all(1 <= len(shard.entries) <= shard_size for shard in shards)
     assert all(shard.id == shard_id(shard.entries) for shard in shards)
-    assert (plan.films, plan.shards) == (count, len(shards))
+    assert (plan.images, plan.shards) == (count, len(shards))
 
 
 class Paged(MemoryStore):
@@ -160,12 +160,12 @@ class Paged(MemoryStore):
 
 
 def test_a_listing_that_broke_off_goes_on_behind_its_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "PART_FILMS", 20)
+    monkeypatch.setattr(listing, "PART_IMAGES", 20)
     unbroken, run = make_run(), make_run()
-    whole = make_plan(unbroken, Paged(films(100), "source", 10), shard_size=4)
+    whole = make_plan(unbroken, Paged(images(100), "source", 10), shard_size=4)
     with pytest.raises(StorageUnreachable):
-        make_plan(run, Paged(films(100), "source", 10, fail_at=8), shard_size=4)
-    again = Paged(films(100), "source", 10)
+        make_plan(run, Paged(images(100), "source", 10, fail_at=8), shard_size=4)
+    again = Paged(images(100), "source", 10)
     assert make_plan(run, again, shard_size=4) == whole
     assert again.pages == 4  # 60 keys lay in three parts already
 
@@ -176,7 +176,7 @@ def test_a_shard_id_tells_key_size_and_etag_apart() -> None:
 
 
 def test_an_unfinished_plan_is_resumed_and_not_listed_again() -> None:
-    run, source = make_run(), MemoryStore(films(20), "source")
+    run, source = make_run(), MemoryStore(images(20), "source")
     plan = make_plan(run, source, shard_size=8)
     commit(run, source, next(iter(pending(run, plan))))
     source.write("late.png", b"late")
@@ -185,26 +185,26 @@ def test_an_unfinished_plan_is_resumed_and_not_listed_again() -> None:
     assert [len(shard.entries) for shard in pending(run, again)] == [8, 4]
 
 
-def test_a_third_run_scores_nothing_and_ten_new_films_are_the_only_ones() -> None:
-    run, source = make_run(), MemoryStore(films(50), "source")
+def test_a_third_run_scores_nothing_and_ten_new_images_are_the_only_ones() -> None:
+    run, source = make_run(), MemoryStore(images(50), "source")
     assert score(run, source)[1] == 7
     before = outputs(run.dest)
     assert score(run, source)[1] == 0
     assert outputs(run.dest) == before
-    source.objects.update(films(10, "extra"))
+    source.objects.update(images(10, "extra"))
     plan, done, manifest = score(run, source)
-    assert (plan.number, plan.new_films, done, manifest.statuses) == (2, 10, 2, {"scored": 60})
+    assert (plan.number, plan.new_images, done, manifest.statuses) == (2, 10, 2, {"scored": 60})
     carried = [part for part in plan.parts if part.generation == 1]
-    assert [part.films for part in carried] == [50]
+    assert [part.images for part in carried] == [50]
     assert len(rows_of(run.dest)) == 60
 
 
-def test_a_replaced_film_is_scored_again_beside_its_old_row() -> None:
-    run, source = make_run(), MemoryStore(films(9), "source")
+def test_a_replaced_image_is_scored_again_beside_its_old_row() -> None:
+    run, source = make_run(), MemoryStore(images(9), "source")
     score(run, source)
     source.write("film-00004.png", b"replaced")
     plan, done, _ = score(run, source)
-    assert (plan.new_films, done) == (1, 1)
+    assert (plan.new_images, done) == (1, 1)
     rows = [row for row in rows_of(run.dest) if row["key"] == "film-00004.png"]
     assert len({row["input_id"] for row in rows}) == len({row["etag"] for row in rows}) == 2
 
@@ -225,7 +225,7 @@ def test_generations_merge_to_one_table_in_key_order(changes: list[tuple[int, in
 
 
 def test_the_table_does_not_depend_on_the_cut_into_shards_and_plans() -> None:
-    content = films(40) | {"zz.png": b"film 3"}
+    content = images(40) | {"zz.png": b"film 3"}
     once, source = make_run(), MemoryStore(content, "source")
     score(once, source, shard_size=7)
     twice, growing = make_run(), MemoryStore(dict(list(content.items())[::2]), "source")
@@ -236,29 +236,29 @@ def test_the_table_does_not_depend_on_the_cut_into_shards_and_plans() -> None:
 
 
 def test_include_exclude_and_limit_choose_in_key_order() -> None:
-    source = MemoryStore(films(5) | films(5, "masks/m") | {"folder/": b""}, "source")
+    source = MemoryStore(images(5) | images(5, "masks/m") | {"folder/": b""}, "source")
     run = make_run()
     plan = make_plan(run, source, include="*.png", exclude="masks/*", limit=3)
-    assert [entry.key for shard in pending(run, plan) for entry in shard.entries] == sorted(films(3))
+    assert [entry.key for shard in pending(run, plan) for entry in shard.entries] == sorted(images(3))
 
 
-def test_a_dry_run_counts_the_films_that_a_plan_holds() -> None:
+def test_a_dry_run_counts_the_images_that_a_plan_holds() -> None:
     from covseg.settings.score import ScoreSettings
     from workers.estimate import _survey
 
-    source = MemoryStore(films(5) | films(5, "masks/m") | {"folder/": b""}, "source")
+    source = MemoryStore(images(5) | images(5, "masks/m") | {"folder/": b""}, "source")
     counts, _, _ = _survey(ScoreSettings(source="source", dest="dest", exclude="masks/*"), source)
-    assert counts["films"] == make_plan(make_run(), source, exclude="masks/*").films == 5
+    assert counts["images"] == make_plan(make_run(), source, exclude="masks/*").images == 5
 
 
-def test_a_limit_names_the_first_films_so_that_a_second_run_has_nothing_to_do() -> None:
-    run, source = make_run(), MemoryStore(films(9), "source")
+def test_a_limit_names_the_first_images_so_that_a_second_run_has_nothing_to_do() -> None:
+    run, source = make_run(), MemoryStore(images(9), "source")
     plan = make_plan(run, source, limit=4)
     for shard in pending(run, plan):
         commit(run, source, shard)
     publish(run, plan, PublishOptions(), source, "first")
     assert make_plan(run, source, limit=4) == replace(plan, published=True)
-    assert make_plan(run, source, limit=6).new_films == 2
+    assert make_plan(run, source, limit=6).new_images == 2
 
 
 @pytest.mark.parametrize("content", [{}, {"folder/": b""}, {"a.txt": b"1"}])
@@ -275,7 +275,7 @@ def test_a_source_inside_the_destination_or_around_it_is_an_error(tmp_path: Path
 
 
 def test_an_unfinished_plan_of_other_options_is_named() -> None:
-    run, source = make_run(), MemoryStore(films(9), "source")
+    run, source = make_run(), MemoryStore(images(9), "source")
     make_plan(run, source, include="*")
     with pytest.raises(UsageError, match=r"unfinished plan 1 with include '\*', this run has '\*\.png'"):
         make_plan(run, source, include="*.png")
@@ -290,13 +290,13 @@ def test_of_two_first_runs_at_once_the_loser_does_not_score_another_selection() 
                 self.objects |= winner.objects
             return super().create(key, data)
 
-    run, source = make_run(Overtaken(name="dest")), MemoryStore(films(9), "source")
+    run, source = make_run(Overtaken(name="dest")), MemoryStore(images(9), "source")
     with pytest.raises(UsageError, match=r"unfinished plan 1 with include 'film-00001\*', this run has '\*'"):
         make_plan(run, source)
 
 
 def test_a_lost_part_of_a_plan_is_named() -> None:
-    run, source = make_run(), MemoryStore(films(9), "source")
+    run, source = make_run(), MemoryStore(images(9), "source")
     plan = make_plan(run, source)
     run.dest.delete(plan.parts[0].name)
     with pytest.raises(NotPublished, match=f"{plan.parts[0].name} in memory://dest is gone.* run covseg verify"):
@@ -305,16 +305,16 @@ def test_a_lost_part_of_a_plan_is_named() -> None:
 
 def test_a_destination_of_another_source_is_refused() -> None:
     run = make_run()
-    score(run, MemoryStore(films(9), "source"))
+    score(run, MemoryStore(images(9), "source"))
     with pytest.raises(UsageError, match="belongs to source 'memory://source'"):
-        make_plan(run, MemoryStore(films(9), "other"))
+        make_plan(run, MemoryStore(images(9), "other"))
 
 
 # --- commits -----------------------------------------------------------------------------------------
 
 
 def test_what_a_worker_needs_is_picklable() -> None:
-    run, source = make_run(), MemoryStore(films(3), "source")
+    run, source = make_run(), MemoryStore(images(3), "source")
     shard = next(iter(pending(run, make_plan(run, source))))
     assert pickle.loads(pickle.dumps(shard)) == shard
     assert pickle.loads(pickle.dumps(run)).config_sha256 == run.config_sha256
@@ -327,7 +327,7 @@ def test_a_reply_lost_after_the_commit_counts_once() -> None:
             return False  # as a client sees it that sent the request twice
 
     run = replace(make_run(), commits=Lossy(name="lossy"))
-    source = MemoryStore(films(3), "source")
+    source = MemoryStore(images(3), "source")
     shard = next(iter(pending(run, make_plan(run, source))))
     rows = make_rows(source, shard)
     outcome = commit_shard(run, shard, rows, make_masks(rows), "mine")
@@ -335,7 +335,7 @@ def test_a_reply_lost_after_the_commit_counts_once() -> None:
 
 
 def test_a_shard_done_by_another_attempt_keeps_its_commit() -> None:
-    run, source = make_run(), MemoryStore(films(3), "source")
+    run, source = make_run(), MemoryStore(images(3), "source")
     shard = next(iter(pending(run, make_plan(run, source))))
     rows = make_rows(source, shard)
     assert commit_shard(run, shard, rows, make_masks(rows), "first").mine
@@ -346,7 +346,7 @@ def test_a_shard_done_by_another_attempt_keeps_its_commit() -> None:
 
 
 def test_rows_that_are_not_the_shards_are_not_committed() -> None:
-    run, source = make_run(), MemoryStore(films(5), "source")
+    run, source = make_run(), MemoryStore(images(5), "source")
     shard = next(iter(pending(run, make_plan(run, source))))
     rows = make_rows(source, shard)
     masks = make_masks(rows)
@@ -362,7 +362,7 @@ def test_rows_that_are_not_the_shards_are_not_committed() -> None:
 
 @pytest.mark.parametrize("mode", ["none", "png", "packed"])
 def test_every_mask_uri_leads_to_its_mask(mode: Any) -> None:
-    run, source = make_run(masks=mode), MemoryStore(films(20) | {"t": b"text"}, "source")
+    run, source = make_run(masks=mode), MemoryStore(images(20) | {"t": b"text"}, "source")
     score(run, source, options=PublishOptions(1.0, pictures=0))
     for row in rows_of(run.dest):
         if mode == "none" or row["status"] != "scored":
@@ -378,7 +378,7 @@ def test_every_mask_uri_leads_to_its_mask(mode: Any) -> None:
 
 def test_probabilities_are_kept_beside_the_masks() -> None:
     for mode in ("png", "packed"):
-        run, source = make_run(masks=mode), MemoryStore(films(2), "source")  # type: ignore[arg-type]
+        run, source = make_run(masks=mode), MemoryStore(images(2), "source")  # type: ignore[arg-type]
         shard = next(iter(pending(run, make_plan(run, source))))
         rows = make_rows(source, shard)
         commit_shard(run, shard, rows, make_masks(rows), "first", {rows[0].input_id: b"shades"})
@@ -389,7 +389,7 @@ def test_probabilities_are_kept_beside_the_masks() -> None:
 
 
 def test_nothing_is_published_while_a_shard_lacks_its_commit() -> None:
-    run, source = make_run(), MemoryStore(films(20), "source")
+    run, source = make_run(), MemoryStore(images(20), "source")
     plan = make_plan(run, source, shard_size=8)
     commit(run, source, next(iter(pending(run, plan))))
     with pytest.raises(NotPublished, match="2 of 3 shards"):
@@ -398,7 +398,7 @@ def test_nothing_is_published_while_a_shard_lacks_its_commit() -> None:
 
 
 def test_statuses_add_up_to_the_plan() -> None:
-    content = films(30) | {"notes.txt": b"text", "empty.png": b"", "gone.png": b"x", "new.png": b"x"}
+    content = images(30) | {"notes.txt": b"text", "empty.png": b"", "gone.png": b"x", "new.png": b"x"}
     run, source = make_run(), MemoryStore(content, "source")
     plan = make_plan(run, source, shard_size=8)
     source.delete("gone.png")
@@ -411,15 +411,15 @@ def test_statuses_add_up_to_the_plan() -> None:
     assert manifest.accepted  # 1 of 31 is under 5 %
 
 
-def test_too_many_quarantined_films_are_published_but_not_accepted() -> None:
-    run, source = make_run(), MemoryStore(films(9) | {"empty": b"", "t1": b"text", "t2": b"text"}, "source")
+def test_too_many_quarantined_images_are_published_but_not_accepted() -> None:
+    run, source = make_run(), MemoryStore(images(9) | {"empty": b"", "t1": b"text", "t2": b"text"}, "source")
     _, _, manifest = score(run, source, options=PublishOptions(max_failed=0.09))
     assert manifest.accepted is False
     assert json.loads(run.dest.read("manifests/1.json"))["failed_share"] == 0.1
 
 
-def test_nothing_is_published_when_no_film_has_a_lung_or_a_finite_answer() -> None:
-    run, source = make_run(), MemoryStore(films(6) | {"t": b"text"}, "source")
+def test_nothing_is_published_when_no_image_has_a_lung_or_a_finite_answer() -> None:
+    run, source = make_run(), MemoryStore(images(6) | {"t": b"text"}, "source")
     plan = make_plan(run, source)
     (shard,) = pending(run, plan)
     rows = make_rows(source, shard)
@@ -427,13 +427,13 @@ def test_nothing_is_published_when_no_film_has_a_lung_or_a_finite_answer() -> No
     broken = replace(blind[0], status=Status.QUARANTINED, reason=Reason.NONFINITE_LOGITS)
     blind[0] = broken
     commit_shard(run, shard, blind, make_masks(blind), "first")
-    with pytest.raises(NotPublished, match=r"none of 6 films .* score into another DEST"):
+    with pytest.raises(NotPublished, match=r"none of 6 images .* score into another DEST"):
         publish(run, plan, PublishOptions(), source, "first")
     assert "manifests/1.json" not in run.dest.objects  # type: ignore[attr-defined]
 
 
 def test_empty_infection_is_normal() -> None:
-    run, source = make_run(), MemoryStore(films(4), "source")
+    run, source = make_run(), MemoryStore(images(4), "source")
     plan = make_plan(run, source)
     (shard,) = pending(run, plan)
     rows = [replace(row, infected_fraction=0.0) for row in make_rows(source, shard)]
@@ -453,7 +453,7 @@ def test_equal_contents_point_at_the_first_key_across_plans() -> None:
 
 
 def test_the_published_table_is_the_one_of_a_folder_run() -> None:
-    run, source = make_run(masks="none"), MemoryStore(films(30) | {"x": b"film 3", "t": b"text"}, "source")
+    run, source = make_run(masks="none"), MemoryStore(images(30) | {"x": b"film 3", "t": b"text"}, "source")
     score(run, source)
     rows = [archives.make_row(source, entry) for entry in source.list_page().entries]
     expected = table.to_arrow(table.mark_duplicates(rows))
@@ -462,7 +462,7 @@ def test_the_published_table_is_the_one_of_a_folder_run() -> None:
 
 
 def test_hidden_keys_are_in_no_published_file_and_not_in_their_order() -> None:
-    run, source = make_run(), MemoryStore(films(50, "jane-doe"), "source")
+    run, source = make_run(), MemoryStore(images(50, "jane-doe"), "source")
     score(run, source, options=PublishOptions(hide_keys=True))
     rows = rows_of(run.dest)
     assert "key" not in rows[0]
@@ -481,7 +481,7 @@ def test_keys_that_spreadsheets_or_browsers_would_run_are_disarmed() -> None:
 
 
 def test_missing_outputs_are_rebuilt_to_the_same_bytes_without_the_source() -> None:
-    run, source = make_run(), MemoryStore(films(30), "source")
+    run, source = make_run(), MemoryStore(images(30), "source")
     score(run, source)
     before = outputs(run.dest)
     run.dest.delete("report.html")
@@ -494,7 +494,7 @@ def test_missing_outputs_are_rebuilt_to_the_same_bytes_without_the_source() -> N
 
 
 def test_a_snapshot_that_comes_out_otherwise_is_not_written() -> None:
-    run, source = make_run(), MemoryStore(films(30), "source")
+    run, source = make_run(), MemoryStore(images(30), "source")
     plan, _, _ = score(run, source)
     name = next(key for key in run.dest.objects if key.startswith("tables/"))  # type: ignore[attr-defined]
     run.dest.write(name, b"edited")
@@ -503,7 +503,7 @@ def test_a_snapshot_that_comes_out_otherwise_is_not_written() -> None:
 
 
 def test_two_identical_runs_at_once_make_one_manifest_and_the_loser_says_who() -> None:
-    run, source = make_run(), MemoryStore(films(60), "source")
+    run, source = make_run(), MemoryStore(images(60), "source")
     gate = threading.Barrier(2)
 
     def attempt(name: str) -> Any:
@@ -531,7 +531,7 @@ def test_a_slow_run_does_not_leave_an_older_snapshot_over_a_newer_one() -> None:
             super().upload(path, key)
 
     fast, slow = make_run(MemoryStore(name="dest")), make_run(Slow(name="dest"))
-    source = MemoryStore(films(9), "source")
+    source = MemoryStore(images(9), "source")
     assert score(slow, source, "slow")[2].published_by == "fast"
     assert len(rows_of(slow.dest)) == 10
     assert verify(slow.dest).breaches == []
@@ -568,7 +568,7 @@ def test_a_run_killed_between_any_two_steps_resumes_to_the_same_bytes(monkeypatc
     from covseg.archive import commits
 
     monkeypatch.setattr(commits, "WRITERS", 1)
-    source = MemoryStore(films(10) | {"t": b"text"}, "source")
+    source = MemoryStore(images(10) | {"t": b"text"}, "source")
     whole = make_run(Mortal(name="dest"))
     score(whole, source, shard_size=4)
     steps = 10**9 - whole.dest.left  # type: ignore[attr-defined]
@@ -591,7 +591,7 @@ def test_a_run_killed_between_any_two_steps_resumes_to_the_same_bytes(monkeypatc
 
 
 def test_gc_removes_what_no_record_names_and_nothing_else(tmp_path: Path) -> None:
-    run, source = make_run(LocalStore(tmp_path / "dest")), MemoryStore(films(20), "source")
+    run, source = make_run(LocalStore(tmp_path / "dest")), MemoryStore(images(20), "source")
     score(run, source)
     kept = {path for path in (tmp_path / "dest").rglob("*") if path.is_file()}
     for orphan in ("masks/0-0.png", "tables/x-0.parquet", "plans/2/part-0.parquet", "packed/p", "pictures/7-0.json"):
@@ -608,15 +608,19 @@ def test_gc_removes_what_no_record_names_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_gc_refuses_the_commits_of_another_destination() -> None:
-    source = MemoryStore(films(9), "source")
+    source = MemoryStore(images(9), "source")
     one, other = make_run(MemoryStore(name="one")), make_run(MemoryStore(name="other"))
-    apart = make_run(MemoryStore(name="apart"), commits=MemoryStore(name="commits"))
-    for run in (one, other, apart):
+    check_disjoint = make_run(MemoryStore(name="apart"), commits=MemoryStore(name="commits"))
+    for run in (one, other, check_disjoint):
         score(run, source)
-    for dest, commits in ((one.dest, other.commits), (one.dest, apart.commits), (apart.dest, one.commits)):
+    for dest, commits in (
+        (one.dest, other.commits),
+        (one.dest, check_disjoint.commits),
+        (check_disjoint.dest, one.commits),
+    ):
         with pytest.raises(UsageError, match=f"not of {dest.url}"):
             load_run(dest, commits)
-    assert load_run(apart.dest, apart.commits) == apart
+    assert load_run(check_disjoint.dest, check_disjoint.commits) == check_disjoint
     assert gc(load_run(one.dest, one.commits), -1).orphans == 0
 
 
@@ -633,7 +637,7 @@ def test_gc_leaves_what_a_resume_commits_while_it_looks(tmp_path: Path) -> None:
                 commit(run, source, shard, "second")
             return page
 
-    run, source = make_run(Resumed(tmp_path)), MemoryStore(films(5), "source")
+    run, source = make_run(Resumed(tmp_path)), MemoryStore(images(5), "source")
     plan = make_plan(run, source)
     (shard,) = pending(run, plan)
     commit(run, source, shard, "killed")
@@ -662,8 +666,8 @@ def test_gc_leaves_what_a_resume_has_written_but_not_yet_committed(tmp_path: Pat
 def test_gc_leaves_the_parts_that_a_resumed_listing_goes_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "PART_FILMS", 20)
-    run, source = make_run(LocalStore(tmp_path)), Paged(films(50), "source", 10, fail_at=4)
+    monkeypatch.setattr(listing, "PART_IMAGES", 20)
+    run, source = make_run(LocalStore(tmp_path)), Paged(images(50), "source", 10, fail_at=4)
     with pytest.raises(StorageUnreachable):
         make_plan(run, source)
     grow_old(tmp_path)
@@ -686,20 +690,20 @@ ODD_KEYS = [
 @pytest.mark.slow
 def test_a_bucket_of_odd_keys_over_three_pages_is_accounted_exactly(ceph_bucket: str) -> None:
     source = open_store(f"s3://{ceph_bucket}/" + "p" * 15)
-    content = films(2500 - len(ODD_KEYS)) | {key: f"odd {key}".encode() for key in ODD_KEYS}
+    content = images(2500 - len(ODD_KEYS)) | {key: f"odd {key}".encode() for key in ODD_KEYS}
     content["k" * 1000] = b"text"
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(source.write, content, content.values()))
     run = make_run(open_store(f"s3://{ceph_bucket}/dest"), masks="packed")
-    probe(run.commits)
+    check_conditional_writes(run.commits)
     plan, done, manifest = score(run, source, shard_size=256, options=PublishOptions(pictures=0))
-    assert (plan.films, done, manifest.statuses) == (2500, 10, {"scored": 2499, "out_of_scope": 1})
+    assert (plan.images, done, manifest.statuses) == (2500, 10, {"scored": 2499, "out_of_scope": 1})
     assert Counter(row["key"] for row in rows_of(run.dest)) == Counter(list(content))
     assert verify(run.dest).breaches == []
     before = outputs(run.dest)
     assert score(run, source, shard_size=256)[1] == 0
     assert outputs(run.dest) == before
-    # a folder cannot hold such keys, memory can: the same films give the same table
+    # a folder cannot hold such keys, memory can: the same images give the same table
     memory = make_run(masks="packed")
     score(memory, MemoryStore(content, "source"), shard_size=256, options=PublishOptions(pictures=0))
     assert outputs(memory.dest) == before
@@ -716,7 +720,7 @@ def covseg(*words: Any) -> int:
 
 def test_publish_verify_and_gc_answer_with_their_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dest, source = tmp_path / "dest", LocalStore(tmp_path / "source")
-    for key, data in (films(9) | {"empty.png": b""}).items():
+    for key, data in (images(9) | {"empty.png": b""}).items():
         source.write(key, data)
     assert covseg("publish", dest) == 2
     assert "no run.json" in capsys.readouterr().err
@@ -750,7 +754,7 @@ def test_options_that_a_published_snapshot_does_not_take_are_said(
     from workers.summary import Summary
 
     source, dest = LocalStore(tmp_path / "source"), tmp_path / "dest"
-    for key, data in films(3).items():
+    for key, data in images(3).items():
         source.write(key, data)
     _, _, manifest = score(make_run(LocalStore(dest)), source, options=PublishOptions())
     facts = {name: getattr(manifest, name) for name in ("accepted", "published_by", "mine", "max_failed", "hide_keys")}
@@ -771,7 +775,7 @@ def test_publish_verify_and_gc_find_commits_that_live_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, dest, commits = (LocalStore(tmp_path / name) for name in ("source", "dest", "commits"))
-    for key, data in films(9).items():
+    for key, data in images(9).items():
         source.write(key, data)
     run = make_run(dest, commits=commits)
     for shard in pending(run, make_plan(run, source)):
@@ -786,15 +790,15 @@ def test_publish_verify_and_gc_find_commits_that_live_elsewhere(
     assert f"{dest.url} has no run.json" in capsys.readouterr().err
 
 
-def test_the_report_shows_films_with_their_masks(tmp_path: Path) -> None:
+def test_the_report_shows_images_with_their_masks(tmp_path: Path) -> None:
     import cv2
     import numpy as np
 
     rng = np.random.default_rng(0)
     source = LocalStore(tmp_path / "source")
     for number in range(6):
-        film = cv2.resize(rng.integers(0, 255, (16, 16), np.uint8), (256, 256))
-        source.write(f"{number}.png", cv2.imencode(".png", film)[1].tobytes())
+        image = cv2.resize(rng.integers(0, 255, (16, 16), np.uint8), (256, 256))
+        source.write(f"{number}.png", cv2.imencode(".png", image)[1].tobytes())
     run = make_run(LocalStore(tmp_path / "dest"), masks="packed")
     plan = make_plan(run, source)
     (shard,) = pending(run, plan)

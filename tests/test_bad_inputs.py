@@ -7,10 +7,10 @@ import pytest
 
 from covseg.errors import RadiographRefused, Reason, Status
 from covseg.stages.read import read
-from covseg.synthetic.bad_inputs import bad_inputs, film
+from covseg.synthetic.bad_inputs import bad_inputs, image
 
 BAD = bad_inputs()
-# Given later: by the gate, the fetch, the model or the worker.
+# Given later: by the input filter, the fetch, the model or the worker.
 NOT_AT_READ = {
     *(Reason.NOT_FRONTAL_CHEST, Reason.CHECKSUM_MISMATCH, Reason.NONFINITE_LOGITS, Reason.WORKER_KILLED),
     *(Reason.CHANGED, Reason.MISSING, Reason.FAILED_TRANSIENT),
@@ -36,5 +36,5 @@ def test_they_are_small_and_the_same_at_every_call():
     assert sum(len(data) for data, _ in BAD.values()) < 2**20
 
 
-def test_the_film_that_they_are_made_of_is_good():
-    assert read(cv2.imencode(".png", film())[1].tobytes()).pixels.shape == (96, 96)
+def test_the_image_that_they_are_made_of_is_good():
+    assert read(cv2.imencode(".png", image())[1].tobytes()).pixels.shape == (96, 96)

@@ -28,7 +28,7 @@ def here(*words: str) -> int:
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "films" / "one.png"
     path.parent.mkdir()
     cv2.imwrite(str(path), (make_phantom(3, 256, 256).pixels // 16).astype(np.uint8))
@@ -61,21 +61,21 @@ def test_a_missing_source_is_a_usage_error(tmp_path, capsys):
     assert "wanted" in said
 
 
-def test_an_unknown_model_is_a_usage_error(film, tmp_path, capsys):
-    assert here("predict", str(film), "-o", str(tmp_path / "out"), "--model", str(tmp_path)) == 2
+def test_an_unknown_model_is_a_usage_error(image, tmp_path, capsys):
+    assert here("predict", str(image), "-o", str(tmp_path / "out"), "--model", str(tmp_path)) == 2
     assert "covseg.json" in capsys.readouterr().err
 
 
-def test_a_destination_that_cannot_be_written_is_an_environment_error(film, tmp_path, capsys):
+def test_a_destination_that_cannot_be_written_is_an_environment_error(image, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert here("predict", str(film), "-o", str(blocked / "out")) == 4
+    assert here("predict", str(image), "-o", str(blocked / "out")) == 4
     assert str(blocked) in capsys.readouterr().err
 
 
-def test_one_film_gives_mask_row_table_and_report(film, tmp_path, capsys):
+def test_one_image_gives_mask_row_table_and_report(image, tmp_path, capsys):
     out = tmp_path / "out"
-    assert here("predict", str(film), "-o", str(out), "--json") == 0
+    assert here("predict", str(image), "-o", str(out), "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["scored"] == 1
     assert {path.name for path in out.iterdir()} == {
@@ -88,41 +88,41 @@ def test_one_film_gives_mask_row_table_and_report(film, tmp_path, capsys):
     }
 
 
-def test_a_dry_run_writes_nothing(film, tmp_path, capsys):
+def test_a_dry_run_writes_nothing(image, tmp_path, capsys):
     out = tmp_path / "out"
-    assert here("predict", str(film.parent), "-o", str(out), "--dry-run", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["films"] == 1
+    assert here("predict", str(image.parent), "-o", str(out), "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1
     assert not out.exists()
 
 
-def test_a_toml_file_speaks_like_flags_and_flags_win(film, tmp_path, capsys):
+def test_a_toml_file_speaks_like_flags_and_flags_win(image, tmp_path, capsys):
     config = tmp_path / "covseg.toml"
     config.write_text(
-        f'[predict]\nsource = "{film.parent}"\noutput = "{tmp_path / "out"}"\ninclude = "none*"\ndry_run = true\n'
+        f'[predict]\nsource = "{image.parent}"\noutput = "{tmp_path / "out"}"\ninclude = "none*"\ndry_run = true\n'
     )
     assert here("predict", "--config", str(config)) == 2
     assert "nothing to score" in capsys.readouterr().err
     assert here("predict", "--config", str(config), "--include", "*", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["films"] == 1
+    assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
-def test_an_unknown_key_in_the_toml_file_is_named(film, tmp_path):
+def test_an_unknown_key_in_the_toml_file_is_named(image, tmp_path):
     config = tmp_path / "covseg.toml"
-    config.write_text(f'[predict]\nsource = "{film.parent}"\noutput = "out"\nbacth = 2\n')
+    config.write_text(f'[predict]\nsource = "{image.parent}"\noutput = "out"\nbacth = 2\n')
     code, _, said = run("predict", "--config", str(config))
     assert code == 2
     assert "bacth" in said
 
 
-def test_includes_and_excludes_choose_keys(film, tmp_path, capsys):
-    (film.parent / "two.png").write_bytes(film.read_bytes())
+def test_includes_and_excludes_choose_keys(image, tmp_path, capsys):
+    (image.parent / "two.png").write_bytes(image.read_bytes())
     for words, count in ((("--include", "t*"), 1), (("--exclude", "t*"), 1), ((), 2)):
-        assert here("predict", str(film.parent), "-o", str(tmp_path / "out"), "--dry-run", "--json", *words) == 0
-        assert json.loads(capsys.readouterr().out)["films"] == count
+        assert here("predict", str(image.parent), "-o", str(tmp_path / "out"), "--dry-run", "--json", *words) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == count
 
 
-def test_the_core_scores_a_film_with_nothing_but_its_own_packages(film, tmp_path):
-    """Every distribution outside the core lock is made unimportable, then a film is scored."""
+def test_the_core_scores_an_image_with_nothing_but_its_own_packages(image, tmp_path):
+    """Every distribution outside the core lock is made unimportable, then an image is scored."""
     code = f"""
 import importlib.metadata as metadata, re, sys
 core = set(re.findall(r"^([a-z0-9._-]+)==", open({str(ROOT / "infra/locks/core.txt")!r}).read(), re.M)) | {{"covseg"}}
@@ -136,7 +136,7 @@ class Blocked:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
 from flows.cli import app as cli
-cli.run(["predict", {str(film)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
+cli.run(["predict", {str(image)!r}, "-o", {str(tmp_path / "core")!r}, "--json"])
 """
     environment = {**os.environ, "COVSEG_PROJECT_KEY": "a key for one test"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
@@ -149,33 +149,33 @@ def test_verifying_what_is_no_destination_is_a_usage_error(tmp_path, capsys):
     assert "run.json" in capsys.readouterr().err
 
 
-def test_writing_into_the_folder_of_films_is_refused(film, capsys):
-    assert here("predict", str(film.parent), "-o", str(film.parent / "out")) == 2
+def test_writing_into_the_folder_of_images_is_refused(image, capsys):
+    assert here("predict", str(image.parent), "-o", str(image.parent / "out")) == 2
     assert "lies in" in capsys.readouterr().err
-    assert [path.name for path in film.parent.iterdir()] == [film.name]
+    assert [path.name for path in image.parent.iterdir()] == [image.name]
 
 
-def test_a_bucket_and_an_empty_folder_are_told_apart_from_a_glob_that_matches_nothing(film, tmp_path, capsys):
+def test_a_bucket_and_an_empty_folder_are_told_apart_from_a_glob_that_matches_nothing(image, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for words, said in (
         (["s3://films"], "use covseg score"),
         ([str(tmp_path / "empty")], "holds no file"),
-        ([str(film.parent), "--include", "*.dcm"], "no key matches --include '*.dcm'"),
+        ([str(image.parent), "--include", "*.dcm"], "no key matches --include '*.dcm'"),
     ):
         assert here("predict", *words, "-o", str(tmp_path / "out")) == 2
         assert said in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_written_is_the_environments_fault(film, capsys):
-    assert here("predict", str(film), "-o", "/proc/nowhere") == 4
+def test_a_place_that_cannot_be_written_is_the_environments_fault(image, capsys):
+    assert here("predict", str(image), "-o", "/proc/nowhere") == 4
     assert "/proc/nowhere" in capsys.readouterr().err
 
 
-def test_files_of_an_earlier_run_are_told(film, tmp_path, capsys):
-    assert here("predict", str(film.parent), "-o", str(tmp_path / "out")) == 0
+def test_files_of_an_earlier_run_are_told(image, tmp_path, capsys):
+    assert here("predict", str(image.parent), "-o", str(tmp_path / "out")) == 0
     assert "earlier run" not in capsys.readouterr().err
-    film.rename(film.with_name("two.png"))
-    assert here("predict", str(film.parent), "-o", str(tmp_path / "out")) == 0
+    image.rename(image.with_name("two.png"))
+    assert here("predict", str(image.parent), "-o", str(tmp_path / "out")) == 0
     assert "3 files" in capsys.readouterr().err
 
 

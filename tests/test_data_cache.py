@@ -45,7 +45,7 @@ def test_a_folder_is_its_own_copy(labelled: Path) -> None:
 def test_only_the_wanted_splits_are_fetched_and_every_byte_is_right(bucket: Store, labelled: Path) -> None:
     root = local_copy(bucket.url, ("train", "Val"))
     assert files(root) == {key: data for key, data in files(labelled).items() if not key.startswith("Test")}
-    assert len(open_set(root, "Train").films) == 8
+    assert len(open_set(root, "Train").images) == 8
     assert local_copy(bucket.url, ("Test",)) == root
     assert files(root) == files(labelled)
 

@@ -1,4 +1,4 @@
-"""DICOM films: grey values and polarity, scope, and what of the header is let in."""
+"""DICOM images: grey values and polarity, scope, and what of the header is let in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from covseg.settings.model import FlagLimits
 from covseg.stages.read import read
 from covseg.stages.read.elements import ALLOWED, read_elements
 from covseg.stages.severity import measure, qc_flags
-from covseg.synthetic.bad_inputs import film
-from tests.dicom_films import PLAIN, SIDE, TWELVE_BIT, dataset, reason_of, written
+from covseg.synthetic.bad_inputs import image
+from tests.dicom_images import PLAIN, SIDE, TWELVE_BIT, dataset, reason_of, written
 
 
 def table_item(table, first=0, bits=16):
@@ -89,7 +89,7 @@ TABLES += [falling_rescale]
 @pytest.mark.parametrize("bits", [8, 10, 12, 15, 16])
 def test_every_pixel_gets_its_expected_grey(bits, table, photometric):
     top = 2**bits - 1
-    stored = np.round(film(SIDE) / 255 * top).astype(np.uint8 if bits == 8 else np.uint16)
+    stored = np.round(image(SIDE) / 255 * top).astype(np.uint8 if bits == 8 else np.uint16)
     changes, expected = table(top)
     grey = expected(stored.astype(float))
     pixels = read(written(dataset(stored, bits, photometric, **changes))).pixels
@@ -114,14 +114,14 @@ def test_a_table_of_bytes_is_read():
     item[0].LUTDescriptor = [256, 0, 8]
     item[0].LUTData = bytes(range(255, -1, -1))
     assert np.allclose(
-        read(written(dataset(film(SIDE), 8, VOILUTSequence=item))).pixels, 1 - film(SIDE) / 255, atol=1e-5
+        read(written(dataset(image(SIDE), 8, VOILUTSequence=item))).pixels, 1 - image(SIDE) / 255, atol=1e-5
     )
 
 
 def test_values_outside_of_a_table_get_its_ends():
     item = table_item(np.linspace(0, 65535, 101).round().astype(int), first=100)
-    pixels = read(written(dataset(film(SIDE), 8, VOILUTSequence=item))).pixels
-    assert np.allclose(pixels, np.clip((film(SIDE).astype(float) - 100) / 100, 0, 1), atol=1e-4)
+    pixels = read(written(dataset(image(SIDE), 8, VOILUTSequence=item))).pixels
+    assert np.allclose(pixels, np.clip((image(SIDE).astype(float) - 100) / 100, 0, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
@@ -147,8 +147,8 @@ def test_left_justified_samples_are_shifted():
     assert np.allclose(read(written(dataset(TWELVE_BIT << 4, 12, HighBit=15))).pixels, PLAIN, atol=1e-5)
 
 
-def test_a_monochrome1_film_and_its_inverted_twin_give_identical_pixels():
-    for bits, stored in ((8, film(SIDE)), (12, TWELVE_BIT), (15, TWELVE_BIT * 8), (16, TWELVE_BIT * 16)):
+def test_a_monochrome1_image_and_its_inverted_twin_give_identical_pixels():
+    for bits, stored in ((8, image(SIDE)), (12, TWELVE_BIT), (15, TWELVE_BIT * 8), (16, TWELVE_BIT * 16)):
         top = 2**bits - 1
         twin = (top - stored.astype(np.int64)).astype(stored.dtype)
         window = {"WindowCenter": 0.4 * top, "WindowWidth": 0.6 * top}
@@ -179,19 +179,19 @@ def test_a_monochrome1_film_and_its_inverted_twin_give_identical_pixels():
         ({"WindowCenter": 60_000, "WindowWidth": 10}, Reason.NO_CONTRAST),
     ],
 )
-def test_what_is_no_readable_film_is_refused_with_its_reason(changes, reason):
+def test_what_is_no_readable_image_is_refused_with_its_reason(changes, reason):
     assert reason_of(written(dataset(TWELVE_BIT, 12, **changes))) is reason
 
 
 @pytest.mark.parametrize(
     "changes", [{"Modality": "DX"}, {"Modality": None}, {"BurnedInAnnotation": "NO"}, {"NumberOfFrames": 1}]
 )
-def test_films_of_other_makers_are_read(changes):
+def test_images_of_other_makers_are_read(changes):
     assert read(written(dataset(TWELVE_BIT, 12, **changes))).kind == "dicom"
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.JPEGLSLossless])
-def test_every_cut_of_a_film_is_truncated(syntax):
+def test_every_cut_of_an_image_is_truncated(syntax):
     data = written(dataset(TWELVE_BIT, 12), syntax)
     end = len(data) - (10 if syntax.is_encapsulated else 1)
     lengths = [*range(133, 700, 13), *range(700, end, 997), end]
@@ -266,14 +266,14 @@ def test_a_name_in_the_place_of_a_code_is_not_quoted(changes):
         ("wg04_RG3_CR_EXTREMITY_MONO1_j2k", "AP", None, (1760, 1760)),
     ],
 )
-def test_real_films_read_with_their_header(data_root, name, view, spacing, shape):
+def test_real_images_read_with_their_header(data_root, name, view, spacing, shape):
     radiograph = read((data_root / "dicom" / f"{name}.dcm").read_bytes())
     assert (radiograph.view_position, radiograph.pixel_spacing_mm) == (view, spacing)
     assert radiograph.pixels.shape == shape
 
 
 @pytest.mark.parametrize("name", ["nih_test1_DX_PA", "rsna_CR_PA_MONO2_jpegbaseline", "wg04_RG1_CR_PA_MONO1_15bit_j2k"])
-def test_real_chest_films_come_out_with_bone_bright(data_root, name):
+def test_real_chest_images_come_out_with_bone_bright(data_root, name):
     pixels = read((data_root / "dicom" / f"{name}.dcm").read_bytes()).pixels
     height, width = pixels.shape
     spine = pixels[height // 3 : height * 2 // 3, width * 47 // 100 : width * 53 // 100].mean()

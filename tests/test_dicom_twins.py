@@ -1,4 +1,4 @@
-"""One film in every transfer syntax: identical pixels, and no harm from damage."""
+"""One image in every transfer syntax: identical pixels, and no harm from damage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pydicom.encaps import encapsulate, get_frame
 from covseg.errors import RadiographRefused, Reason
 from covseg.stages.read import read
 from covseg.stages.read.codestream import Layout, run_decoder
-from covseg.synthetic.bad_inputs import film
-from tests.dicom_films import PLAIN, SIDE, TWELVE_BIT, carrying, dataset, jpeg_lossless, reason_of, written
+from covseg.synthetic.bad_inputs import image
+from tests.dicom_images import PLAIN, SIDE, TWELVE_BIT, carrying, dataset, jpeg_lossless, reason_of, written
 
 # A 64 x 64 ramp, as another program (DCMTK) wrote it: nothing installed here writes 12-bit JPEG.
 TWELVE_BIT_JPEG = base64.b64decode(
@@ -36,13 +36,13 @@ TWINS += [uid.JPEGLSLossless]
 
 
 @pytest.mark.parametrize("syntax", TWINS, ids=lambda syntax: syntax.name)
-@pytest.mark.parametrize(("stored", "bits"), [(film(SIDE), 8), (TWELVE_BIT, 12), (TWELVE_BIT * 16, 16)])
+@pytest.mark.parametrize(("stored", "bits"), [(image(SIDE), 8), (TWELVE_BIT, 12), (TWELVE_BIT * 16, 16)])
 def test_a_compressed_twin_gives_identical_pixels(stored, bits, syntax):
     plain = read(written(dataset(stored, bits, "MONOCHROME1"))).pixels
     assert np.array_equal(read(written(dataset(stored, bits, "MONOCHROME1"), syntax)).pixels, plain)
 
 
-@pytest.mark.parametrize(("stored", "bits"), [(film(SIDE), 8), (TWELVE_BIT, 12), (TWELVE_BIT * 16, 16)])
+@pytest.mark.parametrize(("stored", "bits"), [(image(SIDE), 8), (TWELVE_BIT, 12), (TWELVE_BIT * 16, 16)])
 def test_a_lossless_jpeg_twin_gives_identical_pixels(stored, bits, tmp_path):
     plain = written(dataset(stored, bits))
     assert np.array_equal(read(jpeg_lossless(plain, tmp_path)).pixels, read(plain).pixels)
@@ -54,7 +54,7 @@ def test_a_big_endian_twin_gives_identical_pixels():
     assert np.array_equal(read(twin).pixels, read(written(dataset(TWELVE_BIT, 12))).pixels)
 
 
-def test_compressed_twins_of_a_real_film_give_identical_pixels(data_root, tmp_path):
+def test_compressed_twins_of_a_real_image_give_identical_pixels(data_root, tmp_path):
     source = (data_root / "dicom" / "nih_test1_DX_PA.dcm").read_bytes()
     pixels = read(source).pixels
     for syntax in TWINS[1:]:
@@ -75,14 +75,14 @@ def test_a_data_set_without_preamble_and_file_meta_is_read(implicit, little):
 
 def test_a_baseline_jpeg_in_several_fragments_is_read():
     jpeg = io.BytesIO()
-    Image.fromarray(film(SIDE)).save(jpeg, "JPEG", quality=95)
-    whole = carrying(jpeg.getvalue(), uid.JPEGBaseline8Bit, film(SIDE), 8)
+    Image.fromarray(image(SIDE)).save(jpeg, "JPEG", quality=95)
+    whole = carrying(jpeg.getvalue(), uid.JPEGBaseline8Bit, image(SIDE), 8)
     split = pydicom.dcmread(io.BytesIO(whole), force=True)
     split.PixelData = encapsulate([jpeg.getvalue()], fragments_per_frame=3)
     file = io.BytesIO()
     split.save_as(file, implicit_vr=False, little_endian=True)
     assert np.array_equal(read(file.getvalue()).pixels, read(whole).pixels)
-    assert np.abs(read(whole).pixels - film(SIDE) / 255).mean() < 0.02
+    assert np.abs(read(whole).pixels - image(SIDE) / 255).mean() < 0.02
 
 
 def test_twelve_bit_jpeg_is_read_in_dicom_and_alone():
@@ -106,16 +106,18 @@ def test_a_bare_lossless_jpeg_file_is_read(kind, tmp_path):
     assert np.allclose(radiograph.pixels, PLAIN, atol=1e-6)
 
 
-def test_a_grey_film_stored_in_colour_reads_as_grey():
-    colour = np.dstack([film(SIDE)] * 3)
-    one = dataset(film(SIDE), 8, "RGB", SamplesPerPixel=3, PlanarConfiguration=0, PixelData=colour.tobytes())
-    assert np.array_equal(read(written(one)).pixels, film(SIDE) / np.float32(255))
-    planes = dataset(film(SIDE), 8, "RGB", SamplesPerPixel=3, PlanarConfiguration=1, PixelData=3 * film(SIDE).tobytes())
-    assert np.array_equal(read(written(planes)).pixels, film(SIDE) / np.float32(255))
+def test_a_grey_image_stored_in_colour_reads_as_grey():
+    colour = np.dstack([image(SIDE)] * 3)
+    one = dataset(image(SIDE), 8, "RGB", SamplesPerPixel=3, PlanarConfiguration=0, PixelData=colour.tobytes())
+    assert np.array_equal(read(written(one)).pixels, image(SIDE) / np.float32(255))
+    planes = dataset(
+        image(SIDE), 8, "RGB", SamplesPerPixel=3, PlanarConfiguration=1, PixelData=3 * image(SIDE).tobytes()
+    )
+    assert np.array_equal(read(written(planes)).pixels, image(SIDE) / np.float32(255))
 
 
 def test_an_unknown_transfer_syntax_lacks_a_decoder():
-    data = carrying(b"\xff\x0a" + bytes(64), uid.MPEG2MPML, film(SIDE), 8)
+    data = carrying(b"\xff\x0a" + bytes(64), uid.MPEG2MPML, image(SIDE), 8)
     assert reason_of(data.replace(uid.MPEG2MPML.encode(), b"1.2.840.10008.1.2.4.110")) is Reason.MISSING_DECODER
 
 
@@ -126,9 +128,9 @@ def test_a_decoder_that_is_not_installed_is_missing():
 
 
 def test_a_codestream_larger_than_the_header_is_not_decoded():
-    large = pydicom.dcmread(io.BytesIO(written(dataset(film(4 * SIDE), 8), uid.JPEG2000Lossless)))
+    large = pydicom.dcmread(io.BytesIO(written(dataset(image(4 * SIDE), 8), uid.JPEG2000Lossless)))
     frame = get_frame(large.PixelData, 0, number_of_frames=1)
-    assert reason_of(carrying(frame, uid.JPEG2000Lossless, film(SIDE), 8)) is Reason.CORRUPT
+    assert reason_of(carrying(frame, uid.JPEG2000Lossless, image(SIDE), 8)) is Reason.CORRUPT
 
 
 SEEDS = {syntax.name: written(dataset(TWELVE_BIT, 12), syntax) for syntax in (uid.ExplicitVRLittleEndian, *TWINS)}
@@ -136,7 +138,7 @@ SEEDS = {syntax.name: written(dataset(TWELVE_BIT, 12), syntax) for syntax in (ui
 
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(sorted(SEEDS)), st.booleans(), st.data())
-def test_a_damaged_film_is_read_or_refused_and_nothing_else_happens(name, in_header, draw):
+def test_a_damaged_image_is_read_or_refused_and_nothing_else_happens(name, in_header, draw):
     data = bytearray(SEEDS[name])
     end = min(len(data), 900) if in_header else len(data)
     for _ in range(draw.draw(st.integers(1, 4))):

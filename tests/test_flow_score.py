@@ -28,15 +28,15 @@ pytestmark = [pytest.mark.flow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 PROJECT = Path(__file__).resolve().parents[1]
 CANARY = "DOE-JANE-19540321"
-FILMS, SHARD = 16, 4
+IMAGES, SHARD = 16, 4
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
-    for seed in range(FILMS - 1):
+    for seed in range(IMAGES - 1):
         (folder / f"{CANARY}-{seed:02}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))
-    (folder / f"{CANARY}.txt").write_text("not a film")
+    (folder / f"{CANARY}.txt").write_text("not an image")
     return folder
 
 
@@ -156,7 +156,7 @@ def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
         monkeypatch.setattr(module, "get_run_logger", lambda: logger)
     for module in (score, train):
         monkeypatch.setattr(module, "UPDATE_S", 0.0)
-    score._throttled(UUID(int=0))(Progress(films=4))
+    score._throttled(UUID(int=0))(Progress(images=4))
     train._hooks(UUID(int=0)).tell(1, 2, {"train_loss": 0.5})
     assert said == ["progress is not shown (RuntimeError); the work goes on"] * 2
 
@@ -184,7 +184,7 @@ def test_a_deployed_run_keeps_the_parameters_it_is_not_given_and_leaves_artifact
         kept = {artifact.key: artifact for artifact in server.read_artifacts()}
     assert {"score-progress", "score-summary", "score-refusals", "score-report"} <= set(kept)
     assert json.loads(kept["score-refusals"].data) == [{"reason": "not_an_image", "films": 1}]
-    assert f"{FILMS - 1}" in kept["score-summary"].data
+    assert f"{IMAGES - 1}" in kept["score-summary"].data
     assert_no_names(deployed, tmp_path / "dest")
 
 

@@ -76,9 +76,9 @@ def test_overriding_one_parameter_of_the_deployment_keeps_the_others() -> None:
 
 
 def test_only_what_may_mend_is_retried() -> None:
-    from flows.train import calibrate_model, check_data, judge_model, register_model, train_recipe
+    from flows.train import calibrate_model, check_data, evaluate_model, register_model, train_recipe
 
-    assert [one.retries for one in (train_recipe, calibrate_model, judge_model)] == [0, 0, 0]
+    assert [one.retries for one in (train_recipe, calibrate_model, evaluate_model)] == [0, 0, 0]
     assert [one.retries for one in (check_data, register_model)] == [2, 2]
     assert check_data.retry_condition_fn is not None
 
@@ -104,7 +104,7 @@ def test_a_set_becomes_a_candidate(labelled: Path, tmp_path: Path, prefect_serve
     assert found["reference"] == f"{registry}/tiny@v1"
     listed = list_models(open_registry(str(registry)))
     assert [(one.name, one.numbers, one.aliases) for one in listed] == [("tiny", (1,), {"candidate": 1})]
-    assert open_model(found["reference"]).card.id == "tiny"
+    assert open_model(found["reference"]).config.id == "tiny"
     assert {"train-data", "train-progress", "train-epochs", "train-evaluation", "train-page", "train-curves"} <= set(
         artifacts
     )
@@ -116,7 +116,7 @@ def test_a_set_becomes_a_candidate(labelled: Path, tmp_path: Path, prefect_serve
 
 
 def assert_no_names(home: Path, labelled: Path) -> None:
-    """Grep everything that Prefect keeps on disk for the name of a film."""
+    """Grep everything that Prefect keeps on disk for the name of an image."""
     names = {path.name.encode() for path in labelled.rglob("*.png")}
     for path in home.rglob("*"):
         if path.is_file():

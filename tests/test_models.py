@@ -7,7 +7,7 @@ import pytest
 
 from covseg.errors import ModelRefused
 from covseg.model_folder.backends import open_backend
-from covseg.model_folder.folder import CARD, DEFAULT, SHIPPED, WEIGHTS, open_folder
+from covseg.model_folder.folder import CONFIG, DEFAULT, SHIPPED, WEIGHTS, open_folder
 from covseg.model_folder.load import load
 
 
@@ -17,16 +17,16 @@ def copy(tmp_path):
 
 
 def rewrite(folder, **changes):
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | changes))
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | changes))
 
 
 def test_the_default_model_is_small_and_says_where_it_comes_from():
-    card = open_folder().card
+    config = open_folder().config
     assert (DEFAULT / WEIGHTS).stat().st_size < 13_000_000
-    assert "10.1016/j.compbiomed.2021.105002" in card.citation
-    assert "not for diagnosis" in card.intended_use
-    assert card.licence != "mit"
+    assert "10.1016/j.compbiomed.2021.105002" in config.citation
+    assert "not for diagnosis" in config.intended_use
+    assert config.licence != "mit"
 
 
 def test_weights_that_were_cut_short_are_refused(copy):
@@ -65,8 +65,8 @@ def test_an_empty_folder_says_what_was_wanted(tmp_path):
 def test_every_shipped_model_is_small_gated_calibrated_and_has_its_card(name):
     folder = open_folder(name)
     assert folder.weights.stat().st_size < 13_000_000
-    assert folder.card.gate is not None
-    assert folder.card.metrics["headline"]["negative_specificity"]["value"] >= 0.98
+    assert folder.config.input_filter is not None
+    assert folder.config.metrics["headline"]["negative_specificity"]["value"] >= 0.98
     page = (folder.path / "card.md").read_text()
     assert "never a diagnosis" in page
-    assert folder.card.weights_sha256 in page
+    assert folder.config.weights_sha256 in page

@@ -1,4 +1,4 @@
-"""Made films: known truth, the same bytes from the same seed, and lungs that the model sees."""
+"""Made images: known truth, the same bytes from the same seed, and lungs that the model sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covseg.errors import Reason
-from covseg.pipeline import Corridor
+from covseg.pipeline import Pipeline
 from covseg.records import LEFT, RIGHT, Mask, Masks
 from covseg.stages.postprocess import postprocess, restore
 from covseg.stages.preprocess import prepare
@@ -25,11 +25,11 @@ from covseg.stages.segment import Backend, segment
 from covseg.storage import MemoryStore, entries
 from covseg.synthetic.bad_inputs import bad_inputs
 from covseg.synthetic.phantom import WHITE, Phantom, make_phantom
-from covseg.synthetic.phantom.writer import encode, write_bad_inputs, write_dataset, write_films
+from covseg.synthetic.phantom.writer import encode, write_bad_inputs, write_dataset, write_images
 from flows.cli.app import run
 
 SEEN = range(12)  # seeds that the model is shown
-HALF_STEP = 0.51 / 65535  # the reader keeps 16 bits of a windowed film
+HALF_STEP = 0.51 / 65535  # the reader keeps 16 bits of a windowed image
 
 
 def digest(phantom: Phantom) -> str:
@@ -55,7 +55,7 @@ def test_masks_agree_with_each_other_at_any_seed_and_size(seed: int, height: int
         assert 0.04 < mask.mean() < 0.25
 
 
-def test_the_same_seed_is_the_same_film_and_another_seed_is_not() -> None:
+def test_the_same_seed_is_the_same_image_and_another_seed_is_not() -> None:
     assert digest(make_phantom(5, 96, 80)) == digest(make_phantom(5, 96, 80))
     assert digest(make_phantom(5, 96, 80)) != digest(make_phantom(6, 96, 80))
 
@@ -112,7 +112,7 @@ def test_fractions_are_counted_from_the_masks() -> None:
     assert phantom.infected_fractions["total"] == infected.sum() / phantom.lung_mask.sum()
 
 
-def test_a_mirrored_film_swaps_the_sides_of_its_truth() -> None:
+def test_a_mirrored_image_swaps_the_sides_of_its_truth() -> None:
     phantom = make_phantom(1, 96, 128, infected=True)
     mirrored = phantom.mirror()
     assert np.array_equal(mirrored.right_lung_mask[:, ::-1], phantom.left_lung_mask)
@@ -120,7 +120,7 @@ def test_a_mirrored_film_swaps_the_sides_of_its_truth() -> None:
     assert digest(mirrored.mirror()) == digest(phantom)
 
 
-def test_a_film_too_small_to_draw_is_refused() -> None:
+def test_an_image_too_small_to_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="wanted 64 or more"):
         make_phantom(0, 63, 256)
 
@@ -143,37 +143,37 @@ def test_a_monochrome1_file_stores_the_inverse_of_its_twin() -> None:
     assert np.array_equal(twin.pixel_array, WHITE - inverse.pixel_array)
 
 
-def test_a_dicom_file_is_a_pa_chest_film_of_nobody() -> None:
-    film = pydicom.dcmread(io.BytesIO(encode(make_phantom(2, 120, 96), "monochrome2")))
-    assert (film.Modality, film.ViewPosition, film.BodyPartExamined) == ("DX", "PA", "CHEST")
-    assert film.PixelSpacing[0] == film.PixelSpacing[1] > 0
-    assert not film.PatientName
-    assert not film.PatientID
-    assert not film.StudyDate
-    assert "Synthetic" in film.ImageComments
+def test_a_dicom_file_is_a_pa_chest_image_of_nobody() -> None:
+    image = pydicom.dcmread(io.BytesIO(encode(make_phantom(2, 120, 96), "monochrome2")))
+    assert (image.Modality, image.ViewPosition, image.BodyPartExamined) == ("DX", "PA", "CHEST")
+    assert image.PixelSpacing[0] == image.PixelSpacing[1] > 0
+    assert not image.PatientName
+    assert not image.PatientID
+    assert not image.StudyDate
+    assert "Synthetic" in image.ImageComments
 
 
 def stored(store: MemoryStore) -> dict[str, bytes]:
     return {entry.key: store.read(entry.key) for entry in entries(store)}
 
 
-def test_written_films_lie_apart_from_their_truth_and_are_the_same_bytes_every_time() -> None:
+def test_written_images_lie_apart_from_their_truth_and_are_the_same_bytes_every_time() -> None:
     first, second = MemoryStore(), MemoryStore()
-    phantoms = list(write_films(first, range(7, 12), (96, 80), ("png", "monochrome1")))
-    list(write_films(second, range(7, 12), (96, 80), ("png", "monochrome1")))
+    phantoms = list(write_images(first, range(7, 12), (96, 80), ("png", "monochrome1")))
+    list(write_images(second, range(7, 12), (96, 80), ("png", "monochrome1")))
     objects = stored(first)
     assert objects == stored(second)
-    films = [key for key in objects if key.startswith("films/")]
-    assert films == [f"films/phantom-{k:04d}.{'dcm' if k % 2 else 'png'}" for k in range(5)]
+    images = [key for key in objects if key.startswith("films/")]
+    assert images == [f"films/phantom-{k:04d}.{'dcm' if k % 2 else 'png'}" for k in range(5)]
     rows = list(csv.DictReader(io.StringIO(objects["truth.csv"].decode())))
-    assert [f"films/{row['key']}" for row in rows] == films
+    assert [f"films/{row['key']}" for row in rows] == images
     for k, (row, phantom) in enumerate(zip(rows, phantoms, strict=True)):
         lung = cv2.imdecode(np.frombuffer(objects[f"truth/lung/phantom-{k:04d}.png"], np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(lung, phantom.lung_mask * 255)
         assert float(row["infected_fraction_left"]) == pytest.approx(phantom.infected_fractions["left"], abs=1e-6)
 
 
-def test_bad_inputs_lie_among_the_films_with_the_reason_that_each_must_get() -> None:
+def test_bad_inputs_lie_among_the_images_with_the_reason_that_each_must_get() -> None:
     store = MemoryStore()
     write_bad_inputs(store, {"empty.png": (b"", Reason.EMPTY), "note.txt": (b"hello", Reason.NOT_AN_IMAGE)})
     objects = stored(store)
@@ -225,31 +225,31 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_a_data_set_of_dicom_films_is_refused(tmp_path: Path) -> None:
+def test_a_data_set_of_dicom_images_is_refused(tmp_path: Path) -> None:
     assert run(["phantom", "4", str(tmp_path), "--layout", "covid-qu-ex", "--format", "dicom"]) == 2
 
 
 @pytest.fixture(scope="module")
-def answers(corridor: Corridor, backend: Backend) -> list[tuple[Phantom, Masks]]:
-    """What the model, trained on real films only, finds on phantoms and, behind them, on their mirror images."""
-    films = [make_phantom(seed, 256, 256) for seed in SEEN]
-    films += [film.mirror() for film in films]
+def answers(pipeline: Pipeline, backend: Backend) -> list[tuple[Phantom, Masks]]:
+    """What the model, trained on real images only, finds on phantoms and, behind them, on their mirror images."""
+    images = [make_phantom(seed, 256, 256) for seed in SEEN]
+    images += [image.mirror() for image in images]
     found = []
-    for film in films:
-        pixels, geometry = prepare(film.unit_pixels, corridor.card.size)
+    for image in images:
+        pixels, geometry = prepare(image.unit_pixels, pipeline.config.size)
         prediction = segment(backend, pixels[None])[0]
-        masks = postprocess(prediction, corridor.card.thresholds)
-        found.append((film, restore(masks, geometry.height, geometry.width)))
+        masks = postprocess(prediction, pipeline.config.thresholds)
+        found.append((image, restore(masks, geometry.height, geometry.width)))
     return found
 
 
 def test_the_model_sees_the_lungs(answers: list[tuple[Phantom, Masks]]) -> None:
-    scores = [dice(masks.lung, film.lung_mask) for film, masks in answers[: len(SEEN)]]
+    scores = [dice(masks.lung, image.lung_mask) for image, masks in answers[: len(SEEN)]]
     assert np.mean(scores) >= 0.85
     assert min(scores) >= 0.75
 
 
-def test_the_model_tells_right_from_left_on_films_and_on_mirror_images(answers: list[tuple[Phantom, Masks]]) -> None:
-    for film, masks in answers:
-        assert dice((masks.side == RIGHT).astype(np.uint8), film.right_lung_mask) > 0.75
-        assert dice((masks.side == LEFT).astype(np.uint8), film.left_lung_mask) > 0.75
+def test_the_model_tells_right_from_left_on_images_and_on_mirror_images(answers: list[tuple[Phantom, Masks]]) -> None:
+    for image, masks in answers:
+        assert dice((masks.side == RIGHT).astype(np.uint8), image.right_lung_mask) > 0.75
+        assert dice((masks.side == LEFT).astype(np.uint8), image.left_lung_mask) > 0.75

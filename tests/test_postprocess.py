@@ -60,7 +60,7 @@ def test_lungs_that_touch_are_split_at_their_midline():
     assert abs(int((side == 1).sum()) - 80 * 40) < 300
 
 
-def test_one_narrow_part_is_one_lung_on_its_side_of_the_film():
+def test_one_narrow_part_is_one_lung_on_its_side_of_the_image():
     raw = two_lungs()
     raw[:, :60] = 0
     _, side, merged = clean_lung(raw)

@@ -1,4 +1,4 @@
-"""The corridor in one process, on real and made films."""
+"""The pipeline in one process, on real and made images."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import covseg
-from covseg import pipeline as corridor_module
+from covseg import pipeline as pipeline_module
 from covseg.errors import RadiographRefused, UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import open_folder
-from covseg.pipeline import Corridor, resolve
+from covseg.pipeline import Pipeline, resolve
 from covseg.predict import Outputs, predict
 from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, entries
@@ -27,23 +27,23 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def films() -> dict[str, bytes]:
+def images() -> dict[str, bytes]:
     return {f"film-{seed}.png": png((make_phantom(seed, 300, 340).pixels // 16).astype(np.uint8)) for seed in range(6)}
 
 
 @pytest.fixture(scope="module")
-def scored(films, corridor, backend):
+def scored(images, pipeline, backend):
     destination = MemoryStore()
-    source = MemoryStore({**films, "again/film-2.png": films["film-2.png"], "note.txt": b"not a film"})
-    rows = predict(corridor, backend, source, entries(source), destination, Outputs(probability=True), streams=2)
+    source = MemoryStore({**images, "again/film-2.png": images["film-2.png"], "note.txt": b"not a film"})
+    rows = predict(pipeline, backend, source, entries(source), destination, Outputs(probability=True), streams=2)
     return rows, destination.objects
 
 
-def test_a_real_film_goes_from_file_to_mask_row_and_report(val_images, corridor, backend, tmp_path):
-    source = LocalStore(val_images / "COVID-19" / "images")
-    film = next(iter(entries(source)))
-    (row,) = predict(corridor, backend, source, [film], LocalStore(tmp_path))
-    truth = cv2.imread(str(val_images / "COVID-19" / "lung masks" / film.key), cv2.IMREAD_GRAYSCALE) > 127
+def test_a_real_image_goes_from_file_to_mask_row_and_report(val_root, pipeline, backend, tmp_path):
+    source = LocalStore(val_root / "COVID-19" / "images")
+    image = next(iter(entries(source)))
+    (row,) = predict(pipeline, backend, source, [image], LocalStore(tmp_path))
+    truth = cv2.imread(str(val_root / "COVID-19" / "lung masks" / image.key), cv2.IMREAD_GRAYSCALE) > 127
     label_map = cv2.imread(str(tmp_path / row.mask_uri), cv2.IMREAD_UNCHANGED)
     assert label_map.shape == truth.shape
     lung = label_map > 0
@@ -90,19 +90,19 @@ def test_parquet_csv_and_row_json_say_the_same(scored):
     assert one["infected_fraction"] == parquet[0]["infected_fraction"]
 
 
-def test_the_same_run_gives_the_same_bytes_on_any_number_of_streams(films, corridor, backend):
+def test_the_same_run_gives_the_same_bytes_on_any_number_of_streams(images, pipeline, backend):
     results = []
     for streams in (1, 3):
-        source, destination = MemoryStore(films), MemoryStore()
-        predict(corridor, backend, source, entries(source), destination, streams=streams)
+        source, destination = MemoryStore(images), MemoryStore()
+        predict(pipeline, backend, source, entries(source), destination, streams=streams)
         results.append(destination.objects)
     assert results[0] == results[1]
 
 
-def test_every_bad_input_gets_one_reasoned_row_and_nothing_is_lost(corridor, backend, films):
+def test_every_bad_input_gets_one_reasoned_row_and_nothing_is_lost(pipeline, backend, images):
     bad = bad_inputs()
-    source = MemoryStore({name: data for name, (data, _) in bad.items()} | {"good.png": films["film-0.png"]})
-    rows = {row.key: row for row in predict(corridor, backend, source, entries(source), MemoryStore())}
+    source = MemoryStore({name: data for name, (data, _) in bad.items()} | {"good.png": images["film-0.png"]})
+    rows = {row.key: row for row in predict(pipeline, backend, source, entries(source), MemoryStore())}
     assert len(rows) == len(bad) + 1
     for name, (_, reason) in bad.items():
         assert (rows[name].reason, rows[name].status) == (reason, reason.status), name
@@ -111,16 +111,16 @@ def test_every_bad_input_gets_one_reasoned_row_and_nothing_is_lost(corridor, bac
     assert rows["good.png"].status == "scored"
 
 
-def test_a_film_that_vanishes_is_missing_and_the_others_are_scored(films, corridor, backend):
-    source = MemoryStore(films)
+def test_an_image_that_vanishes_is_missing_and_the_others_are_scored(images, pipeline, backend):
+    source = MemoryStore(images)
     chosen = list(entries(source))
     del source.objects["film-1.png"]
-    rows = {row.key: row for row in predict(corridor, backend, source, chosen, MemoryStore())}
+    rows = {row.key: row for row in predict(pipeline, backend, source, chosen, MemoryStore())}
     assert rows["film-1.png"].status == "missing"
     assert sum(row.status == "scored" for row in rows.values()) == 5
 
 
-def test_nan_from_the_model_refuses_the_film(corridor, films):
+def test_nan_from_the_model_refuses_the_image(pipeline, images):
     class Broken:
         name = "broken"
 
@@ -128,8 +128,8 @@ def test_nan_from_the_model_refuses_the_film(corridor, films):
             shape = (len(pixels), 2, *pixels.shape[1:])
             return np.full(shape, np.nan, np.float32), np.zeros(len(pixels)), np.zeros((len(pixels), 3))
 
-    source = MemoryStore(films)
-    rows = predict(corridor, Broken(), source, entries(source), MemoryStore())
+    source = MemoryStore(images)
+    rows = predict(pipeline, Broken(), source, entries(source), MemoryStore())
     assert {row.reason for row in rows} == {"nonfinite_logits"}
 
 
@@ -141,10 +141,10 @@ def test_nan_from_the_model_refuses_the_film(corridor, films):
         ("restore", "measure", MemoryError(), "too_large"),
     ],
 )
-def test_a_step_that_fails_as_nobody_foresaw_refuses_its_film_alone(
-    films, corridor, backend, monkeypatch, step, stage, error, reason
+def test_a_step_that_fails_as_nobody_foresaw_refuses_its_image_alone(
+    images, pipeline, backend, monkeypatch, step, stage, error, reason
 ):
-    sound, calls = getattr(corridor_module, step), []
+    sound, calls = getattr(pipeline_module, step), []
 
     def fails_once(*given):
         calls.append(step)
@@ -152,9 +152,9 @@ def test_a_step_that_fails_as_nobody_foresaw_refuses_its_film_alone(
             raise error
         return sound(*given)
 
-    monkeypatch.setattr(corridor_module, step, fails_once)
-    source = MemoryStore(films)
-    rows = predict(corridor, backend, source, entries(source), MemoryStore())
+    monkeypatch.setattr(pipeline_module, step, fails_once)
+    source = MemoryStore(images)
+    rows = predict(pipeline, backend, source, entries(source), MemoryStore())
     (row,) = (row for row in rows if row.status != "scored")
     assert (row.reason, row.stage, row.exception_class) == (reason, stage, type(error).__name__)
     assert row.detail == f"{stage} failed: {type(error).__name__}"
@@ -162,39 +162,39 @@ def test_a_step_that_fails_as_nobody_foresaw_refuses_its_film_alone(
 
 
 @pytest.mark.parametrize("error", [UsageError("of the run"), OSError("of the machine")])
-def test_what_is_wrong_with_the_run_or_the_machine_refuses_no_film(films, corridor, backend, monkeypatch, error):
-    monkeypatch.setattr(corridor_module, "restore", lambda *_: (_ for _ in ()).throw(error))
+def test_what_is_wrong_with_the_run_or_the_machine_refuses_no_image(images, pipeline, backend, monkeypatch, error):
+    monkeypatch.setattr(pipeline_module, "restore", lambda *_: (_ for _ in ()).throw(error))
     with pytest.raises(type(error), match="of the"):
-        predict(corridor, backend, MemoryStore(films), entries(MemoryStore(films)), MemoryStore())
+        predict(pipeline, backend, MemoryStore(images), entries(MemoryStore(images)), MemoryStore())
 
 
-def test_a_mask_that_cannot_be_encoded_refuses_its_film_alone(films, corridor, backend, monkeypatch):
+def test_a_mask_that_cannot_be_encoded_refuses_its_image_alone(images, pipeline, backend, monkeypatch):
     from tests.archives import make_run
-    from workers import pool as fleet
+    from workers import pool as pool
 
-    source = MemoryStore(films)
-    job = fleet.Job(make_run(), source, corridor, probability=False)
-    (scored,) = corridor_module.score_batch(corridor, backend, source, list(entries(source))[:1])
-    monkeypatch.setattr(fleet, "mask_png", lambda masks: (_ for _ in ()).throw(MemoryError()))
-    row, mask, _ = fleet.DecodeWorker(job)._encode(scored)
+    source = MemoryStore(images)
+    job = pool.Job(make_run(), source, pipeline, probability=False)
+    (scored,) = pipeline_module.score_batch(pipeline, backend, source, list(entries(source))[:1])
+    monkeypatch.setattr(pool, "mask_png", lambda masks: (_ for _ in ()).throw(MemoryError()))
+    row, mask, _ = pool.DecodeWorker(job)._encode(scored)
     assert (row.reason, row.stage, row.sha256, mask) == ("too_large", "encode", scored.row.sha256, None)
 
 
-def test_a_formula_in_a_key_is_disarmed_in_the_csv(films, corridor, backend):
-    source, destination = MemoryStore({"=HYPERLINK(x).png": films["film-0.png"]}), MemoryStore()
-    predict(corridor, backend, source, entries(source), destination)
+def test_a_formula_in_a_key_is_disarmed_in_the_csv(images, pipeline, backend):
+    source, destination = MemoryStore({"=HYPERLINK(x).png": images["film-0.png"]}), MemoryStore()
+    predict(pipeline, backend, source, entries(source), destination)
     assert next(csv.DictReader(io.StringIO(destination.objects["severity.csv"].decode())))["key"].startswith("'=")
     assert b"HYPERLINK" not in destination.objects["report.html"]
 
 
-def test_the_exported_graph_draws_the_masks_of_the_reference(model_folder, films):
+def test_the_exported_graph_draws_the_masks_of_the_reference(model_folder, images):
     masks = {}
     for name in ("torch", "onnx"):
         backend = open_backend(model_folder, name)
-        corridor = Corridor(model_folder.card, resolve(model_folder, backend, 2), key=b"k")
-        source = MemoryStore(films)
+        pipeline = Pipeline(model_folder.config, resolve(model_folder, backend, 2), key=b"k")
+        source = MemoryStore(images)
         destination = MemoryStore()
-        rows = predict(corridor, backend, source, entries(source), destination)
+        rows = predict(pipeline, backend, source, entries(source), destination)
         masks[name] = np.stack(
             [
                 cv2.imdecode(np.frombuffer(destination.objects[row.mask_uri], np.uint8), 0)
@@ -208,15 +208,15 @@ def test_the_exported_graph_draws_the_masks_of_the_reference(model_folder, films
         assert union == 0 or (one & other).sum() / union >= 0.9999
 
 
-def test_one_film_in_memory_scores_like_a_file(films):
-    pixels = cv2.imdecode(np.frombuffer(films["film-3.png"], np.uint8), cv2.IMREAD_GRAYSCALE)
+def test_one_image_in_memory_scores_like_a_file(images):
+    pixels = cv2.imdecode(np.frombuffer(images["film-3.png"], np.uint8), cv2.IMREAD_GRAYSCALE)
     scored = covseg.load_model().predict(pixels)
     assert scored.row.infected_fraction == covseg.load_model().predict(pixels / 255).row.infected_fraction
     assert scored.masks.label_map.shape == pixels.shape
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((3, 4, 5)), np.full((64, 64), 7.0), np.zeros((64, 64), np.int32)])
-def test_an_array_that_is_no_grey_film_is_a_clear_error(pixels):
+def test_an_array_that_is_no_grey_image_is_a_clear_error(pixels):
     with pytest.raises(ValueError, match="wanted"):
         covseg.load_model().predict(pixels)
 
@@ -233,8 +233,8 @@ def test_an_input_id_does_not_give_the_key_away():
     backend = open_backend(folder)
     config = resolve(folder, backend, 1)
     ids = {
-        Corridor(folder.card, config, bucket, key).refuse(
-            Entry("name.png", 1, etag), RadiographRefused(corridor_module.Reason.EMPTY, "read", "0 bytes")
+        Pipeline(folder.config, config, bucket, key).refuse(
+            Entry("name.png", 1, etag), RadiographRefused(pipeline_module.Reason.EMPTY, "read", "0 bytes")
         ).row.input_id
         for bucket, key, etag in (("a", b"k", "1"), ("b", b"k", "1"), ("a", b"l", "1"), ("a", b"k", "2"))
     }  # fmt: skip

@@ -39,11 +39,11 @@ def test_restoring_to_the_model_size_changes_nothing():
 
 
 def test_exposure_drops_out():
-    film = np.random.default_rng(1).random((80, 90), np.float32) * 0.5
-    assert np.allclose(standardise(film), standardise(film * 1.7 + 0.1), atol=1e-4)
+    image = np.random.default_rng(1).random((80, 90), np.float32) * 0.5
+    assert np.allclose(standardise(image), standardise(image * 1.7 + 0.1), atol=1e-4)
 
 
-def test_a_constant_film_becomes_zeros():
+def test_a_constant_image_becomes_zeros():
     assert np.abs(prepare(np.full((70, 70), 0.4, np.float32), 64)[0]).max() < 1e-3
 
 
@@ -52,7 +52,7 @@ def test_shrinking_averages_instead_of_aliasing():
     assert np.abs(prepare(stripes, 64)[0]).max() < 1e-3
 
 
-def test_a_12_bit_film_keeps_its_shades():
+def test_a_12_bit_image_keeps_its_shades():
     ramp = (np.tile(np.arange(512, dtype=np.float32) * 8, (300, 1)) / 4095).astype(np.float32)
     assert len(np.unique(prepare(ramp, 256)[0][0])) == 256
 
@@ -60,13 +60,13 @@ def test_a_12_bit_film_keeps_its_shades():
 def test_training_and_scoring_give_equal_pixels():
     pytest.importorskip("albumentations", reason="the train extra is not installed")
     from covseg.training.batches import Samples
-    from covseg.training.dataset import Films
+    from covseg.training.dataset import ImageArrays
     from covseg.training.recipe import load_recipe
 
-    films = np.random.default_rng(2).integers(0, 255, (1, 256, 256), np.uint8)
-    empty = np.zeros_like(films)
-    split = Films(["a.png"], ("Normal",), np.array([0]), films, empty, empty, "", "own set")
+    images = np.random.default_rng(2).integers(0, 255, (1, 256, 256), np.uint8)
+    empty = np.zeros_like(images)
+    split = ImageArrays(["a.png"], ("Normal",), np.array([0]), images, empty, empty, "", "own set")
     for normalisation in ("standardise", "unit"):
         recipe = load_recipe("fast", ["input.size=128", f"input.normalisation={normalisation}"])
         trained = Samples(split, recipe)[-1, 0][0][0].numpy()
-        assert np.array_equal(trained, prepare(films[0].astype(np.float32) / 255, 128, normalisation)[0])
+        assert np.array_equal(trained, prepare(images[0].astype(np.float32) / 255, 128, normalisation)[0])

@@ -20,10 +20,10 @@ from covseg.errors import RadiographRefused, Reason
 from covseg.stages.read import read
 from covseg.stages.read.codestream import jpeg_frame
 from covseg.stages.read.grey import MAX_PIXELS
-from covseg.synthetic.bad_inputs import film
+from covseg.synthetic.bad_inputs import image
 
-FILM = film(96)
-TALL = FILM[:, :72]
+IMAGE = image(96)
+TALL = IMAGE[:, :72]
 
 
 def encode(picture, kind="PNG", **options):
@@ -60,7 +60,7 @@ def grey_png(stream, bits=8, interlaced=0, side=96):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
 
 
-def test_a_film_keeps_its_grey_values_its_hash_and_its_shape():
+def test_an_image_keeps_its_grey_values_its_hash_and_its_shape():
     radiograph = read(encode(TALL))
     assert radiograph.pixels.dtype == np.float32
     assert radiograph.pixels.shape == (96, 72)
@@ -69,96 +69,96 @@ def test_a_film_keeps_its_grey_values_its_hash_and_its_shape():
     assert radiograph.sha256 == hashlib.sha256(encode(TALL)).hexdigest()
 
 
-def test_real_films_decode_to_the_values_that_pillow_sees(val_images):
-    for path in sorted((val_images / "COVID-19" / "images").glob("*.png"))[:20]:
+def test_real_images_decode_to_the_values_that_pillow_sees(val_root):
+    for path in sorted((val_root / "COVID-19" / "images").glob("*.png"))[:20]:
         with Image.open(path) as image:
             expected = np.asarray(image.convert("L"), dtype=np.float32) / np.float32(255)
         assert np.array_equal(read(path.read_bytes()).pixels, expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
-def test_a_grey_film_reads_the_same_in_every_mode_of_png(mode):
-    grey = Image.fromarray(FILM)
-    assert np.array_equal(read(encode(grey.convert(mode))).pixels, FILM / np.float32(255))
+def test_a_grey_image_reads_the_same_in_every_mode_of_png(mode):
+    grey = Image.fromarray(IMAGE)
+    assert np.array_equal(read(encode(grey.convert(mode))).pixels, IMAGE / np.float32(255))
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_alpha_does_not_matter(mode):
-    picture = Image.fromarray(FILM).convert(mode)
+    picture = Image.fromarray(IMAGE).convert(mode)
     picture.putalpha(Image.fromarray(np.tri(96, dtype=np.uint8) * 255))
-    assert np.array_equal(read(encode(picture)).pixels, FILM / np.float32(255))
+    assert np.array_equal(read(encode(picture)).pixels, IMAGE / np.float32(255))
 
 
 def test_a_transparent_grey_level_does_not_matter():
-    assert np.array_equal(read(encode(FILM, transparency=int(FILM[0, 0]))).pixels, FILM / np.float32(255))
+    assert np.array_equal(read(encode(IMAGE, transparency=int(IMAGE[0, 0]))).pixels, IMAGE / np.float32(255))
 
 
-def test_an_interlaced_film_reads_like_a_plain_one():
+def test_an_interlaced_image_reads_like_a_plain_one():
     starts_and_steps = "0088 4088 0448 2044 0224 1022 0112"  # Adam7: x, y, step in x, step in y of each pass
     passes = (tuple(int(digit) for digit in one) for one in starts_and_steps.split())
-    rows = (row for x, y, dx, dy in passes for row in FILM[y::dy, x::dx])
+    rows = (row for x, y, dx, dy in passes for row in IMAGE[y::dy, x::dx])
     stream = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    assert np.array_equal(read(grey_png(stream, interlaced=1)).pixels, FILM / np.float32(255))
+    assert np.array_equal(read(grey_png(stream, interlaced=1)).pixels, IMAGE / np.float32(255))
 
 
-def test_gamma_and_text_do_not_change_a_film():
-    changed = with_chunk(with_chunk(encode(FILM), b"gAMA", struct.pack(">I", 100_000)), b"tEXt", b"Author\0nobody")
-    assert np.array_equal(read(changed).pixels, FILM / np.float32(255))
+def test_gamma_and_text_do_not_change_an_image():
+    changed = with_chunk(with_chunk(encode(IMAGE), b"gAMA", struct.pack(">I", 100_000)), b"tEXt", b"Author\0nobody")
+    assert np.array_equal(read(changed).pixels, IMAGE / np.float32(255))
 
 
 def test_four_bit_grey_is_spread_over_the_whole_range():
-    packed = (FILM[:, ::2] >> 4 << 4) | (FILM[:, 1::2] >> 4)
+    packed = (IMAGE[:, ::2] >> 4 << 4) | (IMAGE[:, 1::2] >> 4)
     stream = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
-    assert np.allclose(read(grey_png(stream, bits=4)).pixels, (FILM >> 4) / 15)
+    assert np.allclose(read(grey_png(stream, bits=4)).pixels, (IMAGE >> 4) / 15)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 15, 16])
-def test_a_sixteen_bit_film_is_scaled_by_its_real_depth(bits):
+def test_a_sixteen_bit_image_is_scaled_by_its_real_depth(bits):
     ramp = np.linspace(0, 2**bits - 1, 96 * 96).round().astype(np.uint16).reshape(96, 96)
     pixels = read(encode(ramp)).pixels
     assert np.allclose(pixels, ramp / (2**bits - 1))
     assert (pixels == 1).mean() < 0.05, "a naive conversion to 8 bits saturates most of the ramp"
 
 
-def test_a_dim_sixteen_bit_film_is_not_stretched_to_its_own_maximum():
-    dim = FILM.astype(np.uint16) * 16
+def test_a_dim_sixteen_bit_image_is_not_stretched_to_its_own_maximum():
+    dim = IMAGE.astype(np.uint16) * 16
     assert dim.max() < 4095
     assert np.allclose(read(encode(dim)).pixels, dim / 4095)
 
 
-def test_sixteen_bit_colour_of_a_grey_film_reads_as_grey():
-    deep = FILM.astype(np.uint16) * 257
+def test_sixteen_bit_colour_of_a_grey_image_reads_as_grey():
+    deep = IMAGE.astype(np.uint16) * 257
     colour = cv2.imencode(".png", np.dstack([deep] * 3))[1].tobytes()
     assert np.array_equal(read(colour).pixels, read(encode(deep)).pixels)
 
 
-def test_a_tinted_film_is_read_by_its_luma():
-    blue_base = np.dstack([FILM * 0.8, FILM * 0.85, FILM * 0.95]).astype(np.uint8)
+def test_a_tinted_image_is_read_by_its_luma():
+    blue_base = np.dstack([IMAGE * 0.8, IMAGE * 0.85, IMAGE * 0.95]).astype(np.uint8)
     expected = cv2.cvtColor(blue_base, cv2.COLOR_RGB2GRAY) / np.float32(255)
     assert np.array_equal(read(encode(blue_base)).pixels, expected)
 
 
-def test_a_coloured_marker_does_not_make_a_film_a_photograph():
-    marked = np.dstack([FILM] * 3)
+def test_a_coloured_marker_does_not_make_an_image_a_photograph():
+    marked = np.dstack([IMAGE] * 3)
     marked[:12, :24] = (255, 0, 0)
     assert read(encode(marked)).pixels.shape == (96, 96)
 
 
 def test_a_heat_map_is_no_radiograph():
-    assert reason_of(encode(cv2.applyColorMap(FILM, cv2.COLORMAP_JET))) is Reason.NOT_RADIOGRAPH
+    assert reason_of(encode(cv2.applyColorMap(IMAGE, cv2.COLORMAP_JET))) is Reason.NOT_RADIOGRAPH
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95}])
 def test_a_grey_jpeg_reads_as_pillow_reads_it(options):
-    data = encode(FILM, "JPEG", **options)
+    data = encode(IMAGE, "JPEG", **options)
     radiograph = read(data)
     assert radiograph.kind == "jpeg"
     assert np.array_equal(radiograph.pixels, np.asarray(Image.open(io.BytesIO(data))) / np.float32(255))
 
 
 def test_a_cmyk_jpeg_keeps_its_polarity():
-    data = encode(Image.fromarray(FILM).convert("CMYK"), "JPEG", quality=95)
-    assert np.abs(read(data).pixels - FILM / 255).mean() < 0.02
+    data = encode(Image.fromarray(IMAGE).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(read(data).pixels - IMAGE / 255).mean() < 0.02
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -172,30 +172,30 @@ def test_exif_orientation_is_applied(kind, orientation):
 
 def test_a_damaged_exif_block_leaves_up_unknown():
     block = b"Exif\0\0II*\0\xff\xff\xff\xff"
-    assert reason_of(with_chunk(encode(FILM), b"eXIf", block)) is Reason.CORRUPT
-    assert reason_of(encode(FILM, "JPEG", exif=block)) is Reason.CORRUPT
+    assert reason_of(with_chunk(encode(IMAGE), b"eXIf", block)) is Reason.CORRUPT
+    assert reason_of(encode(IMAGE, "JPEG", exif=block)) is Reason.CORRUPT
 
 
 def test_a_jpeg_cut_inside_its_thumbnail_is_truncated():
-    jpeg = encode(FILM, "JPEG")
+    jpeg = encode(IMAGE, "JPEG")
     thumbnail = b"\xff\xe1" + struct.pack(">H", len(jpeg) + 2) + jpeg
     assert reason_of((jpeg[:2] + thumbnail + jpeg[2:])[: -len(jpeg) // 2]) is Reason.TRUNCATED
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_bytes_behind_the_end_of_the_image_are_ignored(kind):
-    data = encode(FILM, kind)
+    data = encode(IMAGE, kind)
     assert np.array_equal(read(data + b"trailing bytes").pixels, read(data).pixels)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_every_cut_of_a_file_is_truncated(kind):
-    data = encode(FILM, kind)
+    data = encode(IMAGE, kind)
     assert {reason_of(data[:length]) for length in range(1, len(data), 7)} == {Reason.TRUNCATED}
 
 
 def test_every_flipped_bit_of_a_png_is_found():
-    data = encode(FILM)
+    data = encode(IMAGE)
     for position in range(8, len(data), 101):
         flipped = bytearray(data)
         flipped[position] ^= 4
@@ -203,7 +203,7 @@ def test_every_flipped_bit_of_a_png_is_found():
 
 
 def test_a_wrong_checksum_of_the_pixel_stream_is_found_where_every_chunk_is_whole():
-    stream = bytearray(zlib.compress(b"".join(b"\0" + row.tobytes() for row in FILM)))
+    stream = bytearray(zlib.compress(b"".join(b"\0" + row.tobytes() for row in IMAGE)))
     assert read(grey_png(stream)).pixels.shape == (96, 96)
     stream[-1] ^= 1
     assert reason_of(grey_png(stream)) is Reason.CORRUPT
@@ -215,10 +215,10 @@ def test_the_size_is_judged_before_anything_is_decoded():
 
 
 def test_an_image_of_sixty_four_pixels_is_large_enough():
-    assert read(encode(film(64))).pixels.shape == (64, 64)
+    assert read(encode(image(64))).pixels.shape == (64, 64)
 
 
-def test_eight_grey_levels_make_a_film_and_seven_a_drawing():
+def test_eight_grey_levels_make_an_image_and_seven_a_drawing():
     steps = np.tile(np.arange(96, dtype=np.uint8) // 12 * 30, (96, 1))
     assert read(encode(steps)).pixels.shape == (96, 96)
     assert reason_of(encode(np.minimum(steps, 180))) is Reason.NOT_RADIOGRAPH
@@ -258,16 +258,16 @@ def test_arbitrary_bytes_behind_a_signature_are_refused_and_nothing_else_happens
 
 
 SEEDS = {
-    "png": encode(FILM),
-    "png16": encode(FILM.astype(np.uint16) * 16),
-    "jpeg": encode(FILM, "JPEG", exif=oriented(6)),
-    "progressive": encode(FILM, "JPEG", progressive=True),
+    "png": encode(IMAGE),
+    "png16": encode(IMAGE.astype(np.uint16) * 16),
+    "jpeg": encode(IMAGE, "JPEG", exif=oriented(6)),
+    "progressive": encode(IMAGE, "JPEG", progressive=True),
 }
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(SEEDS)), st.data())
-def test_a_damaged_film_is_read_or_refused_and_nothing_else_happens(name, draw):
+def test_a_damaged_image_is_read_or_refused_and_nothing_else_happens(name, draw):
     data = bytearray(SEEDS[name])
     for _ in range(draw.draw(st.integers(1, 4))):
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))

@@ -20,7 +20,7 @@ def cells(name: str) -> list[str]:
     return [cell.strip() for cell in found[1].split("|")]
 
 
-def test_the_row_of_the_made_film_is_the_default_models() -> None:
+def test_the_row_of_the_made_image_is_the_default_models() -> None:
     made = make_phantom(0)
     row = covseg.load_model().predict(made.unit_pixels).row
     shown = cells("row")
@@ -33,5 +33,5 @@ def test_the_row_of_the_made_film_is_the_default_models() -> None:
 
 
 def test_the_resolution_among_the_limits_is_the_default_models() -> None:
-    size = open_folder().card.size
+    size = open_folder().config.size
     assert f"as {size} x {size} pixels" in README.read_text()

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 import covseg
 from covseg.errors import ModelRefused, StorageFull, UsageError
-from covseg.model_folder.folder import CARD, WEIGHTS
+from covseg.model_folder.folder import CONFIG, WEIGHTS
 from covseg.networks.blocks import CompactUNet
 from covseg.registry import aliases, open_model
 from covseg.registry.references import is_reference, parse
@@ -68,11 +68,11 @@ def model(tmp_path, weights):
         folder = tmp_path / f"model-{number}"
         folder.mkdir()
         (folder / WEIGHTS).write_bytes(weights)
-        card = {
+        config = {
             "id": f"small-{number}", "network": "compact", "network_args": SMALL, "size": 64,
             "weights_sha256": hashlib.sha256(weights).hexdigest(), "licence": "Research use only.", "citation": "None.",
         }  # fmt: skip
-        (folder / CARD).write_text(json.dumps(card))
+        (folder / CONFIG).write_text(json.dumps(config))
         (folder / "card.md").write_text(f"# small-{number}, by its author\n")
         return folder
 
@@ -122,9 +122,9 @@ def test_a_pushed_model_is_pulled_with_the_same_bytes(url, model, cache):
     assert (version.tag, made, version.model_id) == ("v1", True, "small-0")
     pulled = pull(f"{url}/fast@v1").folder
     assert cache in pulled.parents
-    for name in (WEIGHTS, CARD):
+    for name in (WEIGHTS, CONFIG):
         assert (pulled / name).read_bytes() == (folder / name).read_bytes()
-    assert {path.name for path in pulled.iterdir()} == {WEIGHTS, CARD, "card.md"}
+    assert {path.name for path in pulled.iterdir()} == {WEIGHTS, CONFIG, "card.md"}
 
 
 def test_the_same_content_is_the_same_version_and_nothing_is_written(url, model):
@@ -139,7 +139,7 @@ def test_the_same_content_is_the_same_version_and_nothing_is_written(url, model)
 def test_other_content_is_the_next_version_and_the_first_stays(url, model):
     registry = open_registry(url)
     assert [push(model(number), registry, "fast").version.tag for number in range(3)] == ["v1", "v2", "v3"]
-    assert [open_model(f"{url}/fast@v{number}").card.id for number in (1, 2, 3)] == ["small-0", "small-1", "small-2"]
+    assert [open_model(f"{url}/fast@v{number}").config.id for number in (1, 2, 3)] == ["small-0", "small-1", "small-2"]
 
 
 def test_a_dry_run_tells_the_version_and_writes_nothing(url, model):
@@ -158,7 +158,7 @@ def test_a_push_that_ended_early_is_no_version_and_can_be_done_again(url, model,
     with pytest.raises(ModelRefused, match="has no v2"):
         pull(f"{url}/fast@v2")
     assert push(folder, registry, "fast") == (show(registry, "fast").versions[1], True)
-    assert open_model(f"{url}/fast@v2").card.id == "small-0"
+    assert open_model(f"{url}/fast@v2").config.id == "small-0"
 
 
 @ON_DISK_AND_WIRE
@@ -242,7 +242,7 @@ def test_a_folder_with_anything_else_is_refused_with_the_reason(model, name, sai
         case "pipe.json":
             os.mkfifo(folder / name)
         case "link.json":
-            (folder / name).symlink_to(folder / CARD)
+            (folder / name).symlink_to(folder / CONFIG)
         case _:
             (folder / name).write_bytes(b"x")
     store = MemoryStore()
@@ -274,7 +274,7 @@ def test_uses_of_the_test_split_stay_behind_and_are_counted_in_the_card(model):
     assert cli.run(["models", "card", str(folder)]) == 0
     store = MemoryStore()
     version = push(folder, store, "fast").version
-    assert {file.name for file in version.files} == {WEIGHTS, CARD, "card.md"}
+    assert {file.name for file in version.files} == {WEIGHTS, CONFIG, "card.md"}
     (page,) = [data for key, data in store.objects.items() if key.endswith("card.md")]
     assert b"recorded beside these weights when this was written: 2" in page
 
@@ -290,8 +290,8 @@ def test_a_card_of_other_settings_is_refused(model):
     folder = model()
     assert cli.run(["models", "card", str(folder)]) == 0
     push(folder, MemoryStore(), "fast")
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | {"thresholds": {"infection": 0.7}}))
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"thresholds": {"infection": 0.7}}))
     with pytest.raises(ModelRefused, match="covseg models card"):
         push(folder, MemoryStore(), "fast")
 
@@ -322,7 +322,7 @@ def test_a_damaged_or_half_pulled_copy_in_the_cache_is_mended(url, model):
     pulled = pull(f"{url}/fast@v1").folder
     wanted = {path.name: path.read_bytes() for path in pulled.iterdir()}
     (pulled / WEIGHTS).write_bytes(b"x" * len(wanted[WEIGHTS]))
-    (pulled / CARD).unlink()
+    (pulled / CONFIG).unlink()
     assert pull(f"{url}/fast@v1").folder == pulled
     assert {path.name: path.read_bytes() for path in pulled.iterdir()} == wanted
 
@@ -371,8 +371,8 @@ def test_an_alias_means_what_was_promoted_last_and_the_history_keeps_all(url, mo
     for number, by in ((1, "ann"), (2, "bob"), (1, "ann")):
         assert promote(f"{url}/fast@v{number}", "champion", by, "because")[1]
     promote(f"{url}/fast@v2", "candidate", "bob")
-    assert open_model(f"{url}/fast@champion").card.id == "small-0"
-    assert open_model(f"{url}/fast@candidate").card.id == "small-1"
+    assert open_model(f"{url}/fast@champion").config.id == "small-0"
+    assert open_model(f"{url}/fast@candidate").config.id == "small-1"
     history = show(registry, "fast").history["champion"]
     assert [(one.number, one.version, one.previous, one.by) for one in history] == [
         (1, 1, None, "ann"), (2, 2, 1, "bob"), (3, 1, 2, "ann"),
@@ -444,7 +444,7 @@ def test_a_version_that_was_exchanged_under_its_alias_is_not_opened(url, model):
 
 def test_a_damaged_version_is_not_promoted(url, model):
     registry = two_versions(url, model)
-    keys = [key for key in objects(url) if key.endswith(CARD)]
+    keys = [key for key in objects(url) if key.endswith(CONFIG)]
     for key in keys:
         registry.write(key, b"{}")
     with pytest.raises(ModelRefused, match="changed or damaged"):
@@ -469,7 +469,7 @@ def test_a_folder_that_exists_is_a_folder_whatever_its_name(model, tmp_path, mon
     model().rename(tmp_path / "fast@v1")
     monkeypatch.chdir(tmp_path)
     assert not is_reference("fast@v1")
-    assert open_model("fast@v1").card.id == "small-0"
+    assert open_model("fast@v1").config.id == "small-0"
     assert not is_reference("default") and not is_reference("runs/fast") and not is_reference(Path("x@v1"))
 
 
@@ -519,7 +519,7 @@ def test_a_run_is_told_a_version_so_that_a_promotion_does_not_split_its_workers(
     settings = absolute(ScoreSettings(source="films", dest="out", model="fast@champion"))
     promote("fast@v2", "champion", "ann")
     monkeypatch.delenv("COVSEG_REGISTRY")
-    assert open_model(settings.model).card.id == "small-0"
+    assert open_model(settings.model).config.id == "small-0"
     assert absolute(ScoreSettings(source="films", dest="out", model="models/x")).model == str(
         Path("models/x").absolute()
     )
@@ -531,8 +531,8 @@ def test_a_model_opens_by_reference_wherever_a_model_is_wanted(url, model, tmp_p
     push(model(), open_registry(url), "fast")
     ref = f"{url}/fast@v1"
     pixels = make_phantom(3, 128, 128).pixels
-    film = (pixels / pixels.max()).astype(np.float32)
-    here, there = (covseg.load_model(one, backend="torch").predict(film) for one in (str(tmp_path / "model-0"), ref))
+    image = (pixels / pixels.max()).astype(np.float32)
+    here, there = (covseg.load_model(one, backend="torch").predict(image) for one in (str(tmp_path / "model-0"), ref))
     assert np.array_equal(here.prediction.infection, there.prediction.infection)
     write_dataset(tmp_path / "set", {"Val": 8}, size=96)
     words = ["evaluate", ref, "--data", str(tmp_path / "set"), "-o", str(tmp_path / "evaluation"), "--backend", "torch",
@@ -570,7 +570,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 from covseg.errors import UsageError
 from covseg.registry import open_model
-print(open_model(sys.argv[1]).card.id)
+print(open_model(sys.argv[1]).config.id)
 try:
     open_model("s3://bucket/registry/fast@v1")
 except UsageError as error:
@@ -612,7 +612,7 @@ def test_the_command_walks_a_model_from_push_to_champion(url, model, tmp_path, c
     code, out, _ = answer(capsys, "show", "fast@champion", "--json")
     assert json.loads(out)["covseg.json"]["id"] == "small-0"
     code, out, _ = answer(capsys, "pull", "fast@champion", "-o", str(tmp_path / "mine"), "--json")
-    assert code == 0 and open_model(tmp_path / "mine").card.id == "small-0"
+    assert code == 0 and open_model(tmp_path / "mine").config.id == "small-0"
 
 
 def test_dry_runs_of_the_command_change_nothing(url, model, tmp_path, capsys):

@@ -30,7 +30,7 @@ from covseg.stages.severity import GRADE_TABLE, GRADES, QC_FLAGS
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{7*7}}"
 
 
-def film_id(number: int) -> str:
+def image_id(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()[:32]
 
 
@@ -45,14 +45,14 @@ def scored(number: int, fraction: float | None, **more) -> Row:
     values = dict.fromkeys(["infected_fraction", *zones], fraction) | {"grade": grade}
     values |= {"extent_0_8": fraction and 2, "infection_probability": 0.5, "grade_table": GRADE_TABLE}
     values |= {"model_id": "compact-0", "backend": "torch"} | more
-    return Row(film_id(number), f"secret-folder/film {number}.png", "etag", "sha", 10, Status.SCORED, **values)
+    return Row(image_id(number), f"secret-folder/film {number}.png", "etag", "sha", 10, Status.SCORED, **values)
 
 
 def refused(number: int, reason: Reason) -> Row:
     stage = "fetch" if reason is Reason.CHANGED else "read"
     detail = "planned with ETag secret" if stage == "fetch" else "2 bytes, <wanted> more"
     return Row(
-        film_id(number), f"secret-folder/{number}", "secret etag", None, 10, reason.status, reason,
+        image_id(number), f"secret-folder/{number}", "secret etag", None, 10, reason.status, reason,
         stage=stage, exception_class="SecretError", detail=detail,
     )  # fmt: skip
 
@@ -96,15 +96,15 @@ def mixed() -> pa.Table:
 
 
 def test_the_same_table_gives_the_same_bytes_however_it_is_cut_or_ordered_in_chunks(mixed):
-    pictures = [drawn(film_id(number)) for number in range(5)]
+    pictures = [drawn(image_id(number)) for number in range(5)]
     pieces = pa.concat_tables([mixed.slice(0, 7), mixed.slice(7, 1), mixed.slice(8)])
     assert render(mixed, pictures) == render(mixed, pictures) == render(pieces, pictures)
 
 
 def test_neither_source_key_nor_etag_nor_exception_reaches_the_page(mixed):
-    page = render(mixed, [drawn(film_id(3))])
+    page = render(mixed, [drawn(image_id(3))])
     assert b"secret" not in page.lower()
-    assert film_id(3).encode() in page
+    assert image_id(3).encode() in page
 
 
 def test_the_detail_of_a_refusal_reaches_the_page_unless_it_is_of_the_fetch(mixed):
@@ -132,7 +132,7 @@ def test_hostile_text_in_every_text_column_stays_text(mixed):
 
 
 def test_the_page_names_no_address_outside_itself(mixed):
-    page = render(mixed, [drawn(film_id(3))])
+    page = render(mixed, [drawn(image_id(3))])
     assert not re.search(rb"https?:|//[a-z0-9-]+\.[a-z]|url\(\s*['\"]?(?!#)|@import", page)
     for _, attributes in Page(page).tags:
         assert all(attributes.get(name, "#").startswith(("#", "data:image/")) for name in ("src", "href", "action"))
@@ -174,19 +174,21 @@ def test_planned_is_scored_plus_refused_by_reason(mixed):
     assert (cohort.planned, cohort.scored, cohort.refused) == (45, 42, 3)
     assert sum(bar.count for bar in cohort.statuses) == cohort.planned
     assert {refusal.bar.name: refusal.ids for refusal in cohort.refusals} == {
-        "empty": [film_id(60)], "not_radiograph": [film_id(61)], "changed": [film_id(62)],
+        "empty": [image_id(60)], "not_radiograph": [image_id(61)], "changed": [image_id(62)],
     }  # fmt: skip
 
 
 def test_sound_files_out_of_scope_are_counted_apart_from_damaged_ones(mixed):
     page = " ".join(render(mixed, []).decode().split())
-    wanted = "1 out of scope (sound files, but no frontal chest film), 1 damaged or unusable, 1 changed, gone or not"
+    wanted = (
+        "1 out of scope (sound files, but no frontal chest radiograph), 1 damaged or unusable, 1 changed, gone or not"
+    )
     assert wanted in page
 
 
-def test_the_page_says_that_a_film_under_the_presence_threshold_is_marked_nowhere(mixed):
-    pages = {limit: render(mixed, [drawn(film_id(3))], limit).decode() for limit in (0.28112, None, 0.0)}
-    legend = "none on a film whose infection probability is under the model’s presence threshold"
+def test_the_page_says_that_an_image_under_the_presence_threshold_is_marked_nowhere(mixed):
+    pages = {limit: render(mixed, [drawn(image_id(3))], limit).decode() for limit in (0.28112, None, 0.0)}
+    legend = "none on an image whose infection probability is under the model’s presence threshold"
     assert [legend in page for page in pages.values()] == [True, True, False]
     assert [words.PRESENCE in page for page in pages.values()] == [True, True, False]
     assert f"{legend} of 0.281</li>" in pages[0.28112]
@@ -202,13 +204,13 @@ def test_a_probability_above_zero_never_reads_zero():
 
 
 def test_no_switch_for_the_probability_where_no_picture_has_one(mixed):
-    one = drawn(film_id(3))
+    one = drawn(image_id(3))
     page, bare = (render(mixed, [picture]).decode() for picture in (one, replace(one, probability="")))
     assert [text.count("Probability: the model’s") for text in (page, bare)] == [1, 0]
     assert [text.count(">Probability</button>") for text in (page, bare)] == [2, 1]  # the large view hides its own
 
 
-def test_a_film_without_lungs_counts_in_no_mean_and_in_no_bar():
+def test_an_image_without_lungs_counts_in_no_mean_and_in_no_bar():
     cohort = summarise(table.to_arrow([scored(1, 0.4), scored(2, None, qc_flags=("lungs_not_found",))]))
     assert (cohort.measured, cohort.no_lungs, cohort.zero) == (1, 1, 0)
     assert (cohort.scales[0].n, cohort.scales[0].mean) == (1, 0.4)
@@ -235,7 +237,7 @@ def test_every_fraction_falls_into_the_bar_that_names_it(values):
 @pytest.mark.parametrize(
     "rows",
     [[], [refused(1, Reason.EMPTY)], [scored(1, 0.5)], [scored(1, None)], [scored(1, 0.0)]],
-    ids=["empty", "all refused", "one film", "no lungs", "all at zero"],
+    ids=["empty", "all refused", "one image", "no lungs", "all at zero"],
 )
 def test_a_small_cohort_of_any_kind_has_a_whole_report(rows):
     page = render(table.to_arrow(rows), []).decode()
@@ -263,7 +265,7 @@ def test_a_large_table_gives_the_worst_a_sample_and_some_refusals_and_says_so():
     fractions = sorted((row.infected_fraction for row in rows if row.infected_fraction is not None), reverse=True)
     assert [row["infected_fraction"] for row in selection.rows[:1500]] == fractions[:1500]
     page = render(severity_table, []).decode()
-    assert "2,000 of 2,700 rows are here: the 1,500 most infected films" in page
+    assert "2,000 of 2,700 rows are here: the 1,500 most infected images" in page
 
 
 def test_every_picture_that_a_gallery_keeps_has_its_row_in_a_large_table():
@@ -277,33 +279,33 @@ def test_every_picture_that_a_gallery_keeps_has_its_row_in_a_large_table():
     kept = [one.input_id for one in gallery.pictures()]
     assert 40 < len(kept) <= 60
     assert set(kept) <= {row["input_id"] for row in select(table.to_arrow(rows)).rows}
-    assert render(table.to_arrow(rows), gallery.pictures()).count(b'class="film"') == len(kept)
+    assert render(table.to_arrow(rows), gallery.pictures()).count(b'class="image"') == len(kept)
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.permutations(range(12)))
-def test_what_a_gallery_keeps_does_not_depend_on_the_order_of_films(order):
+def test_what_a_gallery_keeps_does_not_depend_on_the_order_of_images(order):
     def kept(numbers) -> list[str]:
         gallery = Gallery(worst=3, sample=2)
         box = masks((slice(0, 4), slice(0, 4)), (slice(0, 1), slice(0, 1)), (8, 8))
         for number in numbers:
             fraction = None if number == 5 else (number // 4) / 4
-            gallery.offer(film_id(number), fraction, np.zeros((8, 8), np.float32), box, None)
+            gallery.offer(image_id(number), fraction, np.zeros((8, 8), np.float32), box, None)
         return [one.input_id for one in gallery.pictures()]
 
     assert kept(order) == kept(range(12))
 
 
-def test_a_picture_of_a_film_that_is_not_in_the_table_is_an_error(mixed):
+def test_a_picture_of_an_image_that_is_not_in_the_table_is_an_error(mixed):
     with pytest.raises(ValueError, match="has no row"):
         render(mixed, [drawn("ffff")])
 
 
-def test_a_thumbnail_keeps_the_proportions_of_the_film():
+def test_a_thumbnail_keeps_the_proportions_of_the_image():
     one = drawn("a", shape=(300, 600))
     assert (one.height, one.width) == (128, 256)
-    film = Image.open(io.BytesIO(base64.b64decode(one.film.removeprefix("data:image/jpeg;base64,"))))
-    assert film.size == (256, 128)
+    image = Image.open(io.BytesIO(base64.b64decode(one.image.removeprefix("data:image/jpeg;base64,"))))
+    assert image.size == (256, 128)
 
 
 def corners(path: str) -> np.ndarray:

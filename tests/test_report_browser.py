@@ -37,8 +37,8 @@ REFUSED = Row(
 )  # fmt: skip
 
 
-def film(number: int) -> Row:
-    """Film number 0 to 11: more infected with the number; two of them flagged; 0 under the presence threshold."""
+def image(number: int) -> Row:
+    """Image number 0 to 11: more infected with the number; two of them flagged; 0 under the presence threshold."""
     fraction = number / 12
     flags = ("missing_spacing", "rotated") if number in (3, 7) else ("missing_spacing",)
     return Row(
@@ -50,7 +50,7 @@ def film(number: int) -> Row:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows, gallery = [film(number) for number in range(12)], Gallery()
+    rows, gallery = [image(number) for number in range(12)], Gallery()
     generator = np.random.default_rng(1)
     for row in rows:
         lung = np.zeros((64, 64), np.uint8)
@@ -108,9 +108,9 @@ def emulate(browser: webdriver.Chrome, media: str = "") -> None:
 
 
 def ids(browser: webdriver.Chrome) -> list[int]:
-    """Numbers of the films in the table, as shown from top to bottom; -1 the refused one."""
+    """Numbers of the images in the table, as shown from top to bottom; -1 the refused one."""
     titles = browser.execute_script(
-        "return [...document.querySelectorAll('#films tbody tr:not([hidden]) button')].map(button => button.title)"
+        "return [...document.querySelectorAll('#images tbody tr:not([hidden]) button')].map(button => button.title)"
     )
     return [-1 if title == "f" * 32 else int(title, 16) for title in titles]
 
@@ -120,7 +120,7 @@ def pictures(browser: webdriver.Chrome) -> int:
 
 
 def header(browser: webdriver.Chrome, column: str):
-    return browser.find_element(By.CSS_SELECTOR, f'#films th[data-column="{column}"]')
+    return browser.find_element(By.CSS_SELECTOR, f'#images th[data-column="{column}"]')
 
 
 def press(browser: webdriver.Chrome, *keys: str) -> None:
@@ -158,7 +158,7 @@ def test_a_heading_sorts_by_the_keyboard_and_one_heading_at_a_time_says_so(brows
 def test_grades_sort_by_severity_not_by_alphabet(browser):
     header(browser, "grade").find_element(By.TAG_NAME, "button").click()
     shown = browser.execute_script(
-        "return [...document.querySelectorAll('#films tbody td:nth-child(3)')].map(cell => cell.textContent.trim())"
+        "return [...document.querySelectorAll('#images tbody td:nth-child(3)')].map(cell => cell.textContent.trim())"
     )
     assert list(dict.fromkeys(shown)) == ["critical", "severe", "moderate", "mild", "none", "refused"]
 
@@ -167,12 +167,12 @@ def test_filters_narrow_rows_and_pictures_and_say_how_many_are_left(browser):
     Select(browser.find_element(By.ID, "filter-flag")).select_by_value("rotated")
     assert ids(browser) == [7, 3]
     assert pictures(browser) == 2
-    assert browser.find_element(By.ID, "films-shown").text == "2 of 13 rows and 2 of 12 pictures shown"
+    assert browser.find_element(By.ID, "images-shown").text == "2 of 13 rows and 2 of 12 pictures shown"
     browser.find_element(By.ID, "filter-reset").click()
     assert len(ids(browser)) == 13
 
 
-def test_films_are_found_by_grade_by_status_and_by_text(browser):
+def test_images_are_found_by_grade_by_status_and_by_text(browser):
     Select(browser.find_element(By.ID, "filter-grade")).select_by_visible_text("none")
     assert ids(browser) == [0]
     browser.find_element(By.ID, "filter-reset").click()
@@ -184,25 +184,25 @@ def test_films_are_found_by_grade_by_status_and_by_text(browser):
 
 
 def test_rows_are_walked_by_arrow_keys_and_opened_and_closed_by_the_keyboard(browser):
-    first = browser.find_element(By.CSS_SELECTOR, "#films tbody button")
+    first = browser.find_element(By.CSS_SELECTOR, "#images tbody button")
     browser.execute_script("arguments[0].focus()", first)
     press(browser, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
     assert int(focused(browser), 16) == 9
     press(browser, Keys.ENTER)
-    dialog = browser.find_element(By.ID, "film")
+    dialog = browser.find_element(By.ID, "image")
     assert dialog.is_displayed()
-    assert f"{9:032x}" in browser.find_element(By.ID, "film-title").text
+    assert f"{9:032x}" in browser.find_element(By.ID, "image-title").text
     assert "75.0" in dialog.text
     assert "Missing spacing".lower() in dialog.text.lower()
     press(browser, Keys.ARROW_RIGHT)
-    assert f"{8:032x}" in browser.find_element(By.ID, "film-title").text
+    assert f"{8:032x}" in browser.find_element(By.ID, "image-title").text
     press(browser, Keys.ESCAPE)
     assert not dialog.is_displayed()
     assert int(focused(browser), 16) == 9
 
 
 def test_each_list_is_one_stop_of_the_tab_key(browser):
-    for box in ("#films tbody", "#gallery"):
+    for box in ("#images tbody", "#gallery"):
         assert len(browser.find_elements(By.CSS_SELECTOR, f"{box} button:not([tabindex='-1'])")) == 1
 
 
@@ -235,8 +235,8 @@ def test_a_thumbnail_opens_its_own_row_with_its_picture(browser):
     tile = browser.find_element(By.CSS_SELECTOR, "#gallery button")
     browser.execute_script("arguments[0].focus()", tile)
     press(browser, Keys.ARROW_RIGHT, Keys.ENTER)
-    assert f"{10:032x}" in browser.find_element(By.ID, "film-title").text
-    shown = browser.find_element(By.CSS_SELECTOR, "#film-picture img").get_attribute("src")
+    assert f"{10:032x}" in browser.find_element(By.ID, "image-title").text
+    shown = browser.find_element(By.CSS_SELECTOR, "#image-picture img").get_attribute("src")
     assert shown == browser.find_elements(By.CSS_SELECTOR, "#gallery li")[1].find_element(
         By.TAG_NAME, "img"
     ).get_attribute("src")
@@ -244,9 +244,9 @@ def test_a_thumbnail_opens_its_own_row_with_its_picture(browser):
 
 def open_row(browser: webdriver.Chrome, number: int) -> str:
     """Open a row, counted from the top, and return what the large view says, in one line."""
-    line = browser.find_elements(By.CSS_SELECTOR, "#films tbody tr")[number]
+    line = browser.find_elements(By.CSS_SELECTOR, "#images tbody tr")[number]
     browser.execute_script("arguments[0].click()", line)
-    return " ".join(browser.find_element(By.ID, "film").text.split())
+    return " ".join(browser.find_element(By.ID, "image").text.split())
 
 
 def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture_controls(browser):
@@ -255,17 +255,17 @@ def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture
     assert "The file has no content." in text
     assert "What was found 0 bytes" in text
     assert not any(word in text for word in ("RadiographRefused", "Contours", "Probability", "resolution", "picture"))
-    browser.find_element(By.ID, "film-previous").click()
-    text = browser.find_element(By.ID, "film").text
+    browser.find_element(By.ID, "image-previous").click()
+    text = browser.find_element(By.ID, "image").text
     assert all(word in text for word in ("Contours", "Probability", "resolution"))
 
 
-def test_a_film_under_the_presence_threshold_says_why_nothing_is_marked(browser):
+def test_an_image_under_the_presence_threshold_says_why_nothing_is_marked(browser):
     text = open_row(browser, 11)
-    assert "Infection probability < 0.01 is under the model’s 0.281: nothing is marked on this film." in text
+    assert "Infection probability < 0.01 is under the model’s 0.281: nothing is marked on this image." in text
     assert "Infection probability, 0 to 1 < 0.01" in text
-    browser.find_element(By.ID, "film-previous").click()
-    assert "nothing is marked" not in browser.find_element(By.ID, "film").text.lower()
+    browser.find_element(By.ID, "image-previous").click()
+    assert "nothing is marked" not in browser.find_element(By.ID, "image").text.lower()
 
 
 @pytest.mark.parametrize(
@@ -274,13 +274,13 @@ def test_a_film_under_the_presence_threshold_says_why_nothing_is_marked(browser)
         (0.28112, 0.281, 0.0, "Infection probability 0.281000 is under the model’s 0.281120: nothing is marked"),
         (0.28112, 0.02, None, "Infection probability 0.02 is under the model’s 0.281: nothing is marked"),
         (0.28112, 0.5, 0.0, "its infection probability, 0.50, reaches the model’s 0.281, but no part of the lung"),
-        (0.0, 0.5, 0.0, "Nothing is marked on this film: no part of the lung reached the pixel threshold"),
+        (0.0, 0.5, 0.0, "Nothing is marked on this image: no part of the lung reached the pixel threshold"),
         (None, 0.02, 0.0, "its infection probability, 0.02, is under the model’s presence threshold, or no part"),
     ],
 )
-def test_the_reason_why_nothing_is_marked_fits_the_film(browser, tmp_path, presence, probability, fraction, said):
+def test_the_reason_why_nothing_is_marked_fits_the_image(browser, tmp_path, presence, probability, fraction, said):
     grade = None if fraction is None else "none"
-    row = replace(film(1), infected_fraction=fraction, grade=grade, infection_probability=probability)
+    row = replace(image(1), infected_fraction=fraction, grade=grade, infection_probability=probability)
     path = tmp_path / "report.html"
     path.write_bytes(render(table.to_arrow([row]), [], presence))
     home = browser.current_url
@@ -293,12 +293,12 @@ def test_the_reason_why_nothing_is_marked_fits_the_film(browser, tmp_path, prese
 
 
 def test_a_filter_that_matches_nothing_says_so(browser):
-    message = browser.find_element(By.ID, "films-none")
+    message = browser.find_element(By.ID, "images-none")
     assert not message.is_displayed()
-    browser.find_element(By.ID, "filter-text").send_keys("no such film")
-    assert (message.is_displayed(), message.text) == (True, "No film matches.")
-    shown = browser.find_element(By.ID, "films-shown")
-    assert shown.text == "No film matches: 0 of 13 rows and 0 of 12 pictures shown"
+    browser.find_element(By.ID, "filter-text").send_keys("no such image")
+    assert (message.is_displayed(), message.text) == (True, "No image matches.")
+    shown = browser.find_element(By.ID, "images-shown")
+    assert shown.text == "No image matches: 0 of 13 rows and 0 of 12 pictures shown"
     assert shown.get_attribute("aria-live") == "polite"
     browser.find_element(By.ID, "filter-reset").click()
     assert not message.is_displayed()
@@ -315,7 +315,7 @@ def test_the_whole_histogram_is_seen_and_a_wide_table_says_so(browser, width):
         chart,
     )
     assert beyond == 0
-    table_box = browser.find_element(By.CSS_SELECTOR, ".films")
+    table_box = browser.find_element(By.CSS_SELECTOR, ".images")
     hidden = browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", table_box)
     assert browser.find_element(By.CSS_SELECTOR, ".sideways").is_displayed() == hidden
 
@@ -396,7 +396,7 @@ def test_without_script_everything_but_the_controls_is_there(browser):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.refresh()
-        assert len(browser.find_elements(By.CSS_SELECTOR, "#films tbody tr")) == 13
+        assert len(browser.find_elements(By.CSS_SELECTOR, "#images tbody tr")) == 13
         assert not browser.find_element(By.ID, "filter-text").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

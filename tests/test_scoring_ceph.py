@@ -1,6 +1,6 @@
 """Bulk scoring from a bucket to the same server, a Ceph gateway: whatever is killed, the same bytes.
 
-The films are 120 of the real Val split, 15 shards of eight. The cluster is of this module, because workers
+The images are 120 of the real Val split, 15 shards of eight. The cluster is of this module, because workers
 take their AWS settings from where they were started.
 """
 
@@ -29,7 +29,7 @@ from tests.test_scoring_ray import PUBLISHED, pids
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.service, pytest.mark.timeout(1200)]
 
-FILMS, SHARD, LATER = 120, 8, 10
+IMAGES, SHARD, LATER = 120, 8, 10
 CLUSTER = """
 import sys
 import ray
@@ -41,20 +41,20 @@ with connect("local", cpus=2):
 
 
 @pytest.fixture(scope="module")
-def films(val_images: Path) -> list[Path]:
+def images(val_root: Path) -> list[Path]:
     """As many of each class, from the `images` folders alone."""
-    classes = [sorted(folder.glob("images/*.png")) for folder in sorted(val_images.iterdir())]
-    return [film for group in zip(*classes, strict=False) for film in group][: FILMS + LATER]
+    classes = [sorted(folder.glob("images/*.png")) for folder in sorted(val_root.iterdir())]
+    return [image for group in zip(*classes, strict=False) for image in group][: IMAGES + LATER]
 
 
 @pytest.fixture(scope="module")
-def bucket(ceph_server: dict[str, str], films: list[Path]) -> Iterator[str]:
-    """A bucket with the films below `films/first/`."""
+def bucket(ceph_server: dict[str, str], images: list[Path]) -> Iterator[str]:
+    """A bucket with the images below `films/first/`."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ceph_server.items():
             patch.setenv(name, value)
         found = f"s3://{make_bucket()}"
-        put(open_store(found), "films/first", films[:FILMS])
+        put(open_store(found), "films/first", images[:IMAGES])
         yield found
 
 
@@ -72,9 +72,9 @@ def cluster(bucket: str) -> Iterator[int]:
             process.communicate()  # its input ends, and it stops
 
 
-def put(store: Store, folder: str, films: list[Path]) -> None:
-    for film in films:
-        store.write(f"{folder}/{film.parents[1].name}/{film.name}", film.read_bytes())
+def put(store: Store, folder: str, images: list[Path]) -> None:
+    for image in images:
+        store.write(f"{folder}/{image.parents[1].name}/{image.name}", image.read_bytes())
 
 
 def start(source: str, dest: str, include: str = "first/*") -> subprocess.Popen[str]:
@@ -125,14 +125,14 @@ def unbroken(bucket: str, cluster: int) -> str:
     """Where a run that nobody disturbed has published."""
     dest = f"{bucket}/unbroken"
     summary = finish(start(f"{bucket}/films", dest))
-    assert (summary["finished"], summary["films"], summary["redone"]) == (FILMS, FILMS, 0)
+    assert (summary["finished"], summary["films"], summary["redone"]) == (IMAGES, IMAGES, 0)
     assert_sound(dest)
     return dest
 
 
-def test_a_bucket_gives_the_rows_of_a_folder(unbroken: str, films: list[Path], tmp_path: Path) -> None:
+def test_a_bucket_gives_the_rows_of_a_folder(unbroken: str, images: list[Path], tmp_path: Path) -> None:
     """All but what names the place: a bucket's ETag is an MD5, and the input id follows from it."""
-    put(open_store(tmp_path / "in"), "first", films[:FILMS])
+    put(open_store(tmp_path / "in"), "first", images[:IMAGES])
     finish(start(str(tmp_path / "in"), str(tmp_path / "out")))
     placed = {"input_id": None, "etag": None, "mask_uri": None}
     ours, theirs = (rows(dest, tmp_path) for dest in (unbroken, str(tmp_path / "out")))
@@ -155,7 +155,7 @@ def test_two_killed_workers_cost_nothing_but_time(
         os.kill(random.Random(seed).choice(pids(worker, cluster)), signal.SIGKILL)
     summary = finish(process)
     print(f"{worker} killed at {moments(seed)} commits: {summary['redone']} shards scored again")
-    assert summary["finished"] == FILMS
+    assert summary["finished"] == IMAGES
     assert 1 <= summary["redone"] <= 4  # two shards in flight, two kills
     assert published(dest) == published(unbroken)
     assert_sound(dest)
@@ -163,7 +163,7 @@ def test_two_killed_workers_cost_nothing_but_time(
 
 @pytest.mark.parametrize("seed", [3])
 def test_a_twice_killed_run_resumes_to_the_same_bytes_and_then_takes_only_what_is_new(
-    unbroken: str, bucket: str, films: list[Path], seed: int
+    unbroken: str, bucket: str, images: list[Path], seed: int
 ) -> None:
     source, dest = f"{bucket}/films", f"{bucket}/killed-run"
     for moment in moments(seed):
@@ -172,13 +172,13 @@ def test_a_twice_killed_run_resumes_to_the_same_bytes_and_then_takes_only_what_i
         process.kill()
         process.communicate()
     kept = commits(dest)
-    print(f"run killed at {moments(seed)} commits, {len(kept)} of {FILMS // SHARD} shards kept")
-    assert finish(start(source, dest))["finished"] == FILMS - SHARD * len(kept)
+    print(f"run killed at {moments(seed)} commits, {len(kept)} of {IMAGES // SHARD} shards kept")
+    assert finish(start(source, dest))["finished"] == IMAGES - SHARD * len(kept)
     assert set(kept) < set(commits(dest))
     assert published(dest) == published(unbroken)
     assert finish(start(source, dest))["finished"] == 0
     assert published(dest) == published(unbroken)
-    put(open_store(bucket), "films/later", films[FILMS:])
+    put(open_store(bucket), "films/later", images[IMAGES:])
     summary = finish(start(source, dest, "*"))
-    assert (summary["snapshot"], summary["finished"], summary["films"]) == (2, LATER, FILMS + LATER)
+    assert (summary["snapshot"], summary["finished"], summary["films"]) == (2, LATER, IMAGES + LATER)
     assert_sound(dest)

@@ -1,6 +1,6 @@
 """Bulk scoring on a real Ray cluster: the same table as predict, and whatever is killed, the same bytes.
 
-Needs the `ray_cluster` fixture; films are phantoms of 256 pixels, six shards of four.
+Needs the `ray_cluster` fixture; images are phantoms of 256 pixels, six shards of four.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from covseg.settings.score import ScoreSettings
 from covseg.storage import LocalStore
 from covseg.synthetic.phantom import make_phantom
 from covseg.synthetic.phantom.writer import encode
-from workers.scheduler import Dealer
+from workers.scheduler import Scheduler
 from workers.scoring import open_work, score_archive
 from workers.summary import Progress, Summary
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-FILMS, SHARD = 24, 4
+IMAGES, SHARD = 24, 4
 PUBLISHED = ("severity.parquet", "severity.csv", "report.html")
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-two films, a text and half a film."""
+    """Twenty-two images, a text and half an image."""
     folder = tmp_path_factory.mktemp("archive")
-    add_films(folder, range(FILMS - 2))
-    (folder / "notes.png").write_text("not a film")
+    add_images(folder, range(IMAGES - 2))
+    (folder / "notes.png").write_text("not an image")
     (folder / "half.png").write_bytes(encode(make_phantom(99, 256, 256), "png")[:2000])
     return folder
 
 
-def add_films(folder: Path, seeds: range) -> None:
+def add_images(folder: Path, seeds: range) -> None:
     for seed in seeds:
         (folder / f"film-{seed:03}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))
 
@@ -107,7 +107,7 @@ def unbroken(ray_cluster: str, archive: Path, tmp_path_factory: pytest.TempPathF
     """What a run that nobody disturbed has published."""
     dest = tmp_path_factory.mktemp("unbroken") / "dest"
     summary = run_score(archive, dest)
-    assert summary.finished == summary.films == FILMS
+    assert summary.finished == summary.images == IMAGES
     assert summary.mine
     assert summary.statuses == {"scored": 22, "out_of_scope": 1, "quarantined": 1}
     yield dest
@@ -127,15 +127,15 @@ def test_a_second_run_scores_nothing_and_changes_no_byte(unbroken: Path, archive
     assert (published(unbroken), commits(unbroken)) == before
 
 
-def test_only_new_films_are_scored(unbroken: Path, archive: Path, tmp_path: Path) -> None:
+def test_only_new_images_are_scored(unbroken: Path, archive: Path, tmp_path: Path) -> None:
     source, dest = tmp_path / "source", tmp_path / "dest"
     source.mkdir()
-    add_films(source, range(6))
+    add_images(source, range(6))
     assert run_score(source, dest).finished == 6
     before = commits(dest)
-    add_films(source, range(6, 16))
+    add_images(source, range(6, 16))
     summary = run_score(source, dest)
-    assert (summary.snapshot, summary.finished, summary.films) == (2, 10, 16)
+    assert (summary.snapshot, summary.finished, summary.images) == (2, 10, 16)
     assert before.items() <= commits(dest).items()
 
 
@@ -154,8 +154,8 @@ def test_a_killed_worker_costs_nothing_but_time(
 
     summary = run_score(archive, tmp_path, kill)
     assert killed
-    assert summary.finished == FILMS
-    assert summary.redone <= 2
+    assert summary.finished == IMAGES
+    assert summary.retried <= 2
     assert published(tmp_path) == published(unbroken)
 
 
@@ -169,7 +169,7 @@ def test_what_ray_tells_of_a_lost_worker_stays_out_of_the_summary(
     assert json.loads(said)["redone"] == 1
 
 
-class Hunted(Dealer):
+class Hunted(Scheduler):
     """Kills whoever takes the last shard."""
 
     def _launch(self, shard: Shard) -> None:
@@ -185,14 +185,14 @@ def test_a_shard_that_always_loses_its_worker_ends_the_run_and_keeps_the_others(
 ) -> None:
     with open_work(settings(archive, tmp_path)) as work:
         plan = work.plan()
-        work.fleet.start_decoders(work.job, 1)
+        work.pool.start_decoders(work.job, 1)
         with pytest.raises(EnvironmentFailed, match="lost its worker 3 times"):
-            Hunted(work.fleet, Progress(FILMS), lambda _: None, 600).deal(pending(work.job.run, plan))
+            Hunted(work.pool, Progress(IMAGES), lambda _: None, 600).dispatch(pending(work.job.run, plan))
     assert len(commits(tmp_path)) == 5
 
 
 class Deadly(LocalStore):
-    """A source with a film that takes down whoever reads it."""
+    """A source with an image that takes down whoever reads it."""
 
     def fetch(self, entry: Entry) -> bytes:
         if entry.key == "film-003.png":
@@ -200,7 +200,7 @@ class Deadly(LocalStore):
         return super().fetch(entry)
 
 
-def test_a_film_that_kills_its_workers_is_refused_and_the_others_are_scored(
+def test_an_image_that_kills_its_workers_is_refused_and_the_others_are_scored(
     unbroken: Path, archive: Path, tmp_path: Path
 ) -> None:
     with open_work(settings(archive, tmp_path)) as work:
@@ -208,7 +208,7 @@ def test_a_film_that_kills_its_workers_is_refused_and_the_others_are_scored(
         work.job = replace(work.job, source=Deadly(archive))
         progress = work.score(plan)
         summary = work.publish(plan, progress)
-    assert (summary.finished, summary.redone, summary.reasons["worker_killed"]) == (FILMS, 2, 1)
+    assert (summary.finished, summary.retried, summary.reasons["worker_killed"]) == (IMAGES, 2, 1)
     ours, theirs = (pq.read_table(folder / "severity.parquet").to_pylist() for folder in (tmp_path, unbroken))
     (refused,) = (row for row in ours if row["key"] == "film-003.png")
     assert (refused["status"], refused["stage"]) == ("quarantined", "worker")
@@ -224,7 +224,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(unbroken: Path, archive: Path, t
     before = commits(tmp_path)
     assert len(before) >= shards
     summary = run_score(archive, tmp_path)
-    assert summary.finished <= FILMS - SHARD * len(before)
+    assert summary.finished <= IMAGES - SHARD * len(before)
     assert before.items() <= commits(tmp_path).items()
     assert published(tmp_path) == published(unbroken)
 
@@ -256,7 +256,7 @@ def test_two_identical_runs_at_once_publish_one_snapshot(unbroken: Path, archive
 
 def test_no_progress_ends_the_run(ray_cluster: str, archive: Path, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed, match="no shard finished"):
-        run_score(archive, tmp_path, patience_s=0.01)
+        run_score(archive, tmp_path, timeout_s=0.01)
 
 
 def test_a_destination_of_another_config_is_refused(unbroken: Path, archive: Path) -> None:
@@ -271,10 +271,10 @@ def test_a_source_inside_the_destination_is_refused_before_anything_is_written(a
     assert sorted(archive.parent.iterdir()) == before
 
 
-def test_too_many_quarantined_films_are_published_but_not_accepted(
+def test_too_many_quarantined_images_are_published_but_not_accepted(
     ray_cluster: str, archive: Path, tmp_path: Path
 ) -> None:
-    summary = run_score(archive, tmp_path, include="[hf]*[f0].png", max_failed=0.0)  # half.png and films of tens
+    summary = run_score(archive, tmp_path, include="[hf]*[f0].png", max_failed=0.0)  # half.png and images of tens
     assert not summary.accepted
     assert summary.exit_code == 3
 
@@ -285,7 +285,7 @@ def test_a_dry_run_counts_and_writes_nothing(archive: Path, tmp_path: Path) -> N
         [sys.executable, "-m", "flows.cli", *words], check=True, capture_output=True, text=True
     ).stdout
     told = json.loads(said)
-    assert told["films"] == told["sampled"] == FILMS
+    assert told["films"] == told["sampled"] == IMAGES
     assert told["kinds"] == {"png": 22}
     assert sum(told["refusals"].values()) == 2
     assert told["output_bytes"] > 0

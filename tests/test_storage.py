@@ -20,11 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from covseg.archive import probe
+from covseg.archive import check_conditional_writes
 from covseg.errors import RadiographRefused, StorageDenied, StorageFull, StorageUnreachable, UsageError
 from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, Store, entries, open_store, overlap
-from covseg.storage.protocol import LARGEST_FILM, order
+from covseg.storage.protocol import LARGEST_IMAGE, order
 from tests.conftest import await_port, free_port, make_bucket
 
 STORES = ["local", "memory", *(pytest.param(name, marks=pytest.mark.service) for name in ("s3", "ceph"))]
@@ -143,7 +143,7 @@ def test_an_object_that_is_gone_is_missing(store: Store) -> None:
 
 def test_an_object_that_would_fill_the_memory_is_not_read(store: Store) -> None:
     with pytest.raises(RadiographRefused, match="too_large"):
-        store.fetch(Entry("film.png", LARGEST_FILM + 1, "x"))
+        store.fetch(Entry("film.png", LARGEST_IMAGE + 1, "x"))
 
 
 def test_files_travel_up_and_down(store: Store, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_half_written_files_are_not_listed_and_can_be_removed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("left", ["no folder", "an empty folder", "a file"])
-def test_a_folder_that_was_unmounted_is_unreachable_and_its_films_are_not_missing(tmp_path: Path, left: str) -> None:
+def test_a_folder_that_was_unmounted_is_unreachable_and_its_images_are_not_missing(tmp_path: Path, left: str) -> None:
     store = LocalStore(tmp_path / "films")
     store.write("below/film.png", b"pixels")
     (entry,) = entries(store)
@@ -215,7 +215,7 @@ def test_a_folder_that_was_unmounted_is_unreachable_and_its_films_are_not_missin
         store.fetch(entry)
 
 
-def test_a_film_that_became_a_folder_or_lies_below_a_file_is_changed(tmp_path: Path) -> None:
+def test_an_image_that_became_a_folder_or_lies_below_a_file_is_changed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.write("a/film.png", b"pixels")
     store.write("b/film.png", b"pixels")
@@ -236,7 +236,7 @@ def test_a_disk_without_hard_links_is_refused_with_the_way_out(tmp_path: Path, m
 
     monkeypatch.setattr(os, "link", link)
     with pytest.raises(UsageError, match=r"without hard links .* --commits URL"):
-        probe(LocalStore(tmp_path))
+        check_conditional_writes(LocalStore(tmp_path))
 
 
 @pytest.fixture
@@ -350,12 +350,12 @@ def overwriting_server(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> Ite
 @pytest.mark.service
 def test_a_server_without_create_only_writes_is_refused_by_the_probe(overwriting_server: None) -> None:
     with pytest.raises(UsageError, match="--commits URL"):
-        probe(open_store(f"s3://{make_bucket()}"))
+        check_conditional_writes(open_store(f"s3://{make_bucket()}"))
 
 
 @pytest.mark.service
 def test_servers_with_create_only_writes_pass_the_probe(s3_bucket: str) -> None:
-    probe(open_store(f"s3://{s3_bucket}"))
+    check_conditional_writes(open_store(f"s3://{s3_bucket}"))
 
 
 @pytest.mark.service
@@ -412,7 +412,7 @@ def test_an_object_of_an_archive_class_is_told_apart_from_wrong_credentials(s3_b
 
 
 @pytest.mark.service
-def test_a_large_film_has_a_longer_deadline(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_has_a_longer_deadline(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from covseg.storage.s3 import S3Store
 
     store = S3Store(s3_bucket)

@@ -1,6 +1,6 @@
 """Training on a real Ray cluster: what one process learns, whatever is killed, cut or resized.
 
-Needs the `ray_cluster` fixture; films are phantoms of 96 pixels, twelve steps of two films an epoch.
+Needs the `ray_cluster` fixture; images are phantoms of 96 pixels, twelve steps of two images an epoch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OF_RAY = r"ignore::DeprecationWarning:ray\.data"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings(OF_RAY)]
 
 STEPS, EPOCHS = 12, 3
-# The plain U-Net has no batch normalisation: it sees a film alike on any rank.
+# The plain U-Net has no batch normalisation: it sees an image alike on any rank.
 SETTINGS = (
     "network.kind=plain-unet", "network.widths=[8, 16, 32]", "input.size=128", "batch=2", f"stop.epochs={EPOCHS}",
     "loss.dice=1", "optimiser.lr=1e-3", "optimiser.schedule=cosine", "optimiser.average=0.5", "augment.mirror=0.5",

@@ -19,7 +19,7 @@ from covseg import verify as package
 from covseg.archive import Run, make_plan, pending
 from covseg.storage import LocalStore, MemoryStore
 from covseg.verify import verify
-from tests.archives import commit, films, make_run, score
+from tests.archives import commit, images, make_run, score
 
 Objects = dict[str, bytes]
 
@@ -27,10 +27,10 @@ Objects = dict[str, bytes]
 @pytest.fixture
 def scored() -> tuple[Run, Objects]:
     """A destination of two snapshots."""
-    source = MemoryStore(films(30) | {"t": b"text", "again.png": b"film 3"}, "source")
+    source = MemoryStore(images(30) | {"t": b"text", "again.png": b"film 3"}, "source")
     run = make_run(MemoryStore(name="dest"))
     score(run, source)
-    source.objects |= films(5, "late")
+    source.objects |= images(5, "late")
     score(run, source)
     return run, run.dest.objects  # type: ignore[attr-defined]
 
@@ -41,13 +41,13 @@ def one(objects: Objects, prefix: str) -> str:
 
 def test_an_untouched_destination_holds(scored: tuple[Run, Objects]) -> None:
     verdict = verify(scored[0].dest)
-    assert (verdict.breaches, verdict.films, verdict.orphans, verdict.snapshot) == ([], 37, 0, 2)
+    assert (verdict.breaches, verdict.images, verdict.orphans, verdict.snapshot) == ([], 37, 0, 2)
 
 
 @pytest.mark.parametrize("mode", ["none", "packed"])
 def test_other_mask_modes_hold(mode: str) -> None:
     run = make_run(masks=mode)  # type: ignore[arg-type]
-    score(run, MemoryStore(films(20) | {"t": b"text"}, "source"))
+    score(run, MemoryStore(images(20) | {"t": b"text"}, "source"))
     assert verify(run.dest).breaches == []
 
 
@@ -225,16 +225,16 @@ def test_a_manifest_cannot_make_the_checker_write_outside_its_scratch_folder(
 
 def test_a_record_that_names_what_lies_outside_a_folder_is_a_breach(tmp_path: Path) -> None:
     run = make_run(LocalStore(tmp_path / "dest"))
-    score(run, MemoryStore(films(3), "source"))
+    score(run, MemoryStore(images(3), "source"))
     manifest = json.loads(run.dest.read("manifests/1.json"))
     manifest["pictures"]["name"] = "../x"
     run.dest.write("manifests/1.json", json.dumps(manifest).encode())
     assert any("'../x' cannot be a path" in breach for breach in verify(run.dest).breaches)
 
 
-def test_a_packed_mask_of_another_film_is_found() -> None:
+def test_a_packed_mask_of_another_image_is_found() -> None:
     run = make_run(masks="packed")
-    score(run, MemoryStore(films(8), "source"))
+    score(run, MemoryStore(images(8), "source"))
     set_cells(run.dest.objects, "mask_uri", lambda uris: uris[::-1])  # type: ignore[attr-defined]
     assert any("mask not committed" in breach for breach in verify(run.dest).breaches)
 
@@ -271,7 +271,7 @@ def test_orphans_are_counted_and_are_no_breach(scored: tuple[Run, Objects]) -> N
 
 def test_a_run_under_way_behind_a_snapshot_is_no_breach(scored: tuple[Run, Objects]) -> None:
     run, _ = scored
-    source = MemoryStore(films(30) | films(9, "more"), "source")
+    source = MemoryStore(images(30) | images(9, "more"), "source")
     plan = make_plan(run, source, shard_size=4)
     commit(run, source, next(iter(pending(run, plan))))
     assert verify(run.dest).breaches == []
@@ -281,7 +281,7 @@ def test_hidden_keys_hold() -> None:
     from covseg.archive import PublishOptions
 
     run = make_run()
-    score(run, MemoryStore(films(20), "source"), options=PublishOptions(1.0, hide_keys=True))
+    score(run, MemoryStore(images(20), "source"), options=PublishOptions(1.0, hide_keys=True))
     assert verify(run.dest).breaches == []
 
 

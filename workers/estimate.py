@@ -1,6 +1,6 @@
-"""Say what a scoring would take, before it is started: a listing, and up to 50 films scored in this process.
+"""Say what a scoring would take, before it is started: a listing, and up to 50 images scored in this process.
 
-Nothing is written, and no cluster is started. Times are of this machine; a film's cost varies with its
+Nothing is written, and no cluster is started. Times are of this machine; an image's cost varies with its
 size and compression, so the sample is drawn from the whole listing.
 """
 
@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
-from covseg.archive.listing import asked_for
+from covseg.archive.listing import matches_globs
 from covseg.errors import UsageError
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Corridor, Film, Scored, resolve
+from covseg.pipeline import Pipeline, PreparedImage, Scored, resolve
 from covseg.records import Entry
 from covseg.registry import open_model
 from covseg.settings.score import ScoreSettings
@@ -41,7 +41,7 @@ def estimate(settings: ScoreSettings) -> dict[str, Any]:
     counts, suffixes, sample = _survey(settings, source)
     if not sample:
         raise UsageError(f"nothing to score under {settings.source}: no key matches --include {settings.include!r}")
-    measured = _measure(settings, source, sample, counts["films"])
+    measured = _measure(settings, source, sample, counts["images"])
     return {"dry_run": True, **counts, "suffixes": dict(suffixes), **measured}
 
 
@@ -50,48 +50,50 @@ def _survey(settings: ScoreSettings, source: Store) -> tuple[Counter[str], Count
     counts, suffixes = Counter[str](), Counter[str]()
     sample: list[Entry] = []
     draw = random.Random(0)  # noqa: S311 - a sample, not a secret
-    chosen = (entry for entry in entries(source) if asked_for(entry, settings.include, settings.exclude))
+    chosen = (entry for entry in entries(source) if matches_globs(entry, settings.include, settings.exclude))
     for entry in itertools.islice(chosen, settings.limit):
-        counts.update(films=1, bytes=entry.size)
+        counts.update(images=1, bytes=entry.size)
         suffixes[PurePosixPath(entry.key).suffix.lower() or "none"] += 1
-        place = len(sample) if len(sample) < SAMPLE else draw.randrange(counts["films"])
+        place = len(sample) if len(sample) < SAMPLE else draw.randrange(counts["images"])
         if place < SAMPLE:
             sample[place : place + 1] = [entry]
     return counts, suffixes, sample
 
 
-def _measure(settings: ScoreSettings, source: Store, sample: list[Entry], films: int) -> dict[str, Any]:
-    """Score the sample and scale what it took to all films."""
+def _measure(settings: ScoreSettings, source: Store, sample: list[Entry], images: int) -> dict[str, Any]:
+    """Score the sample and scale what it took to all images."""
     folder = open_model(settings.model)
     backend = open_backend(folder, settings.backend)
-    corridor = Corridor(folder.card, resolve(folder, backend, settings.batch), key=b"")
+    pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch), key=b"")
     start = time.process_time()
-    opened = [corridor.open_film(source, entry) for entry in sample]
+    opened = [pipeline.open_image(source, entry) for entry in sample]
     opening_s = time.process_time() - start
-    scored, model_s, finish_s = _score(corridor, backend, [film for film in opened if isinstance(film, Film)])
-    refused = [film.row for film in opened if isinstance(film, Scored)]
+    scored, model_s, finish_s = _score(
+        pipeline, backend, [image for image in opened if isinstance(image, PreparedImage)]
+    )
+    refused = [image.row for image in opened if isinstance(image, Scored)]
     reasons = Counter(str(row.reason) for row in [*refused, *(one.row for one in scored)] if row.reason)
-    scale = films / len(sample)
+    scale = images / len(sample)
     device = "gpu_s" if "cuda" in backend.name else "model_cpu_s"
     return {
         "sampled": len(sample),
-        "kinds": dict(Counter(film.radiograph.kind for film in opened if isinstance(film, Film))),
+        "kinds": dict(Counter(image.radiograph.kind for image in opened if isinstance(image, PreparedImage))),
         "refusals": dict(reasons),
-        "output_bytes": round(scale * sum(_output_bytes(one, settings) for one in scored) + films * ROW_BYTES),
+        "output_bytes": round(scale * sum(_output_bytes(one, settings) for one in scored) + images * ROW_BYTES),
         "decode_cpu_s": round(scale * (opening_s + finish_s), 1),
         device: round(scale * model_s, 1),
         "backend": backend.name,
     }
 
 
-def _score(corridor: Corridor, backend: Backend, films: list[Film]) -> tuple[list[Scored], float, float]:
+def _score(pipeline: Pipeline, backend: Backend, images: list[PreparedImage]) -> tuple[list[Scored], float, float]:
     """Return the results, the seconds in the model and the CPU-seconds behind it."""
     clock = time.perf_counter if "cuda" in backend.name else time.process_time
     timed = _Timed(backend, clock)
     start = time.process_time()
-    size = corridor.config.batch
-    batches = [films[first : first + size] for first in range(0, len(films), size)]
-    scored = [one for batch in batches for one in corridor.score(timed, batch)]
+    size = pipeline.config.batch
+    batches = [images[first : first + size] for first in range(0, len(images), size)]
+    scored = [one for batch in batches for one in pipeline.score(timed, batch)]
     spent = time.process_time() - start
     return scored, timed.seconds, max(0.0, spent - timed.seconds)
 
@@ -103,11 +105,11 @@ class _Timed:
         self.name, self.seconds = backend.name, 0.0
         self._backend, self._clock = backend, clock
 
-    def run(self, films: Any) -> Any:
+    def run(self, images: Any) -> Any:
         if not self.seconds:
-            self._backend.run(films)
+            self._backend.run(images)
         start = self._clock()
-        answer = self._backend.run(films)
+        answer = self._backend.run(images)
         self.seconds += self._clock() - start
         return answer
 
@@ -116,6 +118,6 @@ def _output_bytes(one: Scored, settings: ScoreSettings) -> int:
     size = 0
     if one.masks and settings.masks != "none":
         size += len(mask_png(one.masks))
-    if settings.probability and one.prediction and one.film:
-        size += len(probability_png(one.prediction, *one.film.radiograph.pixels.shape))
+    if settings.probability and one.prediction and one.image:
+        size += len(probability_png(one.prediction, *one.image.radiograph.pixels.shape))
     return size

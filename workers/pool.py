@@ -1,9 +1,9 @@
 """Decode workers and model workers on Ray, apart, so that either scales alone.
 
-A decode worker takes one shard: it fetches and decodes films, sends their model pixels to a model
+A decode worker takes one shard: it fetches and decodes images, sends their model pixels to a model
 worker, cleans and measures what comes back, and commits the shard. Source pixels never leave it; only
 ``(N, S, S)`` batches and probabilities travel. A model worker holds the network, loaded once. A worker
-that dies is replaced; what it was doing is for the caller to deal again.
+that dies is replaced; what it was doing is for the caller to retry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from covseg.archive import Outcome, Run, Shard, commit_shard
 from covseg.errors import EnvironmentFailed, RadiographRefused, Reason, unforeseen
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Corridor, Scored, score_batch, stream
+from covseg.pipeline import Pipeline, Scored, score_batch, stream
 from covseg.records import Entry, Row
 from covseg.registry import open_model
 from covseg.stages.encode import mask_png, probability_png
@@ -37,7 +37,7 @@ START_S = 600
 Handle = Any  # of a Ray actor; its type does not survive options()
 
 
-class ModelLost(Exception):
+class ModelWorkerLost(Exception):
     """The model worker died under a batch."""
 
 
@@ -57,9 +57,9 @@ class ModelWorker:
         """Return backend, version, device kind and precision."""
         return self._backend.name
 
-    def run(self, films: NDArray[np.float32]) -> Arrays:
+    def run(self, images: NDArray[np.float32]) -> Arrays:
         """Return what `covseg.stages.segment.Backend.run` returns."""
-        return self._backend.run(films)
+        return self._backend.run(images)
 
 
 class RemoteBackend:
@@ -77,7 +77,7 @@ class RemoteBackend:
         self.name = name
         self._worker = worker
 
-    def run(self, films: NDArray[np.float32]) -> Arrays:
+    def run(self, images: NDArray[np.float32]) -> Arrays:
         """Run one batch.
 
         Raises
@@ -86,9 +86,9 @@ class RemoteBackend:
             When the worker died.
         """
         try:
-            answer = ray.get(self._worker.run.remote(films))
+            answer = ray.get(self._worker.run.remote(images))
         except RayActorError as error:
-            raise ModelLost(str(error)) from error
+            raise ModelWorkerLost(str(error)) from error
         return cast(Arrays, answer)
 
 
@@ -101,82 +101,82 @@ class Job:
     run : Run
         The destination.
     source : Store
-        The films.
-    corridor : Corridor
-        The doors.
+        The images.
+    pipeline : Pipeline
+        The stages.
     probability : bool
         Keep probabilities.
     """
 
     run: Run
     source: Store
-    corridor: Corridor
+    pipeline: Pipeline
     probability: bool
 
 
-class Sparing:
-    """A source that refuses some films before they are read.
+class SkippingStore:
+    """A source that refuses some images before they are read.
 
     Parameters
     ----------
     store : Store
         The source.
-    killers : frozenset of str
-        Keys of films that took their worker down.
+    poison : frozenset of str
+        Keys of images that took their worker down.
     """
 
-    def __init__(self, store: Store, killers: frozenset[str]) -> None:
-        self._store, self._killers = store, killers
+    def __init__(self, store: Store, poison: frozenset[str]) -> None:
+        self._store, self._poison = store, poison
 
     def fetch(self, entry: Entry) -> bytes:
-        """Return the film's bytes; `RadiographRefused` with ``worker_killed`` for a killer."""
-        if entry.key in self._killers:
+        """Return the image's bytes; `RadiographRefused` with ``worker_killed`` for a killer."""
+        if entry.key in self._poison:
             raise RadiographRefused(Reason.WORKER_KILLED, "worker", "took its worker down twice when tried alone")
         return self._store.fetch(entry)
 
 
 class DecodeWorker:
-    """Takes shards through the corridor, one at a time."""
+    """Takes shards through the pipeline, one at a time."""
 
     def __init__(self, job: Job) -> None:
         cv2.setNumThreads(1)
         self._job = job
 
-    def score(self, shard: Shard, model: Handle, attempt: str, killers: frozenset[str] = frozenset()) -> Outcome:
-        """Score one shard and commit it; the films of the keys `killers` are refused unread."""
+    def score(self, shard: Shard, model: Handle, attempt: str, poison: frozenset[str] = frozenset()) -> Outcome:
+        """Score one shard and commit it; the images of the keys `poison` are refused unread."""
         job = self._job
-        backend = RemoteBackend(job.corridor.config.backend, model)
-        source = cast(Store, Sparing(job.source, killers)) if killers else job.source
-        finished = list(stream(job.corridor, backend, source, shard.entries, STREAMS, self._encode))
+        backend = RemoteBackend(job.pipeline.config.backend, model)
+        source = cast(Store, SkippingStore(job.source, poison)) if poison else job.source
+        finished = list(stream(job.pipeline, backend, source, shard.entries, STREAMS, self._encode))
         # In the shard's order, whichever stream was first: a packed file's bytes follow it.
         masks = {row.input_id: mask for row, mask, _ in finished if mask}
         probability = {row.input_id: picture for row, _, picture in finished if picture}
         return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability)
 
-    def try_film(self, entry: Entry, model: Handle) -> None:
-        """Score one film and keep nothing: whoever calls learns whether this process survives it."""
+    def try_image(self, entry: Entry, model: Handle) -> None:
+        """Score one image and keep nothing: whoever calls learns whether this process survives it."""
         job = self._job
-        for scored in score_batch(job.corridor, RemoteBackend(job.corridor.config.backend, model), job.source, [entry]):
+        for scored in score_batch(job.pipeline, RemoteBackend(job.pipeline.config.backend, model), job.source, [entry]):
             self._encode(scored)
 
     def _encode(self, scored: Scored) -> tuple[Row, bytes | None, bytes | None]:
-        """Keep a film's row and its PNGs, and let its pixels go."""
+        """Keep an image's row and its PNGs, and let its pixels go."""
         job = self._job
-        if not (scored.film and scored.masks and scored.prediction):
+        if not (scored.image and scored.masks and scored.prediction):
             return scored.row, None, None
         try:
             mask = None if job.run.masks == "none" else mask_png(scored.masks)
             picture = (
-                probability_png(scored.prediction, *scored.film.radiograph.pixels.shape) if job.probability else None
+                probability_png(scored.prediction, *scored.image.radiograph.pixels.shape) if job.probability else None
             )
-        except Exception as error:  # noqa: BLE001 - one film must not hold up an archive
+        except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
             refusal = unforeseen(error, "encode")
-            return job.corridor.refuse(scored.film.entry, refusal, scored.row.sha256).row, None, None
+            return job.pipeline.refuse(scored.image.entry, refusal, scored.row.sha256).row, None, None
         return scored.row, mask, picture
 
 
 @dataclass
-class Seat:
+class Slot:
     """A place for one worker; the worker in it may be replaced."""
 
     node: Node
@@ -191,20 +191,20 @@ class Seat:
 
 
 @dataclass
-class Fleet:
+class Pool:
     """The workers of one run.
 
     Parameters
     ----------
-    models, decoders : list of Seat
+    models, decoders : list of Slot
         On a GPU machine one model worker a GPU and one decode worker a core; else one of each a core.
     backend : str
         The name that all model workers gave.
     """
 
-    models: list[Seat]
+    models: list[Slot]
     backend: str
-    decoders: list[Seat] = field(default_factory=list)
+    decoders: list[Slot] = field(default_factory=list)
     _turn: itertools.count[int] = field(default_factory=itertools.count)
 
     def start_decoders(self, job: Job, workers: int | None) -> None:
@@ -214,20 +214,20 @@ class Fleet:
         def open_decoder(node: Node) -> Handle:
             return ray.remote(DecodeWorker).options(num_cpus=0, scheduling_strategy=_beside(node)).remote(told)
 
-        self.decoders = [Seat(node, open_decoder, open_decoder(node)) for node in _places(workers)]
+        self.decoders = [Slot(node, open_decoder, open_decoder(node)) for node in _places(workers)]
 
-    def model_for(self, decoder: Seat) -> Seat:
+    def model_for(self, decoder: Slot) -> Slot:
         """Return the model worker whose turn it is, on the decoder's machine if there is one."""
-        near = [seat for seat in self.models if seat.node == decoder.node] or self.models
+        near = [slot for slot in self.models if slot.node == decoder.node] or self.models
         return near[next(self._turn) % len(near)]
 
     def close(self) -> None:
         """Stop every worker; what they were doing is abandoned."""
-        for seat in self.models + self.decoders:
-            ray.kill(seat.worker)
+        for slot in self.models + self.decoders:
+            ray.kill(slot.worker)
 
 
-def open_fleet(model: str, backend: str, workers: int | None) -> Fleet:
+def open_pool(model: str, backend: str, workers: int | None) -> Pool:
     """Start the model workers and learn what they run; decode workers come later.
 
     Raises
@@ -243,12 +243,12 @@ def open_fleet(model: str, backend: str, workers: int | None) -> Fleet:
         return ray.remote(ModelWorker).options(**options, scheduling_strategy=_beside(node)).remote(model, backend)
 
     places = [node for node in nodes() for _ in range(node.gpus)] if gpus else _places(workers)
-    seats = [Seat(node, open_model, open_model(node)) for node in places]
-    return Fleet(seats, _one_name(seats))
+    slots = [Slot(node, open_model, open_model(node)) for node in places]
+    return Pool(slots, _one_name(slots))
 
 
-def _one_name(models: list[Seat]) -> str:
-    answers: list[Future[str]] = [seat.worker.name.remote().future() for seat in models]
+def _one_name(models: list[Slot]) -> str:
+    answers: list[Future[str]] = [slot.worker.name.remote().future() for slot in models]
     try:
         names = {answer.result(START_S) for answer in answers}
     except TimeoutError:

@@ -15,7 +15,7 @@ Handle = Any  # of a Ray actor; its type does not survive options()
 EVERY_S = 1.0  # between two calls of a rank
 
 
-class News(NamedTuple):
+class ProgressUpdate(NamedTuple):
     """What was posted since the last look.
 
     Parameters
@@ -30,47 +30,47 @@ class News(NamedTuple):
     events: list[Row]
 
 
-class Board:
+class ProgressActor:
     """The actor."""
 
     def __init__(self) -> None:
-        self._news = News(None, [])
+        self._update = ProgressUpdate(None, [])
         self._stop = False
 
     def post_step(self, step: int, steps: int, row: Row) -> bool:
         """Take a step; tell whether the run should stop."""
-        self._news = self._news._replace(step=(step, steps, row))
+        self._update = self._update._replace(step=(step, steps, row))
         return self._stop
 
     def post_event(self, row: Row) -> None:
         """Take a kept state."""
-        self._news.events.append(row)
+        self._update.events.append(row)
 
-    def read(self, stop: bool) -> News:
+    def read(self, stop: bool) -> ProgressUpdate:
         """Hand out what came since the last look; `stop` once true stays so."""
         self._stop = self._stop or stop
-        news, self._news = self._news, News(None, [])
-        return news
+        update, self._update = self._update, ProgressUpdate(None, [])
+        return update
 
 
-class Line:
+class Reporter:
     """Rank 0's way to the board, used at most once a second.
 
     Parameters
     ----------
-    board : Handle
-        Of a `Board`.
+    actor : Handle
+        Of a `ProgressActor`.
     """
 
-    def __init__(self, board: Handle) -> None:
-        self._board = board
+    def __init__(self, actor: Handle) -> None:
+        self._actor = actor
         self._asked = False
         self._next = 0.0
 
     def tell(self, step: int, steps: int, row: Row) -> None:
         """Post a step, and learn whether to stop."""
         if time.monotonic() >= self._next:
-            self._asked = ray.get(self._board.post_step.remote(step, steps, row))
+            self._asked = ray.get(self._actor.post_step.remote(step, steps, row))
             self._next = time.monotonic() + EVERY_S
 
     def asked(self) -> bool:

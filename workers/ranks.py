@@ -27,13 +27,13 @@ from covseg.training.batches import Rank
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import STATE
 from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train
-from workers.progress import Handle, Line, Row
+from workers.progress import Handle, Reporter, Row
 
 FINAL = (UsageError, TrainingFailed, StorageDenied, StorageFull)  # another try would end the same way
 
 
 @dataclass(frozen=True)
-class Told:
+class RankConfig:
     """What every rank is told; picklable.
 
     Parameters
@@ -47,8 +47,8 @@ class Told:
         CPU cores of each rank.
     start : ray.train.Checkpoint or None
         What a resumed run begins with.
-    board : Handle
-        Of a `workers.progress.Board`.
+    actor : Handle
+        Of a `workers.progress.ProgressActor`.
     folder : str
         The driver's working folder; relative paths are meant from there.
     """
@@ -58,11 +58,11 @@ class Told:
     job: Job
     cores: int
     start: ray.train.Checkpoint | None
-    board: Handle
+    actor: Handle
     folder: str
 
 
-def run_rank(config: dict[str, Told]) -> str | None:
+def run_rank(config: dict[str, RankConfig]) -> str | None:
     """Train as one rank; return None at the end, or what a stopped run says.
 
     Raises
@@ -73,7 +73,7 @@ def run_rank(config: dict[str, Told]) -> str | None:
     told = config["told"]
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
-    _settle(told)
+    _take_place(told)
     folder = Path(tempfile.gettempdir()) / f"covseg-{told.name}-rank-{rank.index}"
     shutil.rmtree(folder, ignore_errors=True)  # of a rank that was killed here
     folder.mkdir()
@@ -90,7 +90,7 @@ def run_rank(config: dict[str, Told]) -> str | None:
     return None
 
 
-def _settle(told: Told) -> None:
+def _take_place(told: RankConfig) -> None:
     """Take the driver's folder, where this machine has it, and no more cores than were given."""
     with contextlib.suppress(OSError):
         os.chdir(told.folder)
@@ -98,7 +98,7 @@ def _settle(told: Told) -> None:
     cv2.setNumThreads(told.cores)
 
 
-def _hooks(told: Told, rank: Rank) -> Hooks:
+def _hooks(told: RankConfig, rank: Rank) -> Hooks:
     def report(row: Row, folder: Path) -> None:
         checkpoint = ray.train.Checkpoint.from_directory(folder) if rank.index == 0 else None
         try:
@@ -108,12 +108,12 @@ def _hooks(told: Told, rank: Rank) -> Hooks:
                 raise StorageFull(f"no room for the checkpoint of {told.name} ({error}); free some space") from error
             raise
 
-    line = Line(told.board) if rank.index == 0 else None
+    reporter = Reporter(told.actor) if rank.index == 0 else None
     hooks = Hooks(epoch_done=report, saved=lambda folder: report({}, folder))
-    return replace(hooks, tell=line.tell, stop=line.asked) if line else hooks
+    return replace(hooks, tell=reporter.tell, stop=reporter.asked) if reporter else hooks
 
 
-class Keeper(ray.train.UserCallback):
+class CheckpointCallback(ray.train.UserCallback):
     """Keeps the driver's folder equal to the last checkpoint; ends a run that no restart can mend.
 
     It lives with Ray's controller, which is on the driver's machine.
@@ -122,12 +122,12 @@ class Keeper(ray.train.UserCallback):
     ----------
     folder : Path
         The run's.
-    board : Handle
+    actor : Handle
         Hears of every kept state.
     """
 
-    def __init__(self, folder: Path, board: Handle) -> None:
-        self._folder, self._board = folder, board
+    def __init__(self, folder: Path, actor: Handle) -> None:
+        self._folder, self._actor = folder, actor
 
     def after_report(
         self, run_context: object, metrics: list[dict[str, Any]], checkpoint: ray.train.Checkpoint | None
@@ -135,8 +135,8 @@ class Keeper(ray.train.UserCallback):
         """Copy what rank 0 reported, then say so."""
         del run_context
         if checkpoint:
-            keep(checkpoint, self._folder)
-            ray.get(self._board.post_event.remote(metrics[0]))
+            copy_checkpoint(checkpoint, self._folder)
+            ray.get(self._actor.post_event.remote(metrics[0]))
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         """Raise a rank's error here, where Ray does not try again, if trying again is of no use."""
@@ -146,7 +146,7 @@ class Keeper(ray.train.UserCallback):
                 raise error
 
 
-def keep(checkpoint: ray.train.Checkpoint, folder: Path) -> None:
+def copy_checkpoint(checkpoint: ray.train.Checkpoint, folder: Path) -> None:
     """Copy a checkpoint into the run's folder, each file replaced whole, the state last."""
     with checkpoint.as_directory() as found:
         paths = [path for path in Path(found).rglob("*") if path.is_file()]

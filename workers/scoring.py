@@ -1,4 +1,4 @@
-"""Score an archive: resolve, plan, deal shards to the fleet, publish; the one way in for command and flow.
+"""Score an archive: resolve, plan, deal shards to the pool, publish; the one way in for command and flow.
 
 `score_archive` does it all; a caller that wants the steps apart walks `open_work`, `Work.plan`,
 `Work.score`, `Work.publish`. Shards without a commit are dealt one to a decode worker, so memory does not grow
@@ -15,17 +15,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from covseg.archive import Plan, PublishOptions, apart, key_id, make_plan, open_run, pending, probe, publish
+from covseg.archive import (
+    Plan,
+    PublishOptions,
+    check_conditional_writes,
+    check_disjoint,
+    key_id,
+    make_plan,
+    open_run,
+    pending,
+    publish,
+)
 from covseg.model_folder.folder import ModelFolder
-from covseg.pipeline import Corridor, resolve
+from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.registry.registry import pinned
 from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
 from covseg.storage import Store, open_store
 from workers.cluster import connect
-from workers.pool import Fleet, Job, RemoteBackend, open_fleet
-from workers.scheduler import Dealer, Tell
+from workers.pool import Job, Pool, RemoteBackend, open_pool
+from workers.scheduler import Scheduler, Tell
 from workers.summary import Progress, Summary
 
 
@@ -52,24 +62,24 @@ def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None) -> Summa
 
 @contextlib.contextmanager
 def open_work(settings: ScoreSettings) -> Iterator[Work]:
-    """Check the stores and the model, start the fleet, fix the config, and take the destination.
+    """Check the stores and the model, start the pool, fix the config, and take the destination.
 
     Raises
     ------
     UsageError, EnvironmentFailed
-        Before the first film is read.
+        Before the first image is read.
     """
     settings = absolute(settings)
     start = time.monotonic()
     folder = open_model(settings.model)
     source, dest, commits = _stores(settings)
     with connect(cpus=settings.workers):
-        fleet = open_fleet(settings.model, settings.backend, settings.workers)
+        pool = open_pool(settings.model, settings.backend, settings.workers)
         try:
-            job = _job(settings, folder, fleet, source, dest, commits)
-            yield Work(settings, job, fleet, time.monotonic() - start)
+            job = _job(settings, folder, pool, source, dest, commits)
+            yield Work(settings, job, pool, time.monotonic() - start)
         finally:
-            fleet.close()
+            pool.close()
 
 
 def absolute(settings: ScoreSettings) -> ScoreSettings:
@@ -86,19 +96,19 @@ def _stores(settings: ScoreSettings) -> tuple[Store, Store, Store]:
     """Open source, destination and commits, and learn within seconds whether they let us in."""
     source, dest = open_store(settings.source), open_store(settings.dest)
     commits = open_store(settings.commits) if settings.commits else dest
-    apart(source, dest, commits)
+    check_disjoint(source, dest, commits)
     for store in (source, dest):
         store.check()
-    probe(commits)
+    check_conditional_writes(commits)
     return source, dest, commits
 
 
-def _job(settings: ScoreSettings, folder: ModelFolder, fleet: Fleet, source: Store, dest: Store, commits: Store) -> Job:
-    config = resolve(folder, RemoteBackend(fleet.backend, fleet.models[0].worker), settings.batch)
+def _job(settings: ScoreSettings, folder: ModelFolder, pool: Pool, source: Store, dest: Store, commits: Store) -> Job:
+    config = resolve(folder, RemoteBackend(pool.backend, pool.models[0].worker), settings.batch)
     key = project_key()
     run = open_run(dest, commits, config, key_id(key), settings.masks)
     bucket = source.url if source.url.startswith("s3://") else "local"
-    return Job(run, source, Corridor(folder.card, config, bucket, key), settings.probability)
+    return Job(run, source, Pipeline(folder.config, config, bucket, key), settings.probability)
 
 
 @dataclass
@@ -111,7 +121,7 @@ class Work:
         With absolute paths.
     job : Job
         What decode workers are told.
-    fleet : Fleet
+    pool : Pool
         Its model workers run; its decode workers start with the first pending shard.
     start_s : float
         What it took to get here.
@@ -119,7 +129,7 @@ class Work:
 
     settings: ScoreSettings
     job: Job
-    fleet: Fleet
+    pool: Pool
     start_s: float
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex)
     score_s: float = 0.0
@@ -132,11 +142,11 @@ class Work:
     def score(self, plan: Plan, tell: Tell = lambda _: None) -> Progress:
         """Score every shard without a commit."""
         start = time.monotonic()
-        progress = Progress(plan.films)
+        progress = Progress(plan.images)
         shards = pending(self.job.run, plan)
         if first := next(shards, None):
-            self.fleet.start_decoders(self.job, self.settings.workers)
-            Dealer(self.fleet, progress, tell, self.settings.patience_s).deal(itertools.chain([first], shards))
+            self.pool.start_decoders(self.job, self.settings.workers)
+            Scheduler(self.pool, progress, tell, self.settings.timeout_s).run(itertools.chain([first], shards))
         self.score_s = time.monotonic() - start
         return progress
 
@@ -147,9 +157,9 @@ class Work:
         manifest = publish(self.job.run, plan, options, self.job.source, self.attempt)
         return Summary(
             snapshot=manifest.number,
-            films=plan.films,
+            images=plan.images,
             finished=progress.finished,
-            redone=progress.redone,
+            retried=progress.retried,
             accepted=manifest.accepted,
             published_by=manifest.published_by,
             mine=manifest.mine,

@@ -13,25 +13,25 @@ class Progress:
 
     Parameters
     ----------
-    films : int
+    images : int
         Of the whole snapshot, those of earlier runs included.
     statuses, reasons : Counter
-        Of the films that this run finished.
+        Of the images that this run finished.
     shards : int
         Shards that this run finished.
-    redone : int
-        Shards dealt again, because a worker or the store gave way.
+    retried : int
+        Shards retried, because a worker or the store gave way.
     """
 
-    films: int
+    images: int
     shards: int = 0
-    redone: int = 0
+    retried: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
     @property
     def finished(self) -> int:
-        """Films that this run finished."""
+        """Images that this run finished."""
         return self.statuses.total()
 
 
@@ -43,14 +43,14 @@ class Summary:
     ----------
     snapshot : int
         Number of the published snapshot.
-    films : int
+    images : int
         Of the whole snapshot.
     finished : int
-        Films that this run went through; 0 when there was nothing to do.
-    redone : int
-        Shards dealt again.
+        Images that this run went through; 0 when there was nothing to do.
+    retried : int
+        Shards retried.
     accepted : bool
-        False: published, but too many films were quarantined; exit code 3.
+        False: published, but too many images were quarantined; exit code 3.
     published_by : str
         Attempt id of whoever published; ours when `mine`.
     mine : bool
@@ -66,9 +66,9 @@ class Summary:
     """
 
     snapshot: int
-    films: int
+    images: int
     finished: int
-    redone: int
+    retried: int
     accepted: bool
     published_by: str
     mine: bool

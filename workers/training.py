@@ -34,8 +34,8 @@ from covseg.training.run_folder import FACTS, METRICS, RECIPE, STATE, WEIGHTS, o
 from covseg.training.seeds import train_seeds
 from covseg.training.train import Hooks, Job, Stopped
 from workers.cluster import connect, nodes
-from workers.progress import Board, Handle
-from workers.ranks import Keeper, Told, keep, run_rank
+from workers.progress import Handle, ProgressActor
+from workers.ranks import CheckpointCallback, RankConfig, copy_checkpoint, run_rank
 
 FAILURES = 3  # losses of a rank that a run survives
 START_S = "300"  # a loaded machine takes minutes to import torch in every rank
@@ -91,10 +91,10 @@ def _train_one(recipe: Recipe, job: Job, asked: Ranks, hooks: Hooks) -> None:
     filesystem, place = arrow_filesystem(f"{asked.out}/{SCRATCH}")
     _clear(filesystem, place)  # of a driver that was killed
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # any other may be lost
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
-    told = Told(
+    actor = ray.remote(ProgressActor).options(num_cpus=0, scheduling_strategy=here).remote()
+    told = RankConfig(
         name, recipe, _absolute(recipe, job, cores, asked), cores, _start(job, filesystem, f"{place}/{name}-start"),
-        board, str(Path.cwd()),
+        actor, str(Path.cwd()),
     )  # fmt: skip
     trainer = TorchTrainer(
         run_rank,
@@ -102,15 +102,16 @@ def _train_one(recipe: Recipe, job: Job, asked: Ranks, hooks: Hooks) -> None:
         torch_config=TorchConfig(backend="nccl" if asked.gpus >= 1 else "gloo", timeout_s=COLLECTIVE_S),
         scaling_config=_scaling(asked, cores),
         run_config=RunConfig(
-            name=name, storage_path=place, storage_filesystem=filesystem, callbacks=[Keeper(job.out.absolute(), board)],
+            name=name, storage_path=place, storage_filesystem=filesystem,
+            callbacks=[CheckpointCallback(job.out.absolute(), actor)],
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
         ),
     )  # fmt: skip
     try:
-        result = _fit(trainer, board, hooks, job.out)
+        result = _fit(trainer, actor, hooks, job.out)
         if result.checkpoint:
-            keep(result.checkpoint, job.out)
+            copy_checkpoint(result.checkpoint, job.out)
     finally:
         _clear(filesystem, place)
     if result.return_value:
@@ -171,13 +172,13 @@ def cores_each(asked: Ranks) -> int:
     return max(fitting, default=1)
 
 
-def _fit(trainer: TorchTrainer, board: Handle, hooks: Hooks, folder: Path) -> Result:
+def _fit(trainer: TorchTrainer, actor: Handle, hooks: Hooks, folder: Path) -> Result:
     """Run the trainer in a thread, so that Ctrl-C and cancelling stay the caller's, and listen meanwhile."""
     done: Future[Result] = Future()
-    threading.Thread(target=_settle, args=(done, trainer), daemon=True).start()
+    threading.Thread(target=_fulfil, args=(done, trainer), daemon=True).start()
     try:
         while not wait([done], LISTEN_S).done:
-            _listen(board, hooks, folder)
+            _listen(actor, hooks, folder)
         result = done.result()
     except ControllerError as error:
         if isinstance(error.controller_failure, CovsegError):
@@ -189,22 +190,22 @@ def _fit(trainer: TorchTrainer, board: Handle, hooks: Hooks, folder: Path) -> Re
             f"{folder} holds the last state; --resume goes on"
         ) from error
     except BaseException:  # Ctrl-C or a cancelled flow: whatever cluster this is, the ranks should end
-        board.read.remote(True)
+        actor.read.remote(True)
         raise
-    _listen(board, hooks, folder)
+    _listen(actor, hooks, folder)
     return result
 
 
-def _settle(done: Future[Result], trainer: TorchTrainer) -> None:
+def _fulfil(done: Future[Result], trainer: TorchTrainer) -> None:
     try:
         done.set_result(cast(Result, trainer.fit()))
     except BaseException as error:  # noqa: BLE001 - it is raised where somebody listens
         done.set_exception(error)
 
 
-def _listen(board: Handle, hooks: Hooks, folder: Path) -> None:
-    news = ray.get(board.read.remote(hooks.stop()))
-    if news.step:
-        hooks.tell(*news.step)
-    for row in news.events:
+def _listen(actor: Handle, hooks: Hooks, folder: Path) -> None:
+    update = ray.get(actor.read.remote(hooks.stop()))
+    if update.step:
+        hooks.tell(*update.step)
+    for row in update.events:
         hooks.epoch_done(row, folder) if row else hooks.saved(folder)

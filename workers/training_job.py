@@ -7,7 +7,7 @@ from typing import Any
 from covseg.errors import UsageError
 from covseg.settings.train import TrainSettings
 from covseg.training.recipe import load_recipe
-from covseg.training.remote import folder_of, sending, take
+from covseg.training.remote import folder_of, pull, pushing
 from covseg.training.seeds import train_seeds
 from covseg.training.train import Hooks, Job, default_device, default_workers
 
@@ -34,8 +34,8 @@ def run(settings: TrainSettings, hooks: Hooks | None = None) -> dict[str, Any]:
     if (settings.least_workers or 0) > settings.workers:
         raise UsageError(f"--least-workers {settings.least_workers} is more than --workers {settings.workers}")
     recipe = load_recipe(settings.recipe, settings.settings)
-    take(settings.out)
-    told = sending(hooks or Hooks(), settings.out)
+    pull(settings.out)
+    told = pushing(hooks or Hooks(), settings.out)
     if not settings.workers:
         device = default_device()
         return train_seeds(recipe, job_of(settings, device), settings.seeds, device, told)

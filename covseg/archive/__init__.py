@@ -20,23 +20,24 @@ How a run goes, in the caller's words::
     run = open_run(dest, commits, config, key_id(project_key), masks="png")
     plan = make_plan(run, source, include, exclude, limit)       # resumes, or lists again and carries over
     for shard in pending(run, plan):                             # only shards without a commit
-        rows, masks = ...                                        # Corridor.open_film / score / refuse
+        rows, masks = ...                                        # Pipeline.open_film / score / refuse
         commit_shard(run, shard, rows, masks, attempt_id)        # mask_uri is set here
     manifest = publish(run, plan, PublishOptions(max_failed, hide_keys), source, attempt_id)
 
 `Run`, `Shard` and every store are picklable; `commit_shard` runs in any process. Rows are handed over
-as the corridor makes them, one per entry of the shard, in the shard's order, without `mask_uri` and
+as the pipeline makes them, one per entry of the shard, in the shard's order, without `mask_uri` and
 without duplicates marked; both are added here.
 """
 
 from covseg.archive.commits import Outcome, commit_shard
-from covseg.archive.gc import Swept, gc
+from covseg.archive.gc import Collected, gc
 from covseg.archive.manifests import Manifest, PublishOptions, publish, rebuild
 from covseg.archive.parts import Part, Plan, Shard
-from covseg.archive.plans import apart, make_plan, newest_plan, pending
-from covseg.archive.runs import MaskMode, Run, key_id, load_run, open_run, probe
+from covseg.archive.plans import check_disjoint, make_plan, newest_plan, pending
+from covseg.archive.runs import MaskMode, Run, check_conditional_writes, key_id, load_run, open_run
 
 __all__ = [
+    "Collected",
     "Manifest",
     "MaskMode",
     "Outcome",
@@ -45,8 +46,8 @@ __all__ = [
     "PublishOptions",
     "Run",
     "Shard",
-    "Swept",
-    "apart",
+    "check_conditional_writes",
+    "check_disjoint",
     "commit_shard",
     "gc",
     "key_id",
@@ -55,7 +56,6 @@ __all__ = [
     "newest_plan",
     "open_run",
     "pending",
-    "probe",
     "publish",
     "rebuild",
 ]

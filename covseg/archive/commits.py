@@ -114,7 +114,7 @@ def _match(run: Run, shard: Shard, rows: Sequence[Row], masks: Mapping[str, byte
         raise CovsegError(f"shard {shard.id}: rows of config {foreign.pop()!r} in a run of {run.config_sha256!r}")
     scored = {row.input_id for row in rows if row.status is Status.SCORED}
     if run.masks != "none" and set(masks) != scored:
-        raise CovsegError(f"shard {shard.id}: {len(masks)} masks for {len(scored)} scored films")
+        raise CovsegError(f"shard {shard.id}: {len(masks)} masks for {len(scored)} scored images")
 
 
 def _apart(masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[str, bytes]:

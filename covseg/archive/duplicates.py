@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-PILES = 256  # of 10 million rows, 39,000 lie in each: 3 MB
+PARTITIONS = 256  # of 10 million rows, 39,000 lie in each: 3 MB
 RECORD = np.dtype([("sha256", "S64"), ("place", "<i8"), ("input_id", "S32")])
 ID_BYTES = 32
 
 
-class Originals:
+class Duplicates:
     """Collects rows, then answers them in the same order.
 
     Parameters
@@ -40,21 +40,21 @@ class Originals:
         records["place"] = np.arange(self._rows, self._rows + len(table))
         self._rows += len(table)
         records = records[records["sha256"] != b""]
-        piles = records["sha256"].astype("S2")
-        for pile in np.unique(piles):
-            with self._pile(pile.decode()).open("ab") as file:
-                records[piles == pile].tofile(file)
+        partitions = records["sha256"].astype("S2")
+        for partition in np.unique(partitions):
+            with self._partition(partition.decode()).open("ab") as file:
+                records[partitions == partition].tofile(file)
 
-    def _pile(self, name: str) -> Path:
+    def _partition(self, name: str) -> Path:
         return self._scratch / f"pile-{name}"
 
-    def settle(self) -> int:
+    def resolve(self) -> int:
         """Find the originals; return how many rows have one."""
         found = 0
         with self._answers.open("wb") as file:
             file.truncate(self._rows * ID_BYTES)  # sparse: a row without an original stays zero
-            for number in range(PILES):
-                path = self._pile(f"{number:02x}")
+            for number in range(PARTITIONS):
+                path = self._partition(f"{number:02x}")
                 if path.exists():
                     for place, original in _repeated(np.fromfile(path, RECORD)):
                         file.seek(place * ID_BYTES)
@@ -83,7 +83,7 @@ def _repeated(records: NDArray[np.void]) -> list[tuple[int, bytes]]:
     records = records[np.lexsort((records["place"], records["sha256"]))]
     first = np.flatnonzero(np.r_[True, records["sha256"][1:] != records["sha256"][:-1]])
     lengths = np.diff(np.r_[first, len(records)])
-    originals = np.repeat(records["input_id"][first], lengths)
+    duplicates = np.repeat(records["input_id"][first], lengths)
     repeated = np.ones(len(records), bool)
     repeated[first] = False
-    return list(zip(records["place"][repeated].tolist(), originals[repeated].tolist(), strict=True))
+    return list(zip(records["place"][repeated].tolist(), duplicates[repeated].tolist(), strict=True))

@@ -20,7 +20,7 @@ Names = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 
 @dataclass(frozen=True)
-class Swept:
+class Collected:
     """What was removed.
 
     Parameters
@@ -36,7 +36,7 @@ class Swept:
     bytes: int
 
 
-def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Swept:
+def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Collected:
     """Remove orphans and stale uploads older than `older_than_s` seconds.
 
     Younger ones may belong to a shard that is being committed right now; a run that resumes while we look
@@ -55,7 +55,7 @@ def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Swep
     uploads = run.dest.stale_uploads(older_than_s)
     for upload in () if dry_run else uploads:
         run.dest.abort_upload(upload)
-    return Swept(len(left), len(uploads), sum(entry.size for entry in left))
+    return Collected(len(left), len(uploads), sum(entry.size for entry in left))
 
 
 def _removed(dest: Store, key: str, before: float) -> bool:

@@ -20,7 +20,7 @@ from covseg.records import Entry
 from covseg.storage import Store, entries
 from covseg.storage.protocol import order
 
-PART_FILMS = 51_200  # films after which a part is written: about 3 MB
+PART_IMAGES = 51_200  # images after which a part is written: about 3 MB
 PART_LISTED = 1_000_000  # keys after which a part is written although few of them match
 
 
@@ -44,7 +44,7 @@ class Cursor:
     matched: int = 0
 
 
-def asked_for(entry: Entry, include: str, exclude: str) -> bool:
+def matches_globs(entry: Entry, include: str, exclude: str) -> bool:
     """Tell whether a key was asked for; the empty objects that stand for folders are no inputs."""
     if entry.size == 0 and entry.key.endswith("/"):
         return False
@@ -80,7 +80,7 @@ class Listing:
         start = self.cursor
         while not self.cursor.done:
             fresh += [entry for entry in self._page() if entry not in known]
-            enough = len(fresh) >= PART_FILMS or self.cursor.listed - start.listed >= PART_LISTED
+            enough = len(fresh) >= PART_IMAGES or self.cursor.listed - start.listed >= PART_LISTED
             if enough or (self.cursor.done and fresh):
                 yield self._write(fresh, start)
                 fresh, start = [], self.cursor
@@ -89,7 +89,7 @@ class Listing:
         """Return what one page holds of what was asked for, and move the cursor."""
         page = self.source.list_page(self.cursor.after)
         include, exclude = self.question["include"], self.question["exclude"]
-        wanted = [entry for entry in page.entries if asked_for(entry, include, exclude)]
+        wanted = [entry for entry in page.entries if matches_globs(entry, include, exclude)]
         limit = self.question["limit"]
         if limit is not None:
             wanted = wanted[: limit - self.cursor.matched]
@@ -133,7 +133,7 @@ class Listing:
             **self.question,
             "shard_size": self.shard_size,
             "listed": self.cursor.listed,
-            "parts": [asdict(part) for part in carried + parts],
+            "parts": [part.model_dump() for part in carried + parts],
         }
         return (json.dumps(record, sort_keys=True, indent=1) + "\n").encode()
 

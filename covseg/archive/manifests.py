@@ -42,7 +42,7 @@ class PublishOptions:
     hide_keys : bool
         Leave the source keys out of the published table.
     pictures : int
-        At most this many films are drawn in the report: four fifths the worst, the rest a sample.
+        At most this many images are drawn in the report: four fifths the worst, the rest a sample.
     timings : mapping of str to float
         Wall times of the run in seconds, by the caller's names; they stand in the manifest only.
     """
@@ -94,14 +94,14 @@ def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None,
     Parameters
     ----------
     source : Store or None
-        Where the report's films are fetched again; None leaves the pictures out.
+        Where the report's images are fetched again; None leaves the pictures out.
     attempt_id : str
         Stands in the manifest as who published.
 
     Raises
     ------
     NotPublished
-        When a shard lacks its commit, the sum does not close, or every film that reached the model has an
+        When a shard lacks its commit, the sum does not close, or every image that reached the model has an
         empty lung mask or non-finite output. Nothing is published then.
     """
     if record := _found(run, plan.number):
@@ -116,14 +116,14 @@ def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None,
         _stop_nonsense(build.counts)
         drawn = build.draw(source, options.pictures)
         outputs = build.files(drawn, hide_keys=options.hide_keys)
-        shown = pictures.keep(run, plan.number, drawn)
+        shown = pictures.save(run, plan.number, drawn)
         build.upload()
         timings = {**options.timings, "publish": round(time.monotonic() - begun, 3)}
         facts = {"outputs": outputs, "pictures": shown, "published_by": attempt_id, "seconds": timings}
         mine = run.commits.create(_name(plan.number), _record(plan, options, build.counts, facts))
     record = _found(run, plan.number) or {}
     if record["outputs"] != outputs:
-        return rebuild(run, plan)  # another run published while we did, and saw other films or options
+        return rebuild(run, plan)  # another run published while we did, and saw other images or options
     return _manifest(record, mine=mine or record["published_by"] == attempt_id)
 
 
@@ -140,7 +140,7 @@ def rebuild(run: Run, plan: Plan) -> Manifest:
         raise NotPublished(f"plan {plan.number} of {run.dest.url} has no manifest: run covseg score again")
     with _scratch() as folder:
         build = _Build(run, plan, folder)
-        outputs = build.files(pictures.recall(run, record["pictures"]), hide_keys=record["hide_keys"])
+        outputs = build.files(pictures.load(run, record["pictures"]), hide_keys=record["hide_keys"])
         for name in OUTPUTS:
             if outputs[name] != record["outputs"][name]:
                 raise NotPublished(
@@ -156,10 +156,10 @@ class _Build:
 
     def __init__(self, run: Run, plan: Plan, folder: Path) -> None:
         self.run, self.number, self.folder = run, plan.number, folder
-        self.counts, self._originals = collect(run, plan, folder)
+        self.counts, self._duplicates = collect(run, plan, folder)
 
     def draw(self, source: Store | None, limit: int) -> list[Picture]:
-        """Draw the report's films; without masks there is nothing to show on them."""
+        """Draw the report's images; without masks there is nothing to show on them."""
         if source is None or self.run.masks == "none" or limit == 0:
             return []
         chosen = pictures.choose(unspilled(self.folder / "rows.arrow"), limit)
@@ -167,7 +167,7 @@ class _Build:
 
     def files(self, drawn: list[Picture], *, hide_keys: bool) -> dict[str, dict[str, Any]]:
         """Write table and report; return their digests and sizes."""
-        severity = finish(self.folder, self._originals, hide_keys=hide_keys)
+        severity = finish(self.folder, self._duplicates, hide_keys=hide_keys)
         (self.folder / "report.html").write_bytes(render(severity, drawn, self.run.presence_threshold))
         return {name: _measured(self.folder / name) for name in OUTPUTS}
 
@@ -185,9 +185,9 @@ def _stop_nonsense(counts: Counts) -> None:
     reached = counts.statuses["scored"] + nonfinite
     if reached and reached == counts.no_lungs + nonfinite:
         raise NotPublished(
-            f"none of {reached} films that the model answered has a lung ({nonfinite} answers were not finite): "
-            "check the model and that these are chest films; nothing was published, and this DEST goes on with the "
-            "same films: score into another DEST once the model is right or other films lie beside them"
+            f"none of {reached} images that the model answered has a lung ({nonfinite} answers were not finite): "
+            "check the model and that these are chest radiographs; nothing was published, and this DEST goes on with "
+            "the same images: score into another DEST once the model is right or other images lie beside them"
         )
 
 

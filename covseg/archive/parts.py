@@ -11,6 +11,7 @@ from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from covseg.errors import NotPublished, StorageUnreachable
 from covseg.records import Entry
@@ -35,24 +36,25 @@ class Shard:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(BaseModel):
     """One Parquet part of a plan.
 
-    Parameters
+    Attributes
     ----------
     name, sha256 : str
         Its key below DEST and the digest of its bytes.
     generation : int
         The plan that listed it.
-    films, shards, bytes : int
+    images, shards, bytes : int
         What it holds.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     name: str
     sha256: str
     generation: int
-    films: int
+    images: int = Field(alias="films")
     shards: int
     bytes: int
 
@@ -82,9 +84,9 @@ class Plan:
     published: bool
 
     @property
-    def films(self) -> int:
-        """Films of the whole snapshot."""
-        return sum(part.films for part in self.parts)
+    def images(self) -> int:
+        """Images of the whole snapshot."""
+        return sum(part.images for part in self.parts)
 
     @property
     def shards(self) -> int:
@@ -92,9 +94,9 @@ class Plan:
         return sum(part.shards for part in self.parts)
 
     @property
-    def new_films(self) -> int:
-        """Films that this plan added."""
-        return sum(part.films for part in self.parts if part.generation == self.number)
+    def new_images(self) -> int:
+        """Images that this plan added."""
+        return sum(part.images for part in self.parts if part.generation == self.number)
 
     @property
     def new_shards(self) -> int:
@@ -131,7 +133,8 @@ def describe(data: bytes, generation: int) -> tuple[Part, bytes]:
     digest = hashlib.sha256(data).hexdigest()
     name, shards = f"plans/{generation}/part-{digest[:16]}.parquet", len(table["shard"].unique())
     size = sum(table["size"].to_pylist())
-    return Part(name, digest, generation, table.num_rows, shards, size), table.schema.metadata[b"covseg"]
+    part = Part(name=name, sha256=digest, generation=generation, images=table.num_rows, shards=shards, bytes=size)
+    return part, table.schema.metadata[b"covseg"]
 
 
 def read_part(dest: Store, part: Part) -> Iterator[Shard]:

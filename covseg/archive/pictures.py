@@ -1,7 +1,7 @@
-"""The report's pictures of an archive, drawn again from films and masks for a bounded number of films.
+"""The report's pictures of an archive, drawn again from images and masks for a bounded number of images.
 
-The doors read and report stand in a row here because only a finished snapshot knows which films are
-the worst; everything else about a film was settled when it was scored.
+The stages read and report stand in a row here because only a finished snapshot knows which images are
+the worst; everything else about an image was settled when it was scored.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ COLUMNS = ["input_id", "key", "size", "etag", "sha256", "infected_fraction", "ma
 WORST = [("infected_fraction", "descending"), ("input_id", "ascending")]
 SAMPLE = [("input_id", "ascending")]  # an input id is a keyed hash: the lowest are a random draw
 DRAWN_AT_ONCE = 4
+DISK_NAMES = {"image": "film"}  # field of a picture -> its name in pictures/*.json
 
 
 def choose(rows: Iterator[pa.Table], limit: int) -> list[dict[str, Any]]:
-    """Return the films to draw: four fifths the most infected, then a sample; the ones the report shows."""
+    """Return the images to draw: four fifths the most infected, then a sample; the ones the report shows."""
     worst = sample = None
     for part in rows:
         scored = part.filter(pc.equal(part["status"], "scored")).select(COLUMNS)
@@ -55,7 +56,7 @@ def _rows(table: pa.Table | None, by: list[tuple[str, str]]) -> list[dict[str, A
 
 
 def draw(run: Run, source: Store, chosen: list[dict[str, Any]]) -> list[Picture]:
-    """Draw the chosen films, in their order; one that changed or went since it was scored is left out."""
+    """Draw the chosen images, in their order; one that changed or went since it was scored is left out."""
     with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
         drawn = pool.map(partial(_draw, run, source), chosen)
         return [one for one in drawn if one is not None]
@@ -84,15 +85,18 @@ def _label_map(run: Run, uri: str) -> Mask:
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def keep(run: Run, number: int, pictures: list[Picture]) -> dict[str, Any]:
+def save(run: Run, number: int, pictures: list[Picture]) -> dict[str, Any]:
     """Write the pictures to the destination, named by content, so that the report can be rebuilt without the source."""
-    data = json.dumps([asdict(one) for one in pictures]).encode()
+    kept = [{DISK_NAMES.get(name, name): value for name, value in asdict(one).items()} for one in pictures]
+    data = json.dumps(kept).encode()
     digest = hashlib.sha256(data).hexdigest()
     name = f"pictures/{number}-{digest[:16]}.json"
     run.dest.write(name, data)
     return {"name": name, "sha256": digest, "size": len(data)}
 
 
-def recall(run: Run, named: dict[str, Any]) -> list[Picture]:
+def load(run: Run, named: dict[str, Any]) -> list[Picture]:
     """Read the pictures of a published snapshot."""
-    return [Picture(**one) for one in json.loads(run.dest.read(named["name"]))]
+    names = {on_disk: name for name, on_disk in DISK_NAMES.items()}
+    kept = json.loads(run.dest.read(named["name"]))
+    return [Picture(**{names.get(name, name): value for name, value in one.items()}) for one in kept]

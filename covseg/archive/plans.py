@@ -35,7 +35,7 @@ def make_plan(
     limit : int or None
         Only the first `limit` matching keys of the listing.
     shard_size : int
-        Films a shard.
+        Images a shard.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def make_plan(
         When nothing matches, source and destination lie inside each other, the destination belongs to
         another source, or an unfinished plan was made with other options.
     """
-    apart(source, run.dest, run.commits)
+    check_disjoint(source, run.dest, run.commits)
     source.check()
     question = {"source": source.url, "include": include, "exclude": exclude, "limit": limit}
     newest = newest_plan(run)
@@ -57,8 +57,8 @@ def make_plan(
         return newest
     listing = Listing(run, source, newest, question, shard_size)
     parts = list(listing.parts())
-    if any(part.films for part in parts):
-        record = listing.record(tuple(part for part in parts if part.films))
+    if any(part.images for part in parts):
+        record = listing.record(tuple(part for part in parts if part.images))
         made = run.commits.create(plan_record(listing.number), record)
         plan = load_plan(run, listing.number)
         if not made:  # another run was first, perhaps with other options; or the reply to ours was lost
@@ -77,8 +77,8 @@ def _lacking(listed: int, include: str, exclude: str) -> str:
     return f"{listed} objects, none matches --include {include!r}{without}"
 
 
-def apart(source: Store, dest: Store, commits: Store) -> None:
-    """Refuse results that would be listed as films; nothing is read or written for it.
+def check_disjoint(source: Store, dest: Store, commits: Store) -> None:
+    """Refuse results that would be listed as images; nothing is read or written for it.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def apart(source: Store, dest: Store, commits: Store) -> None:
         if overlap(source, store):
             raise UsageError(
                 f"SOURCE {source.url} and {name} {store.url} lie inside each other: "
-                "results would be listed as films; give a destination apart from the source"
+                "results would be listed as images; give a destination apart from the source"
             )
 
 

@@ -36,7 +36,7 @@ class Run:
     masks : MaskMode
         How label maps are kept: not at all, a PNG each, or packed per shard.
     presence_threshold : float or None
-        The model's, 0 to 1, on the infection probability of a film; None where it has none.
+        The model's, 0 to 1, on the infection probability of an image; None where it has none.
     """
 
     dest: Store
@@ -59,7 +59,7 @@ def key_id(project_key: bytes) -> str:
     return hmac.new(project_key, b"covseg project key id", hashlib.sha256).hexdigest()[:16]
 
 
-def probe(commits: Store) -> None:
+def check_conditional_writes(commits: Store) -> None:
     """Refuse a store that cannot keep commits.
 
     Raises

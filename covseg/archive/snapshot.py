@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from covseg import table
 from covseg.archive.commits import commit_name
-from covseg.archive.duplicates import Originals
+from covseg.archive.duplicates import Duplicates
 from covseg.archive.parts import Part, Plan, Shard, read_part
 from covseg.archive.runs import Run
 from covseg.archive.streams import cut, mapped, merged, resorted, spill, unspilled
@@ -42,7 +42,7 @@ class Counts:
     statuses, reasons : Counter of str
         Of all rows.
     no_lungs : int
-        Scored films without a lung.
+        Scored images without a lung.
     commits : dict of str to str
         sha256 of every shard's commit record.
     """
@@ -60,7 +60,7 @@ class Counts:
         self.no_lungs += sum("lungs_not_found" in flags for flags in scored["qc_flags"].to_pylist())
 
 
-def collect(run: Run, plan: Plan, scratch: Path) -> tuple[Counts, Originals]:
+def collect(run: Run, plan: Plan, scratch: Path) -> tuple[Counts, Duplicates]:
     """Read every row of the snapshot, in key order, into ``rows.arrow``.
 
     Raises
@@ -68,7 +68,7 @@ def collect(run: Run, plan: Plan, scratch: Path) -> tuple[Counts, Originals]:
     NotPublished
         When a shard has no commit, or its table is not the one committed, or not of the plan's rows.
     """
-    counts, originals = Counts(), Originals(scratch)
+    counts, duplicates = Counts(), Duplicates(scratch)
     numbers = sorted({part.generation for part in plan.parts})
     with ThreadPoolExecutor(READERS) as pool:
         generations = [_generation(run, plan, number, counts, pool) for number in numbers]
@@ -76,14 +76,14 @@ def collect(run: Run, plan: Plan, scratch: Path) -> tuple[Counts, Originals]:
         def noted() -> Iterator[pa.Table]:
             for rows in cut(merged(generations, ["key", "input_id"])):
                 counts.add(rows)
-                originals.add(rows)
+                duplicates.add(rows)
                 yield rows
 
         spill(noted(), table.SCHEMA, scratch / "rows.arrow")
-    if counts.statuses.total() != plan.films:
-        raise NotPublished(f"{counts.statuses.total()} rows for {plan.films} planned films: run covseg verify")
-    originals.settle()
-    return counts, originals
+    if counts.statuses.total() != plan.images:
+        raise NotPublished(f"{counts.statuses.total()} rows for {plan.images} planned images: run covseg verify")
+    duplicates.resolve()
+    return counts, duplicates
 
 
 def _generation(run: Run, plan: Plan, number: int, counts: Counts, pool: ThreadPoolExecutor) -> Iterator[pa.Table]:
@@ -134,16 +134,16 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
     planned = sorted((table.text(entry.key), entry.etag) for entry in shard.entries)
     found = sorted(zip(rows["key"].to_pylist(), rows["etag"].to_pylist(), strict=True))
     if found != planned:
-        raise NotPublished(f"shard {shard.id} has {len(found)} rows that are not its {len(planned)} planned films")
+        raise NotPublished(f"shard {shard.id} has {len(found)} rows that are not its {len(planned)} planned images")
     return hashlib.sha256(data).hexdigest(), rows
 
 
-def finish(scratch: Path, originals: Originals, *, hide_keys: bool) -> pa.Table:
+def finish(scratch: Path, duplicates: Duplicates, *, hide_keys: bool) -> pa.Table:
     """Turn ``rows.arrow`` into ``severity.parquet`` and ``severity.csv``; return the table, on disk.
 
     Without keys the rows go by input id: their order would tell the keys' order.
     """
-    rows: Iterator[pa.Table] = _marked(unspilled(scratch / "rows.arrow"), originals)
+    rows: Iterator[pa.Table] = _marked(unspilled(scratch / "rows.arrow"), duplicates)
     schema = table.SCHEMA
     if hide_keys:
         schema = schema.remove(schema.get_field_index("key"))
@@ -165,8 +165,8 @@ def finish(scratch: Path, originals: Originals, *, hide_keys: bool) -> pa.Table:
     return mapped(scratch / "severity.arrow")
 
 
-def _marked(stream: Iterator[pa.Table], originals: Originals) -> Iterator[pa.Table]:
+def _marked(stream: Iterator[pa.Table], duplicates: Duplicates) -> Iterator[pa.Table]:
     first = 0
     for part in stream:
-        yield originals.mark(part, first)
+        yield duplicates.mark(part, first)
         first += len(part)

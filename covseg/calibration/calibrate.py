@@ -1,6 +1,6 @@
-"""Calibrate a model on a split: thresholds, minimum areas, presence gate, temperature.
+"""Calibrate a model on a split: thresholds, minimum areas, image-level threshold, temperature.
 
-The network runs once over the split through the corridor; all settings are tried on counts. The
+The network runs once over the split through the pipeline; all settings are tried on counts. The
 choice is written into the model's JSON with how it was made and the cross-fitted estimate.
 """
 
@@ -27,22 +27,22 @@ from covseg.calibration.fit import (
 )
 from covseg.calibration.threshold_grid import (
     Grid,
-    Swept,
+    GridCounts,
     Table,
+    count_grid,
     outcomes,
     presence_candidates,
-    refused_sweep,
+    refused_counts,
     stack,
-    sweep,
 )
-from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
+from covseg.data import BadMask, LabelledImage, LabelledSet, open_set, read_truth
 from covseg.errors import UsageError
 from covseg.evaluation.run import entries_of
 from covseg.metrics.image_level import calibration_error, log_loss
 from covseg.metrics.intervals import Floats
 from covseg.model_folder.backends import open_backend
-from covseg.model_folder.folder import ModelFolder, amend_card
-from covseg.pipeline import Corridor, Scored, resolve, stream
+from covseg.model_folder.folder import ModelFolder, amend_config
+from covseg.pipeline import Pipeline, Scored, resolve, stream
 from covseg.registry import open_model
 from covseg.settings.calibrate import CalibrateSettings
 from covseg.settings.model import Thresholds
@@ -65,7 +65,7 @@ class Calibration:
         Log loss and calibration error before, after (optimistic), and cross-fitted.
     table : Table
     grid : Grid
-    films : FilmSet
+    images : LabelledSet
     excluded, refused : int
     """
 
@@ -75,7 +75,7 @@ class Calibration:
     reliability: dict[str, float]
     table: Table
     grid: Grid
-    films: FilmSet
+    images: LabelledSet
     excluded: int
     refused: int
 
@@ -86,31 +86,33 @@ def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] 
     Raises
     ------
     UsageError
-        On the Test split, and when a class is absent: specificity and Dice both need films.
+        On the Test split, and when a class is absent: specificity and Dice both need images.
     """
-    films = open_set(settings.data, settings.split).select((), settings.limit)
-    if films.split.casefold() == "test":
+    images = open_set(settings.data, settings.split).select((), settings.limit)
+    if images.split.casefold() == "test":
         raise UsageError("the Test split is for the last look only: calibrate on Val")
     folder = open_model(settings.model)
     if folder.reference and not settings.dry_run:
         raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, calibrate DIR, push that")
-    start = folder.card.thresholds
+    start = folder.config.thresholds
     grid = _with_start(Grid(), start)
-    table, excluded = _sweep_all(settings, folder, films, grid, progress)
+    table, excluded = _count_all(settings, folder, images, grid, progress)
     if table.positive.all() or not table.positive.any():
-        raise UsageError(f"{settings.data} {films.split} has one class only: wanted films with and without infection")
+        raise UsageError(f"{settings.data} {images.split} has one class only: wanted images with and without infection")
     if not np.isfinite(table.presence).any():
         raise UsageError(
-            f"the corridor refused every film of {settings.data} {films.split}: run covseg predict to see why"
+            f"the pipeline refused every image of {settings.data} {images.split}: run covseg predict to see why"
         )
-    found = fit_all(table, grid, start, settings.specificity, films, excluded)
+    found = fit_all(table, grid, start, settings.specificity, images, excluded)
     if not settings.dry_run:
         write_thresholds(folder.path, found, settings)
     return found
 
 
-def fit_all(table: Table, grid: Grid, start: Thresholds, least: float, films: FilmSet, excluded: int) -> Calibration:
-    """Fit every family of settings and the temperature to swept films."""
+def fit_all(
+    table: Table, grid: Grid, start: Thresholds, least: float, images: LabelledSet, excluded: int
+) -> Calibration:
+    """Fit every family of settings and the temperature to swept images."""
     grid = replace(grid, presence=_merge(presence_candidates(table.presence), _raw_presence(start)))
     raw_start = start.model_copy(update={"presence": _raw_presence(start), "presence_temperature": 1.0})
     before = outcomes(table, raw_start)
@@ -130,7 +132,7 @@ def fit_all(table: Table, grid: Grid, start: Thresholds, least: float, films: Fi
     stages = {"before": probability, "after": temper_all(probability, temperature), "crossfit": held_out}
     quality = {f"log_loss_{name}": float(log_loss(said, positive).mean()) for name, said in stages.items()}
     quality |= {f"calibration_error_{name}": calibration_error(said, positive) for name, said in stages.items()}
-    return Calibration(start, chosen, fits, quality, table, grid, films, excluded, int((~scored).sum()))
+    return Calibration(start, chosen, fits, quality, table, grid, images, excluded, int((~scored).sum()))
 
 
 def _with_start(grid: Grid, start: Thresholds) -> Grid:
@@ -148,77 +150,83 @@ def _merge(values: tuple[float, ...], one: float) -> tuple[float, ...]:
 
 
 def _raw_presence(thresholds: Thresholds) -> float:
-    """Bring a gate from the tempered scale back to the network's own."""
+    """Bring an input filter from the tempered scale back to the network's own."""
     if not thresholds.presence or thresholds.presence_temperature == 1:
         return thresholds.presence
     return temper(thresholds.presence, 1 / thresholds.presence_temperature)
 
 
-def _sweep_all(
-    settings: CalibrateSettings, folder: ModelFolder, films: FilmSet, grid: Grid, progress: Callable[[int, int], None]
+def _count_all(
+    settings: CalibrateSettings,
+    folder: ModelFolder,
+    images: LabelledSet,
+    grid: Grid,
+    progress: Callable[[int, int], None],
 ) -> tuple[Table, int]:
-    """Run the network once; return the stacked films and the number left out for a bad truth."""
-    raw = folder.card.model_copy(update={"thresholds": Thresholds(lung=folder.card.thresholds.lung)})
+    """Run the network once; return the stacked images and the number left out for a bad truth."""
+    raw = folder.config.model_copy(update={"thresholds": Thresholds(lung=folder.config.thresholds.lung)})
     backend = open_backend(folder, settings.backend)
-    corridor = Corridor(raw, resolve(folder.model_copy(update={"card": raw}), backend, settings.batch))
-    labelled = {film.key: film for film in films.films}
+    pipeline = Pipeline(raw, resolve(folder.model_copy(update={"card": raw}), backend, settings.batch))
+    labelled = {image.key: image for image in images.images}
 
-    def finish(scored: Scored) -> tuple[Swept, bool, int] | None:
-        return _sweep_film(scored, films, labelled[scored.row.key], grid, raw.thresholds.lung)
+    def finish(scored: Scored) -> tuple[GridCounts, bool, int] | None:
+        return _count_image(scored, images, labelled[scored.row.key], grid, raw.thresholds.lung)
 
-    found: list[tuple[Swept, bool, int]] = []
+    found: list[tuple[GridCounts, bool, int]] = []
     walk = stream(
-        corridor,
+        pipeline,
         backend,
-        LocalStore(films.root),
-        entries_of(films),
+        LocalStore(images.root),
+        entries_of(images),
         settings.streams or len(os.sched_getaffinity(0)),
         finish,
     )
     for done, one in enumerate(walk, 1):
         found += [one] if one else []
-        progress(done, len(films.films))
+        progress(done, len(images.images))
     if not found:
-        raise UsageError(f"no film of {films.root} {films.split} can be judged; covseg data check names the reasons")
-    swept, positive, strata = zip(*found, strict=True)
-    return stack(list(swept), list(positive), list(strata), grid), len(films.films) - len(found) + len(films.excluded)
+        raise UsageError(f"no image of {images.root} {images.split} can be judged; covseg data check names the reasons")
+    counted, positive, strata = zip(*found, strict=True)
+    return stack(list(counted), list(positive), list(strata), grid), len(images.images) - len(found) + len(
+        images.excluded
+    )
 
 
-def _sweep_film(
-    scored: Scored, films: FilmSet, film: LabelledFilm, grid: Grid, lung: float
-) -> tuple[Swept, bool, int] | None:
+def _count_image(
+    scored: Scored, images: LabelledSet, image: LabelledImage, grid: Grid, lung: float
+) -> tuple[GridCounts, bool, int] | None:
     shape = scored.masks.infection.shape if scored.masks else None
     try:
-        truth = read_truth(films, film, shape).infection
+        truth = read_truth(images, image, shape).infection
     except BadMask:
         return None
-    stratum = films.strata.index(film.stratum)
+    stratum = images.strata.index(image.stratum)
     if scored.prediction is None:
-        return refused_sweep(grid, bool(truth.any())), bool(truth.any()), stratum
+        return refused_counts(grid, bool(truth.any())), bool(truth.any()), stratum
     side = scored.prediction.infection.shape[0]
     on_grid = (resize(truth * 255, side, side) > 127).astype(np.uint8)
-    return sweep(scored.prediction, on_grid, grid, lung), bool(truth.any()), stratum
+    return count_grid(scored.prediction, on_grid, grid, lung), bool(truth.any()), stratum
 
 
 def write_thresholds(path: Path, found: Calibration, settings: CalibrateSettings) -> None:
     """Put the choice into ``covseg.json``, beside how it was made; everything else in it stays."""
 
-    def change(card: dict[str, Any]) -> None:
-        card["thresholds"] = found.chosen.model_dump(mode="json")
-        card.setdefault("metrics", {})["calibration"] = record(found, settings.specificity)
+    def change(config: dict[str, Any]) -> None:
+        config["thresholds"] = found.chosen.model_dump(mode="json")
+        config.setdefault("metrics", {})["calibration"] = record(found, settings.specificity)
 
-    amend_card(path, change)
+    amend_config(path, change)
 
 
 def record(found: Calibration, least: float) -> dict[str, Any]:
     """Return the choice, its estimate and how it was made, as JSON."""
     best = found.fits[-1]
     return {
-        "objective": f"highest mean Dice over films with infection, image-level specificity on the others >= {least}",
-        "split": found.films.split, "digest": found.films.digest, "counts": found.films.counts,
+        "objective": f"highest mean Dice over images with infection, image-level specificity on the others >= {least}",
+        "split": found.images.split, "digest": found.images.digest, "counts": found.images.counts,
         "left_out": found.excluded, "refused": found.refused,
-        "estimate": f"{FOLDS}-fold cross-fitted, {REPEATS} repeats, on the model grid; intervals over films",
-        "presence_scale": "the gate is on the tempered probability",
+        "estimate": f"{FOLDS}-fold cross-fitted, {REPEATS} repeats, on the model grid; intervals over images",
+        "presence_scale": "the input filter is on the tempered probability",
         "before": found.start.model_dump(mode="json"), "chosen": found.chosen.model_dump(mode="json"),
         **{name: asdict(getattr(best, name)) for name in _NUMBERS},
         "reliability": {name: round(value, 5) for name, value in found.reliability.items()},
@@ -229,7 +237,7 @@ _NUMBERS = ("dice", "specificity", "crossfit_dice", "crossfit_specificity", "gai
 
 
 def frontier(found: Calibration) -> tuple[Floats, Floats]:
-    """Return the highest Dice of all settings at each specificity on these films."""
+    """Return the highest Dice of all settings at each specificity on these images."""
     table = found.table
     sums = fold_sums(table, found.grid, np.zeros(len(table.positive), np.int64))
     dice = (sums.dice[0] / sums.positives[0]).ravel()

@@ -1,7 +1,7 @@
 """Choose cleaning settings and a temperature by a stated objective, with a cross-fitted estimate.
 
-Objective: the highest mean Dice over films with infection, subject to a least image-level
-specificity on films without. The gain on the films that chose it is optimistic; so every film is
+Objective: the highest mean Dice over images with infection, subject to a least image-level
+specificity on images without. The gain on the images that chose it is optimistic; so every image is
 also judged by settings that were chosen without its fold, and that number is the one to quote.
 """
 
@@ -80,11 +80,11 @@ class Fit:
     ----------
     name : str
     thresholds : Thresholds
-        Chosen on all films.
+        Chosen on all images.
     dice, specificity : Estimate
-        On the films that chose them: optimistic.
+        On the images that chose them: optimistic.
     crossfit_dice, crossfit_specificity : Estimate
-        Every film judged by settings chosen without its fold. The interval is over films, for the
+        Every image judged by settings chosen without its fold. The interval is over images, for the
         settings that were chosen; it does not contain the chance of the choice.
     gain, specificity_gain : Difference
         Cross-fitted minus the starting settings, paired.
@@ -101,7 +101,7 @@ class Fit:
 
 
 def fit(name: str, table: Table, grid: Grid, least: float, start: tuple[Floats, NDArray[np.bool_]]) -> Fit:
-    """Choose on all films, and cross-fit in `FOLDS` folds, `REPEATS` times.
+    """Choose on all images, and cross-fit in `FOLDS` folds, `REPEATS` times.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def _values(table: Table, dice: Floats, kept: NDArray[np.bool_]) -> Floats:
 
 
 def _cross_fit(table: Table, grid: Grid, least: float, seed: int) -> Floats:
-    """Judge every film by the setting that was chosen without its fold."""
+    """Judge every image by the setting that was chosen without its fold."""
     folds = folds_of(table.strata, seed)
     sums = fold_sums(table, grid, folds)
     values = np.full((len(folds), 2), np.nan)
@@ -143,7 +143,7 @@ def _cross_fit(table: Table, grid: Grid, least: float, seed: int) -> Floats:
 
 
 def folds_of(strata: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Deal films into folds, each stratum evenly."""
+    """Deal images into folds, each stratum evenly."""
     generator = np.random.default_rng(seed)
     folds = np.zeros(len(strata), np.int64)
     for stratum in np.unique(strata):
@@ -157,7 +157,7 @@ def families(grid: Grid, start: Thresholds) -> dict[str, Grid]:
     fixed = Grid((start.infection,), (0.0,), (0.0,), (0.0,))
     return {
         "threshold alone": replace(fixed, infection=grid.infection),
-        "presence gate alone": replace(fixed, presence=grid.presence),
+        "image-level threshold alone": replace(fixed, presence=grid.presence),
         "minimum infection alone": replace(fixed, min_infection_share=grid.min_infection_share),
         "minimum component alone": replace(fixed, min_component_share=grid.min_component_share),
         "gate and minimum areas": replace(grid, infection=(start.infection,)),
@@ -188,7 +188,7 @@ def fit_temperature(probability: Floats, positive: NDArray[np.bool_]) -> float:
 
 
 def cross_fit_temperature(probability: Floats, positive: NDArray[np.bool_], strata: NDArray[np.int64]) -> Floats:
-    """Return each film's probability under the temperature that was fitted without its fold."""
+    """Return each image's probability under the temperature that was fitted without its fold."""
     folds, tempered = folds_of(strata, 0), np.empty(len(probability))
     for fold in range(FOLDS):
         away, here = folds != fold, folds == fold

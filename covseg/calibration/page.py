@@ -30,7 +30,7 @@ def render_calibration(found: Calibration, model: str, least: float) -> bytes:
         model=model,
         least=least,
         found=found,
-        counts=found.films.counts,
+        counts=found.images.counts,
         charts=_charts(found, least),
     )
 
@@ -46,8 +46,8 @@ def _charts(found: Calibration, least: float) -> list[tuple[str, str]]:
         ("specificity on negatives", "mean Dice on positives"), marks,
     )  # fmt: skip
     drawn = [(curve, "Dice against specificity")]
-    names = {"infection": "pixel threshold", "presence": "presence gate (network's own scale)",
-             "min_infection_share": "minimum infection, share of film"}  # fmt: skip
+    names = {"infection": "pixel threshold", "presence": "image-level threshold (network's own scale)",
+             "min_infection_share": "minimum infection, share of image"}  # fmt: skip
     for setting, words in names.items():
         values, scores, clean = along(found, setting)
         title = f"Along the {words.split(',')[0].split(' (')[0]}, others as chosen"

@@ -19,6 +19,6 @@ def run(settings: CalibrateSettings, progress: Callable[[int, int], None] = lamb
     store = LocalStore(settings.output)
     content = {"intended_use": RESEARCH_ONLY} | record(calibration, settings.specificity)
     store.write("calibration.json", json.dumps(content, indent=1).encode())
-    model_id = open_model(settings.model).card.id
+    model_id = open_model(settings.model).config.id
     store.write("calibration.html", render_calibration(calibration, model_id, settings.specificity))
     return calibration

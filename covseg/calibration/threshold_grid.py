@@ -1,7 +1,7 @@
 """One pass of the network, every setting of the mask's cleaning: counts instead of pixels.
 
-In: a film's probabilities at model geometry. Out: Dice, marked area and "anything left" for each
-(threshold, minimum component) pair; presence gate and minimum infection only empty a mask, so they
+In: an image's probabilities at model geometry. Out: Dice, marked area and "anything left" for each
+(threshold, minimum component) pair; image-level threshold and minimum infection only empty a mask, so they
 need no pixels. The result equals what `covseg.stages.postprocess` would leave (a test says so).
 """
 
@@ -31,13 +31,13 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Swept:
-    """One film under every (threshold, minimum component); T x A settings.
+class GridCounts:
+    """One image under every (threshold, minimum component); T x A settings.
 
     Parameters
     ----------
     dice : ndarray of float32, shape (T, A)
-        0 on a film without true infection.
+        0 on an image without true infection.
     area : ndarray of float32, shape (T, A)
         Share of the grid that is marked before the lung clips it.
     marked : ndarray of bool, shape (T, A)
@@ -52,8 +52,8 @@ class Swept:
     presence: float
 
 
-def sweep(prediction: Prediction, truth: Mask, grid: Grid, lung_threshold: float) -> Swept:
-    """Count a film under every setting.
+def count_grid(prediction: Prediction, truth: Mask, grid: Grid, lung_threshold: float) -> GridCounts:
+    """Count an image under every setting.
 
     Parameters
     ----------
@@ -70,7 +70,9 @@ def sweep(prediction: Prediction, truth: Mask, grid: Grid, lung_threshold: float
     marked, tp, inside = counts[..., 0], counts[..., 1], counts[..., 2]
     total = inside + np.count_nonzero(truth)
     dice = np.where((total > 0) & truth.any(), 2 * tp / np.maximum(total, 1), 0)
-    return Swept(dice.astype(np.float32), (marked / truth.size).astype(np.float32), inside > 0, prediction.presence)
+    return GridCounts(
+        dice.astype(np.float32), (marked / truth.size).astype(np.float32), inside > 0, prediction.presence
+    )
 
 
 def _at_threshold(raw: NDArray[np.bool_], truth: Mask, lung: Mask, grid: Grid) -> Floats:
@@ -83,16 +85,16 @@ def _at_threshold(raw: NDArray[np.bool_], truth: Mask, lung: Mask, grid: Grid) -
     return np.array([table[table[:, 0] >= (least if least > 1 else 0)].sum(axis=0) for least in minima])
 
 
-def refused_sweep(grid: Grid, positive: bool) -> Swept:
-    """Stand in for a film that the corridor refused: a miss, or a false alarm that no setting removes."""
+def refused_counts(grid: Grid, positive: bool) -> GridCounts:
+    """Stand in for an image that the pipeline refused: a miss, or a false alarm that no setting removes."""
     shape = len(grid.infection), len(grid.min_component_share)
     area = np.full(shape, np.inf, np.float32)
-    return Swept(np.zeros(shape, np.float32), area, np.full(shape, not positive), float("inf"))
+    return GridCounts(np.zeros(shape, np.float32), area, np.full(shape, not positive), float("inf"))
 
 
 @dataclass(frozen=True)
 class Table:
-    """All films, stacked; see `Swept`.
+    """All images, stacked; see `GridCounts`.
 
     Parameters
     ----------
@@ -117,13 +119,13 @@ class Table:
         return self.axes.infection.index(infection), self.axes.min_component_share.index(min_component_share)
 
 
-def stack(films: list[Swept], positive: list[bool], strata: list[int], grid: Grid) -> Table:
-    """Stack films, swept over `grid`, into a `Table`."""
+def stack(images: list[GridCounts], positive: list[bool], strata: list[int], grid: Grid) -> Table:
+    """Stack images, swept over `grid`, into a `Table`."""
     return Table(
-        np.stack([film.dice for film in films]).astype(np.float64),
-        np.stack([film.area for film in films]).astype(np.float64),
-        np.stack([film.marked for film in films]),
-        np.array([film.presence for film in films]),
+        np.stack([image.dice for image in images]).astype(np.float64),
+        np.stack([image.area for image in images]).astype(np.float64),
+        np.stack([image.marked for image in images]),
+        np.array([image.presence for image in images]),
         np.array(positive),
         np.array(strata, dtype=np.int64),
         grid,
@@ -131,7 +133,7 @@ def stack(films: list[Swept], positive: list[bool], strata: list[int], grid: Gri
 
 
 def presence_candidates(presence: Floats, count: int = 80) -> tuple[float, ...]:
-    """Return 0 and quantiles of the observed probabilities, between neighbouring films; no labels are used."""
+    """Return 0 and quantiles of the observed probabilities, between neighbouring images; no labels are used."""
     known = np.unique(presence[np.isfinite(presence)])
     middles = (known[1:] + known[:-1]) / 2
     if len(middles) > count:
@@ -140,7 +142,7 @@ def presence_candidates(presence: Floats, count: int = 80) -> tuple[float, ...]:
 
 
 def outcomes(table: Table, thresholds: Thresholds) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return each film's Dice ``(N,)`` and whether it keeps a mask ``(N,)`` under one setting of its axes."""
+    """Return each image's Dice ``(N,)`` and whether it keeps a mask ``(N,)`` under one setting of its axes."""
     place = table.place(thresholds.infection, thresholds.min_component_share)
     kept = (table.area[:, *place] >= thresholds.min_infection_share) & (table.presence >= thresholds.presence)
     return np.where(kept, table.dice[:, *place], 0.0), kept & table.marked[:, *place]

@@ -2,7 +2,7 @@
 
 In: a folder or a URL. Out: a folder that `covseg.data.layout` can list. Only the files of the wanted splits
 are fetched; each body is checked against its size and, where the ETag is one, its MD5. The next call lists the
-bucket again and fetches what is new or changed. It does not know what a film is.
+bucket again and fetches what is new or changed. It does not know what an image is.
 """
 
 from __future__ import annotations

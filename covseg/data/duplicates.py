@@ -1,6 +1,6 @@
 """Exact and near duplicates: a hash of the pixels, then the correlation of 32 x 32 thumbnails.
 
-In: films as arrays. Out: pairs. The same film under two names on both sides of a split makes a
+In: images as arrays. Out: pairs. The same image under two names on both sides of a split makes a
 validation score too good; class folders and file names do not show it.
 """
 
@@ -21,7 +21,7 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of one film.
+    """What is kept of one image.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Fingerprint:
     digest : str
         SHA-256 of size and pixels.
     thumbnail : ndarray of float32, shape (1024,)
-        Zero mean, unit length; all zeros for a constant film.
+        Zero mean, unit length; all zeros for a constant image.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two films that are the same or nearly so.
+    """Two images that are the same or nearly so.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Pair:
 
 
 def fingerprint(key: str, pixels: NDArray[np.uint8]) -> Fingerprint:
-    """Hash a grey film ``(H, W)`` and shrink it to a standardised thumbnail."""
+    """Hash a grey image ``(H, W)`` and shrink it to a standardised thumbnail."""
     digest = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
     small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     small -= small.mean()

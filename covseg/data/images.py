@@ -1,4 +1,4 @@
-"""The listing of a labelled set: films, strata, where the truth lies, and what was left out and why."""
+"""The listing of a labelled set: images, strata, where the truth lies, and what was left out and why."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STRATA = ("COVID-19", "Non-COVID", "Normal")  # COVID-QU-Ex; other sets may bring their own
-FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
 
 @dataclass(frozen=True)
-class LabelledFilm:
-    """One film with truth.
+class LabelledImage:
+    """One image with truth.
 
     Parameters
     ----------
     key : str
-        Of the film, relative to the set's root.
+        Of the image, relative to the set's root.
     stratum : str
-        Class of the film.
+        Class of the image.
     infection : str or None
         Key of the infection mask; None in a set that has lung masks only.
     lung : str or None
@@ -35,7 +35,7 @@ class LabelledFilm:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A film that was listed but cannot be judged, and why.
+    """An image that was listed but cannot be judged, and why.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Excluded:
 
 
 @dataclass(frozen=True)
-class FilmSet:
+class LabelledSet:
     """One split of a labelled set.
 
     Parameters
@@ -62,12 +62,12 @@ class FilmSet:
         Keys are relative to it.
     name, split : str
         ``covid-qu-ex`` or ``generic``; ``Train``, ``Val``, ``Test`` or ``all``.
-    films : tuple of LabelledFilm
+    images : tuple of LabelledImage
         Sorted by stratum, then key.
     excluded : tuple of Excluded
         Found while listing.
     strata : tuple of str
-        Names in the order of the tables, those without a film included.
+        Names in the order of the tables, those without an image included.
     binary_values : tuple of int
         Which upper values a mask may carry beside 0.
     """
@@ -75,22 +75,23 @@ class FilmSet:
     root: Path
     name: str
     split: str
-    films: tuple[LabelledFilm, ...]
+    images: tuple[LabelledImage, ...]
     excluded: tuple[Excluded, ...] = ()
     strata: tuple[str, ...] = STRATA
     binary_values: tuple[int, ...] = (255,)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Films per stratum, zeros included."""
-        found = Counter(film.stratum for film in self.films)
+        """Images per stratum, zeros included."""
+        found = Counter(image.stratum for image in self.images)
         return {stratum: found[stratum] for stratum in self.strata}
 
     @property
     def digest(self) -> str:
         """SHA-256 over keys, strata and file sizes: says which listing was judged, not every pixel."""
         lines = [
-            f"{film.key}|{film.stratum}|{self._size(film.key)}|{self._size(film.infection)}" for film in self.films
+            f"{image.key}|{image.stratum}|{self._size(image.key)}|{self._size(image.infection)}"
+            for image in self.images
         ]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -98,13 +99,13 @@ class FilmSet:
         path = None if key is None else self.root / key
         return path.stat().st_size if path is not None and path.is_file() else -1
 
-    def select(self, strata: tuple[str, ...] = (), limit: int | None = None) -> FilmSet:
-        """Keep the named strata, and every k-th film of each so that about `limit` remain.
+    def select(self, strata: tuple[str, ...] = (), limit: int | None = None) -> LabelledSet:
+        """Keep the named strata, and every k-th image of each so that about `limit` remain.
 
         Raises
         ------
         UsageError
-            When a named stratum has no film here.
+            When a named stratum has no image here.
         """
         from dataclasses import replace
 
@@ -114,12 +115,12 @@ class FilmSet:
         known = {stratum.casefold() for stratum, count in self.counts.items() if count}
         if absent := sorted(wanted - known):
             raise UsageError(
-                f"stratum {', '.join(absent)} has no film in split {self.split} of {self.root}: it has "
+                f"stratum {', '.join(absent)} has no image in split {self.split} of {self.root}: it has "
                 + ", ".join(f"{name} {count}" for name, count in self.counts.items())
             )
-        films = [film for film in self.films if not wanted or film.stratum.casefold() in wanted]
-        if limit is not None and limit < len(films):
-            step = len(films) / limit
-            films = [films[int(place * step)] for place in range(limit)]
+        images = [image for image in self.images if not wanted or image.stratum.casefold() in wanted]
+        if limit is not None and limit < len(images):
+            step = len(images) / limit
+            images = [images[int(place * step)] for place in range(limit)]
         kept = tuple(name for name in self.strata if not wanted or name.casefold() in wanted)
-        return replace(self, films=tuple(films), strata=kept)
+        return replace(self, images=tuple(images), strata=kept)

@@ -1,4 +1,4 @@
-"""Find the films of a split in the layouts we know.
+"""Find the images of a split in the layouts we know.
 
 COVID-QU-Ex (Kaggle): ``{Train,Val,Test}/{COVID-19,Non-COVID,Normal}/{images,infection masks,lung masks}``.
 Generic: ``images/ + masks/ (+ lung masks/) + labels.csv`` with columns ``film``, ``stratum`` and,
@@ -12,7 +12,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from covseg.data.images import FILM_SUFFIXES, STRATA, Excluded, FilmSet, LabelledFilm
+from covseg.data.images import IMAGE_SUFFIXES, STRATA, Excluded, LabelledImage, LabelledSet
 from covseg.errors import SetRefused, UsageError
 
 SPLITS = ("Train", "Val", "Test")
@@ -21,7 +21,7 @@ IMAGES, INFECTION, LUNG = "images", "infection masks", "lung masks"
 _SPELLINGS = {LUNG: (LUNG, "lung_masks", "lungs"), "masks": ("masks", "infection masks", "infection_masks")}
 
 
-def open_set(root: Path, split: str = "Val", *, want_infection: bool = True) -> FilmSet:
+def open_set(root: Path, split: str = "Val", *, want_infection: bool = True) -> LabelledSet:
     """List one split of a labelled set, whichever layout it has.
 
     Parameters
@@ -31,7 +31,7 @@ def open_set(root: Path, split: str = "Val", *, want_infection: bool = True) -> 
     split : str
         Name of a split, in any case; ``all`` for a set without splits.
     want_infection : bool
-        False lists films that have a lung mask only (the lung part of COVID-QU-Ex).
+        False lists images that have a lung mask only (the lung part of COVID-QU-Ex).
 
     Raises
     ------
@@ -46,19 +46,19 @@ def open_set(root: Path, split: str = "Val", *, want_infection: bool = True) -> 
     return _open_kaggle(root, split, want_infection)
 
 
-def _open_kaggle(root: Path, split: str, want_infection: bool) -> FilmSet:
+def _open_kaggle(root: Path, split: str, want_infection: bool) -> LabelledSet:
     folder = _child(root, split)
     if folder is None:
         raise UsageError(_no_split(root, split))
-    films: list[LabelledFilm] = []
+    images: list[LabelledImage] = []
     excluded: list[Excluded] = []
     for stratum in STRATA:
         place = _child(folder, stratum)
         if place is not None:
-            _list_stratum(root, place, stratum, want_infection, films, excluded)
-    if not films and not excluded:
-        raise UsageError(f"no film under {folder}: wanted {STRATA[0]}/{IMAGES}/*.png and so on")
-    return FilmSet(root, "covid-qu-ex", folder.name, tuple(films), tuple(excluded))
+            _list_stratum(root, place, stratum, want_infection, images, excluded)
+    if not images and not excluded:
+        raise UsageError(f"no image under {folder}: wanted {STRATA[0]}/{IMAGES}/*.png and so on")
+    return LabelledSet(root, "covid-qu-ex", folder.name, tuple(images), tuple(excluded))
 
 
 def _no_split(root: Path, split: str) -> str:
@@ -82,7 +82,7 @@ def _child(folder: Path, *names: str) -> Path | None:
 
 
 def _list_stratum(
-    root: Path, place: Path, stratum: str, want_infection: bool, films: list[LabelledFilm], excluded: list[Excluded]
+    root: Path, place: Path, stratum: str, want_infection: bool, images: list[LabelledImage], excluded: list[Excluded]
 ) -> None:
     """List one class folder, pairing by stem."""
     folders = {name: _child(place, name) for name in (IMAGES, INFECTION, LUNG)}
@@ -100,18 +100,18 @@ def _list_stratum(
             reason = f"missing_{missing[0].replace(' ', '_').removesuffix('s')}"
             excluded.append(Excluded(key, reason, f"{key}: no file {stem}.* in {place.name}/{missing[0]}"))
         else:
-            films.append(LabelledFilm(key, stratum, keys.get(INFECTION), keys.get(LUNG)))
+            images.append(LabelledImage(key, stratum, keys.get(INFECTION), keys.get(LUNG)))
     for name in wanted[1:]:
         for stem in sorted(stems[name].keys() - stems[IMAGES].keys()):
             orphan = stems[name][stem].relative_to(root).as_posix()
-            excluded.append(Excluded(orphan, "mask_without_film", f"{orphan}: no film of that name in {IMAGES}"))
+            excluded.append(Excluded(orphan, "mask_without_film", f"{orphan}: no image of that name in {IMAGES}"))
 
 
 def _stems(folder: Path) -> dict[str, Path]:
     """Map stems to files; UsageError when two files share a stem."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in FILM_SUFFIXES:
+        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if path.stem in found:
             raise SetRefused(f"{found[path.stem]} and {path.name} share a stem: whose is the mask?")
@@ -119,15 +119,15 @@ def _stems(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _open_generic(root: Path, split: str) -> FilmSet:
-    images, masks = _child(root, IMAGES), _child(root, *_SPELLINGS["masks"])
+def _open_generic(root: Path, split: str) -> LabelledSet:
+    folder, masks = _child(root, IMAGES), _child(root, *_SPELLINGS["masks"])
     lungs = _child(root, *_SPELLINGS[LUNG])
-    if images is None or masks is None:
+    if folder is None or masks is None:
         raise UsageError(f"{root} has {LABELS} but not both images/ and masks/ (lung masks/ may be absent)")
     rows = _read_labels(root / LABELS, split)
-    stems = {"film": _stems(images), "infection": _stems(masks), "lung": _stems(lungs) if lungs else {}}
+    stems = {"film": _stems(folder), "infection": _stems(masks), "lung": _stems(lungs) if lungs else {}}
     kinds = ("film", "infection", "lung") if lungs else ("film", "infection")
-    films, excluded = [], []
+    images, excluded = [], []
     for name, stratum in sorted(rows.items(), key=lambda item: (item[1], item[0])):
         paths = {kind: found.get(Path(name).stem) for kind, found in stems.items()}
         lacking = [kind for kind in kinds if not paths[kind]]
@@ -136,14 +136,14 @@ def _open_generic(root: Path, split: str) -> FilmSet:
             reason = "missing_film" if lacking[0] == "film" else f"missing_{lacking[0]}_mask"
             excluded.append(Excluded(name, reason, f"{name}: listed in {LABELS}, no {lacking[0]} file of that name"))
         else:
-            films.append(LabelledFilm(str(keys["film"]), stratum, keys["infection"], keys["lung"]))
+            images.append(LabelledImage(str(keys["film"]), stratum, keys["infection"], keys["lung"]))
     strata = tuple(dict.fromkeys([*(name for name in STRATA if name in rows.values()), *sorted(set(rows.values()))]))
-    films.sort(key=lambda film: (strata.index(film.stratum), film.key))
-    return FilmSet(root, "generic", split, tuple(films), tuple(excluded), strata, binary_values=(255, 1))
+    images.sort(key=lambda image: (strata.index(image.stratum), image.key))
+    return LabelledSet(root, "generic", split, tuple(images), tuple(excluded), strata, binary_values=(255, 1))
 
 
 def _read_labels(path: Path, split: str) -> dict[str, str]:
-    """Return film name to stratum for one split; strata of COVID-QU-Ex are spelt its way."""
+    """Return image name to stratum for one split; strata of COVID-QU-Ex are spelt its way."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or ())
@@ -161,8 +161,8 @@ def _read_labels(path: Path, split: str) -> dict[str, str]:
     elif split.casefold() != "all":
         raise UsageError(f"{path} has no column split: pass --split all, or add the column")
     if not rows:
-        raise UsageError(f"{path} lists no film")
-    if twice := [film for film, count in Counter(row["film"] for row in rows).items() if count > 1]:
+        raise UsageError(f"{path} lists no image")
+    if twice := [image for image, count in Counter(row["film"] for row in rows).items() if count > 1]:
         raise SetRefused(f"{path} lists {twice[0]} twice ({len(twice)} such): which stratum is it? Keep one line each")
     official = {name.casefold(): name for name in STRATA}
     return {row["film"]: official.get(row["stratum"].casefold(), row["stratum"]) for row in rows}

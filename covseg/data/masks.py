@@ -1,6 +1,6 @@
 """Truth masks: read, and checked before they are believed.
 
-In: a `LabelledFilm` and its set. Out: `Truth`, or `BadMask` with the file's name. A mask is never
+In: a `LabelledImage` and its set. Out: `Truth`, or `BadMask` with the file's name. A mask is never
 resized or thresholded here: one of another size or with grey edges would quietly move every number.
 """
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.data.images import FilmSet, LabelledFilm
+from covseg.data.images import LabelledImage, LabelledSet
 from covseg.records import Mask, Truth
 
 
@@ -33,33 +33,33 @@ class BadMask(Exception):
 
 
 def read_truth(
-    films: FilmSet, film: LabelledFilm, shape: tuple[int, int] | None = None, *, want_infection: bool = True
+    images: LabelledSet, image: LabelledImage, shape: tuple[int, int] | None = None, *, want_infection: bool = True
 ) -> Truth:
-    """Read a film's masks.
+    """Read an image's masks.
 
     Parameters
     ----------
-    films : FilmSet
+    images : LabelledSet
         Gives the root and the values a mask may carry.
-    film : LabelledFilm
+    image : LabelledImage
         With an infection mask.
     shape : tuple of int, optional
-        Height and width that the masks must have: the film's.
+        Height and width that the masks must have: the image's.
     want_infection : bool
-        False reads a film of a set of lung masks only; its infection mask is empty.
+        False reads an image of a set of lung masks only; its infection mask is empty.
 
     Raises
     ------
     BadMask
         When a mask is unreadable, of another size, or not binary.
     """
-    if film.infection is None and film.lung and not want_infection:
-        only = read_mask(films.root / film.lung, films.binary_values, shape)
+    if image.infection is None and image.lung and not want_infection:
+        only = read_mask(images.root / image.lung, images.binary_values, shape)
         return Truth(np.zeros_like(only), only)
-    if film.infection is None:
-        raise BadMask("missing_infection_mask", f"{film.key} has no infection mask")
-    infection = read_mask(films.root / film.infection, films.binary_values, shape)
-    lung = None if film.lung is None else read_mask(films.root / film.lung, films.binary_values, infection.shape)
+    if image.infection is None:
+        raise BadMask("missing_infection_mask", f"{image.key} has no infection mask")
+    infection = read_mask(images.root / image.infection, images.binary_values, shape)
+    lung = None if image.lung is None else read_mask(images.root / image.lung, images.binary_values, infection.shape)
     return Truth(infection, lung)
 
 
@@ -81,7 +81,7 @@ def read_mask(path: Path, values: tuple[int, ...] = (255,), shape: tuple[int, ..
     if shape is not None and image.shape != tuple(shape):
         raise BadMask(
             "mask_size",
-            f"{path}: {image.shape[1]}x{image.shape[0]}, its film is {shape[1]}x{shape[0]}: never resized here",
+            f"{path}: {image.shape[1]}x{image.shape[0]}, its image is {shape[1]}x{shape[0]}: never resized here",
         )
     found = np.flatnonzero(np.bincount(image.ravel(), minlength=2)) if image.dtype == np.uint8 else np.unique(image)
     if not any(set(found.tolist()) <= {0, value} for value in values):

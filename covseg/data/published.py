@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covseg.data.images import FilmSet
+from covseg.data.images import LabelledSet
 
 OFFICIAL_COUNTS = {
     "Train": {"COVID-19": 1864, "Non-COVID": 932, "Normal": 932},
@@ -16,6 +16,6 @@ LIMITS = (
 )
 
 
-def is_official(films: FilmSet) -> bool:
+def is_official(images: LabelledSet) -> bool:
     """Tell whether a split has COVID-QU-Ex's official counts; the folders of any set may be named like its own."""
-    return films.name == "covid-qu-ex" and films.counts == OFFICIAL_COUNTS.get(films.split)
+    return images.name == "covid-qu-ex" and images.counts == OFFICIAL_COUNTS.get(images.split)

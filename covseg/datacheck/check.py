@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.data import BadMask, Excluded, FilmSet, LabelledFilm, open_set, read_truth
+from covseg.data import BadMask, Excluded, LabelledImage, LabelledSet, open_set, read_truth
 from covseg.data.duplicates import Fingerprint, Pair, fingerprint, pairs
 from covseg.data.layout import SPLITS
 from covseg.data.published import OFFICIAL_COUNTS
@@ -29,7 +29,7 @@ from covseg.records import RESEARCH_ONLY, Truth
 from covseg.stages.read import read
 
 Found = tuple[str, str, Pair]
-SAMPLES = 4  # films shown per split and stratum
+SAMPLES = 4  # images shown per split and stratum
 PICTURED = 60  # duplicate pairs drawn
 
 
@@ -39,22 +39,22 @@ class SplitCheck:
 
     Parameters
     ----------
-    films : FilmSet
+    images : LabelledSet
     label : str
         Name of the split; with the set's folder before it when two sets are looked at.
     fingerprints : list of Fingerprint
-    share_of_film, share_of_lung : dict
-        Infected shares of the films with infection, per stratum.
+    share_of_image, share_of_lung : dict
+        Infected shares of the images with infection, per stratum.
     empty, outside_lung, sizes : dict
-        Films with an empty infection mask and with infection outside the lung, per stratum; film sizes.
+        Images with an empty infection mask and with infection outside the lung, per stratum; image sizes.
     excluded : list of Excluded
     samples : list of (stratum, key, data URI)
     """
 
-    films: FilmSet
+    images: LabelledSet
     label: str
     fingerprints: list[Fingerprint] = field(default_factory=list)
-    share_of_film: dict[str, list[float]] = field(default_factory=dict)
+    share_of_image: dict[str, list[float]] = field(default_factory=dict)
     share_of_lung: dict[str, list[float]] = field(default_factory=dict)
     empty: dict[str, int] = field(default_factory=dict)
     outside_lung: dict[str, int] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Check:
     splits : list of SplitCheck
         The other set's splits come last.
     across, inside : list of (str, str, Pair)
-        Duplicates across splits, and inside one, with the labels of both films' splits.
+        Duplicates across splits, and inside one, with the labels of both images' splits.
     pictures : list of (Pair, data URI)
     """
 
@@ -97,14 +97,14 @@ def check(
         When there is no labelled set.
     """
     sets = [one for place in (root, against) if place for one in open_splits(place, want_infection=want_infection)]
-    total, seen, splits = sum(len(films.films) for films in sets), count(1), []
+    total, seen, splits = sum(len(images.images) for images in sets), count(1), []
     names = dict(zip((root, against), tails([root, against]), strict=True)) if against else {}
-    for films in sets:
-        label = f"{names[films.root]}/{films.split}" if against else films.split
-        splits.append(_check_split(films, label, lambda: progress(next(seen), total)))
+    for images in sets:
+        label = f"{names[images.root]}/{images.split}" if against else images.split
+        splits.append(_check_split(images, label, lambda: progress(next(seen), total)))
     across = [found for one, two in combinations(splits, 2) for found in _pairs(one, two)]
     inside = [found for one in splits for found in _pairs(one, one)]
-    roots = {split.label: split.films.root for split in splits}
+    roots = {split.label: split.images.root for split in splits}
     drawn = [
         (pair, _side_by_side(roots[a] / pair.first, roots[b] / pair.second))
         for a, b, pair in [*across, *inside][:PICTURED]
@@ -116,7 +116,7 @@ def _pairs(one: SplitCheck, two: SplitCheck) -> list[Found]:
     return [(one.label, two.label, pair) for pair in pairs(one.fingerprints, two.fingerprints)]
 
 
-def open_splits(root: Path, *, want_infection: bool = True) -> list[FilmSet]:
+def open_splits(root: Path, *, want_infection: bool = True) -> list[LabelledSet]:
     """Open every split that is there; a set without splits is one split, ``all``.
 
     Raises
@@ -138,61 +138,61 @@ def open_splits(root: Path, *, want_infection: bool = True) -> list[FilmSet]:
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """One film and its truth, or why not."""
+class _CheckedImage:
+    """One image and its truth, or why not."""
 
-    film: LabelledFilm
+    image: LabelledImage
     pixels: NDArray[np.uint8] | None
     truth: Truth | None
     problem: Excluded | None
 
 
-def _look(films: FilmSet, film: LabelledFilm) -> _Looked:
+def _check_image(images: LabelledSet, image: LabelledImage) -> _CheckedImage:
     try:
-        pixels = np.rint(read((films.root / film.key).read_bytes()).pixels * 255).astype(np.uint8)
+        pixels = np.rint(read((images.root / image.key).read_bytes()).pixels * 255).astype(np.uint8)
     except RadiographRefused as refusal:
-        return _Looked(film, None, None, Excluded(film.key, f"film_{refusal.reason}", str(refusal)))
+        return _CheckedImage(image, None, None, Excluded(image.key, f"film_{refusal.reason}", str(refusal)))
     try:
-        truth = read_truth(films, film, pixels.shape, want_infection=film.infection is not None)
-        return _Looked(film, pixels, truth, None)
+        truth = read_truth(images, image, pixels.shape, want_infection=image.infection is not None)
+        return _CheckedImage(image, pixels, truth, None)
     except BadMask as bad:
-        return _Looked(film, pixels, None, Excluded(film.key, bad.reason, bad.detail))
+        return _CheckedImage(image, pixels, None, Excluded(image.key, bad.reason, bad.detail))
 
 
-def _check_split(films: FilmSet, label: str, progress: Callable[[], None]) -> SplitCheck:
-    found = SplitCheck(films, label, excluded=list(films.excluded))
-    shown = _sampled(films)
+def _check_split(images: LabelledSet, label: str, progress: Callable[[], None]) -> SplitCheck:
+    found = SplitCheck(images, label, excluded=list(images.excluded))
+    shown = _sampled(images)
     with ThreadPoolExecutor(2) as pool:
-        for looked in pool.map(lambda film: _look(films, film), films.films):
-            _note(found, looked, looked.film.key in shown)
+        for checked in pool.map(lambda image: _check_image(images, image), images.images):
+            _note(found, checked, checked.image.key in shown)
             progress()
     return found
 
 
-def _sampled(films: FilmSet) -> set[str]:
-    """Choose a few films per stratum by the hash of their names."""
+def _sampled(images: LabelledSet) -> set[str]:
+    """Choose a few images per stratum by the hash of their names."""
     by_stratum: dict[str, list[str]] = {}
-    for film in films.films:
-        by_stratum.setdefault(film.stratum, []).append(film.key)
+    for image in images.images:
+        by_stratum.setdefault(image.stratum, []).append(image.key)
     ranked = (sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest()) for keys in by_stratum.values())
     return {key for keys in ranked for key in keys[:SAMPLES]}
 
 
-def _note(found: SplitCheck, looked: _Looked, shown: bool) -> None:
-    """Add one film to a split's account."""
-    key, stratum = looked.film.key, looked.film.stratum
-    if looked.problem:
-        found.excluded.append(looked.problem)
-    if looked.pixels is None:
+def _note(found: SplitCheck, checked: _CheckedImage, shown: bool) -> None:
+    """Add one image to a split's account."""
+    key, stratum = checked.image.key, checked.image.stratum
+    if checked.problem:
+        found.excluded.append(checked.problem)
+    if checked.pixels is None:
         return
-    found.fingerprints.append(fingerprint(key, looked.pixels))
-    size = "x".join(map(str, looked.pixels.shape[::-1]))
+    found.fingerprints.append(fingerprint(key, checked.pixels))
+    size = "x".join(map(str, checked.pixels.shape[::-1]))
     found.sizes[size] = found.sizes.get(size, 0) + 1
-    if looked.truth is None:
+    if checked.truth is None:
         return
-    _note_truth(found, stratum, looked.truth)
+    _note_truth(found, stratum, checked.truth)
     if shown:
-        found.samples.append((stratum, key, _contours(looked.pixels, looked.truth)))
+        found.samples.append((stratum, key, _contours(checked.pixels, checked.truth)))
 
 
 def _note_truth(found: SplitCheck, stratum: str, truth: Truth) -> None:
@@ -200,7 +200,7 @@ def _note_truth(found: SplitCheck, stratum: str, truth: Truth) -> None:
     if not infected:
         found.empty[stratum] = found.empty.get(stratum, 0) + 1
         return
-    found.share_of_film.setdefault(stratum, []).append(infected / truth.infection.size)
+    found.share_of_image.setdefault(stratum, []).append(infected / truth.infection.size)
     if truth.lung is None:
         return
     outside = int(np.count_nonzero(truth.infection & (1 - truth.lung)))
@@ -219,8 +219,10 @@ def _contours(pixels: NDArray[np.uint8], truth: Truth) -> str:
 
 
 def _side_by_side(first: Path, second: Path) -> str:
-    films = [np.rint(read(path.read_bytes()).pixels * 255).astype(np.uint8) for path in (first, second)]
-    return jpeg(np.concatenate([cv2.resize(film, (160, 160), interpolation=cv2.INTER_AREA) for film in films], axis=1))
+    images = [np.rint(read(path.read_bytes()).pixels * 255).astype(np.uint8) for path in (first, second)]
+    return jpeg(
+        np.concatenate([cv2.resize(image, (160, 160), interpolation=cv2.INTER_AREA) for image in images], axis=1)
+    )
 
 
 def to_json(found: Check) -> dict[str, Any]:
@@ -234,14 +236,14 @@ def to_json(found: Check) -> dict[str, Any]:
 
 
 def _split_json(split: SplitCheck) -> dict[str, Any]:
-    films = split.films
-    official = OFFICIAL_COUNTS.get(films.split) if films.name == "covid-qu-ex" else None
+    images = split.images
+    official = OFFICIAL_COUNTS.get(images.split) if images.name == "covid-qu-ex" else None
     return {
-        "split": split.label, "set": films.name, "counts": films.counts, "official": official,
-        "complete": official is None or films.counts == official,
-        "absent_strata": [name for name, count in films.counts.items() if not count],
+        "split": split.label, "set": images.name, "counts": images.counts, "official": official,
+        "complete": official is None or images.counts == official,
+        "absent_strata": [name for name, count in images.counts.items() if not count],
         "sizes": split.sizes, "empty_infection": split.empty, "infection_outside_lung": split.outside_lung,
-        "share_of_film": _quartiles(split.share_of_film), "share_of_lung": _quartiles(split.share_of_lung),
+        "share_of_film": _quartiles(split.share_of_image), "share_of_lung": _quartiles(split.share_of_lung),
         "excluded": [asdict(one) for one in split.excluded],
     }  # fmt: skip
 
@@ -258,5 +260,5 @@ def _quartiles(shares: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 def leaks(training: Iterable[Fingerprint], held_out: list[Fingerprint]) -> list[Pair]:
-    """Return the training films that stand, exactly or nearly, on the other side of a split."""
+    """Return the training images that stand, exactly or nearly, on the other side of a split."""
     return pairs(list(training), held_out)

@@ -32,15 +32,18 @@ def render_check(found: Check, title: str) -> bytes:
 
 def _charts(found: Check) -> list[tuple[str, str]]:
     drawn = [
-        (charts.bars({split.label: split.films.counts for split in found.splits}, "Films"), "Films per split and class")
+        (
+            charts.bars({split.label: split.images.counts for split in found.splits}, "Images"),
+            "Images per split and class",
+        )
     ]
-    for words, name in (("film", "share_of_film"), ("lung", "share_of_lung")):
+    for words, name in (("image", "share_of_image"), ("lung", "share_of_lung")):
         shares = {
             f"{split.label} {stratum}": np.array(values)
             for split in found.splits
             for stratum, values in getattr(split, name).items()
         }
         if shares:
-            title = f"Infected share of the {words}, films with infection"
+            title = f"Infected share of the {words}, images with infection"
             drawn.append((charts.histogram(shares, title, f"share of the {words}"), title))
     return drawn

@@ -1,4 +1,4 @@
-"""What a model costs: parameters and floating-point operations of one film."""
+"""What a model costs: parameters and floating-point operations of one image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Cost:
     ----------
     parameters : int
     gflop : float
-        10^9 floating-point operations of one film at model size (a multiply-add counts as two).
+        10^9 floating-point operations of one image at model size (a multiply-add counts as two).
     """
 
     parameters: int
@@ -23,7 +23,7 @@ class Cost:
 
 
 def cost_of(folder: ModelFolder) -> Cost:
-    """Count parameters and operations by running the network once on an empty film."""
+    """Count parameters and operations by running the network once on an empty image."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,5 +31,5 @@ def cost_of(folder: ModelFolder) -> Cost:
 
     network = Answer(load(folder))
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 1, folder.card.size, folder.card.size))
+        network(torch.zeros(1, 1, folder.config.size, folder.config.size))
     return Cost(sum(part.numel() for part in network.parameters()), counter.get_total_flops() / 1e9)

@@ -15,10 +15,10 @@ from covseg.errors import SetRefused
 from covseg.evaluation.cost import cost_of
 from covseg.evaluation.document import Identity, document, write
 from covseg.evaluation.page import render
-from covseg.evaluation.run import judge_set, with_lung
+from covseg.evaluation.run import evaluate_set, with_lung
 from covseg.model_folder import test_uses as ledger
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Corridor, resolve
+from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.settings.evaluate import EvaluateSettings
 
@@ -30,31 +30,31 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
     ----------
     settings : EvaluateSettings
     progress : callable
-        Called with films done and films in all.
+        Called with images done and images in all.
 
     Raises
     ------
     UsageError
-        When the split or a stratum does not exist, no film can be judged, or a use of the Test split
+        When the split or a stratum does not exist, no image can be judged, or a use of the Test split
         cannot be recorded.
     """
-    films = open_set(settings.data, settings.split).select(settings.strata, settings.limit)
+    images = open_set(settings.data, settings.split).select(settings.strata, settings.limit)
     folder = open_model(settings.model)
-    if ledger.is_test(films.split):
+    if ledger.is_test(images.split):
         ledger.check_writable(folder.path, folder.reference)
     backend = open_backend(folder, settings.backend)
-    corridor = Corridor(folder.card, resolve(folder, backend, settings.batch))
-    total = len(films.films)
-    corridor = with_lung(corridor, films, settings.lung)
+    pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch))
+    total = len(images.images)
+    pipeline = with_lung(pipeline, images, settings.lung)
     streams = settings.streams or len(os.sched_getaffinity(0))
-    judged = judge_set(corridor, backend, films, streams, lambda done: progress(done, total))
-    if not len(judged.cases):
-        first = judged.excluded[0].detail if judged.excluded else "the listing is empty"
-        raise SetRefused(f"no film of {settings.data} split {films.split} can be judged; first reason: {first}")
-    content = document(judged, Identity(corridor.config, films, settings.lung, cost_of(folder)), settings.draws)
-    if ledger.is_test(films.split):
+    evaluated = evaluate_set(pipeline, backend, images, streams, lambda done: progress(done, total))
+    if not len(evaluated.results):
+        first = evaluated.excluded[0].detail if evaluated.excluded else "the listing is empty"
+        raise SetRefused(f"no image of {settings.data} split {images.split} can be judged; first reason: {first}")
+    content = document(evaluated, Identity(pipeline.config, images, settings.lung, cost_of(folder)), settings.draws)
+    if ledger.is_test(images.split):
         content["test_use"] = _record(folder.path, content)
-    write(settings.output, content, judged.cases, render(content, judged.cases, judged.shelves.strips()))
+    write(settings.output, content, evaluated.results, render(content, evaluated.results, evaluated.examples.strips()))
     return content
 
 

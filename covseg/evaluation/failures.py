@@ -1,6 +1,6 @@
-"""The worst films of an evaluation as numbers: what a model card may show of them.
+"""The worst images of an evaluation as numbers: what a model card may show of them.
 
-In: the cases of an evaluation. Out: the films that its page draws as worst or with missed small lesions,
+In: the cases of an evaluation. Out: the images that its page draws as worst or with missed small lesions,
 named by their row in ``cases.parquet`` alone: a file name can name a patient, a picture shows one.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from covseg.evaluation.examples import MISSED, dice_of, grade_of, shelves_of
-from covseg.metrics.image_results import Case, Cases
+from covseg.evaluation.examples import MISSED, dice_of, grade_of, groups_of
+from covseg.metrics.image_results import ImageResult, ImageResults
 from covseg.stages.severity import GRADES
 
 WORST = "worst"
@@ -18,11 +18,11 @@ WORST = "worst"
 
 @dataclass(frozen=True)
 class Failure:
-    """One film that went wrong.
+    """One image that went wrong.
 
     Parameters
     ----------
-    shelf : str
+    group : str
         ``worst``, or `MISSED`.
     stratum, grade : str
         The grade is of the true infected fraction.
@@ -31,12 +31,12 @@ class Failure:
     dice : float or None
         None where truth and prediction are empty.
     truth, predicted : float
-        Infected share of the film.
+        Infected share of the image.
     small_lesions, small_missed : int
         Small connected parts of truth, and those without one predicted pixel.
     """
 
-    shelf: str
+    group: str
     stratum: str
     grade: str
     row: int
@@ -47,31 +47,31 @@ class Failure:
     small_missed: int
 
 
-def failures(cases: Cases) -> list[Failure]:
-    """Return the worst films by stratum and true severity, then those with missed small lesions.
+def failures(results: ImageResults) -> list[Failure]:
+    """Return the worst images by stratum and true severity, then those with missed small lesions.
 
-    Refused films are not among them, as the page does not draw them; films without an error are not either.
+    Refused images are not among them, as the page does not draw them; images without an error are not either.
     """
-    shelves: dict[tuple[str, str, str], list[tuple[float, str, int, Case]]] = {}
+    examples: dict[tuple[str, str, str], list[tuple[float, str, int, ImageResult]]] = {}
     sizes: dict[tuple[str, str, str], int] = {}
-    for row, values in enumerate(cases.to_arrow().to_pylist()):
-        case = Case(**values)
-        for place, rank, size in shelves_of(case, grade_of(case)):
-            if place[2] in (WORST, MISSED) and not case.reason and case.fp + case.fn:
+    for row, values in enumerate(results.to_arrow().to_pylist()):
+        result = ImageResult(**values)
+        for place, rank, size in groups_of(result, grade_of(result)):
+            if place[2] in (WORST, MISSED) and not result.reason and result.fp + result.fn:
                 sizes[place] = size
-                shelves.setdefault(place, []).append((rank, case.key, row, case))
+                examples.setdefault(place, []).append((rank, result.key, row, result))
     grades = {name: number for number, name in enumerate(GRADES)}
-    order = sorted(shelves, key=lambda place: (place[2] == MISSED, place[0], grades.get(place[1], -1)))
+    order = sorted(examples, key=lambda place: (place[2] == MISSED, place[0], grades.get(place[1], -1)))
     return [
-        _failure(place[2], row, case)
+        _failure(place[2], row, result)
         for place in order
-        for _, _, row, case in heapq.nlargest(sizes[place], shelves[place])
+        for _, _, row, result in heapq.nlargest(sizes[place], examples[place])
     ]
 
 
-def _failure(shelf: str, row: int, case: Case) -> Failure:
-    area = case.height * case.width
+def _failure(group: str, row: int, result: ImageResult) -> Failure:
+    area = result.height * result.width
     return Failure(
-        shelf, case.stratum, grade_of(case), row, dice_of(case), (case.tp + case.fn) / area,
-        (case.tp + case.fp) / area, case.small_lesions, case.small_missed,
+        group, result.stratum, grade_of(result), row, dice_of(result), (result.tp + result.fn) / area,
+        (result.tp + result.fp) / area, result.small_lesions, result.small_missed,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """An evaluation as Markdown sections, for a model's card: tables by stratum and convention, and failures.
 
-In: the content of ``metrics.json``, and failures by row. Out: lines of Markdown; no picture and no film's name.
+In: the content of ``metrics.json``, and failures by row. Out: lines of Markdown; no picture and no image's name.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def results(content: dict[str, Any]) -> list[str]:
     """Return the tables of one evaluation, every number with its interval and n."""
     data, said = content["data"], content["conventions"]
     headline = [(name, interval(one), one["n"]) for name, one in content["headline"].items()]
-    averaged = f"Averaged over: {said['reduction']}. 0/0: {said['empty']}. Refused films: {said['refused']}."
+    averaged = f"Averaged over: {said['reduction']}. 0/0: {said['empty']}. Refused images: {said['refused']}."
     return [
         f"## Results on {plain(data['set'])}, split {plain(data['split'])}", "", _judged(content), "",
         *table(("headline", "value", "n"), headline), "",
         *(f"- {plain(warning)}" for warning in content["warnings"]), "",
         "### Infection masks, every convention", "", f"{averaged} Negatives: {said['negatives']}.", "",
-        *table(("films", "averaged over", "0/0 is", "Dice", "IoU", "n"), _overlap(content["lines"])), "",
+        *table(("images", "averaged over", "0/0 is", "Dice", "IoU", "n"), _overlap(content["lines"])), "",
         "### Image level, lung, boundaries, fraction, errors", "",
-        *table(("films", "measure", "value", "n"), _others(content["lines"])),
+        *table(("images", "measure", "value", "n"), _others(content["lines"])),
     ]  # fmt: skip
 
 
@@ -41,13 +41,13 @@ def gallery(split: str, found: list[Failure], cases_sha256: str) -> list[str]:
     cases_sha256 : str
         Of the ``cases.parquet`` that the rows are of.
     """
-    head = ("shelf", "films", "true grade", "row", "Dice", "truth, of film", "predicted", "small lesions missed")
+    head = ("group", "images", "true grade", "row", "Dice", "truth, of image", "predicted", "small lesions missed")
     said = (
-        "The worst films by stratum and true severity, and those with the most missed small lesions. A row is one of "
+        "The worst images by stratum and true severity, and those with the most missed small lesions. A row is one of "
         f"`{CASES}` (sha256 `{cases_sha256}`), counted from 0; `evaluation.html` beside it shows the pictures. Both "
-        f"stay with the films; `covseg evaluate MODEL --data ROOT --split {plain(split)}` makes them again."
+        f"stay with the images; `covseg evaluate MODEL --data ROOT --split {plain(split)}` makes them again."
     )
-    listed = table(head, map(_failure, found)) if found else ["None: no scored film has a wrong pixel."]
+    listed = table(head, map(_failure, found)) if found else ["None: no scored image has a wrong pixel."]
     return ["## Failure gallery", "", said, "", *listed]
 
 
@@ -77,14 +77,14 @@ def interval(estimate: dict[str, Any]) -> str:
 
 
 def _judged(content: dict[str, Any]) -> str:
-    """Say which films were judged, and which were not."""
+    """Say which images were judged, and which were not."""
     data = content["data"]
     counts = ", ".join(f"{name} {count or 'absent'}" for name, count in data["counts"].items())
     refused = {
         f"{stratum} {reason}": count for stratum, one in data["refused"].items() for reason, count in one.items()
     }
     return (
-        f"{data['films']} films ({plain(counts)}), listing `{data['digest']}`. Lung mask: {content['lung_mask']}. "
+        f"{data['films']} images ({plain(counts)}), listing `{data['digest']}`. Lung mask: {content['lung_mask']}. "
         f"Refused: {_counted(refused)}. Left out, because their truth cannot be believed: "
         f"{_counted(data['excluded_counts'])}. In brackets: {content['conventions']['interval']}."
     )
@@ -95,7 +95,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _overlap(lines: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
-    """Yield one row per stratum and convention; Dice and IoU are 0/0 on the same films."""
+    """Yield one row per stratum and convention; Dice and IoU are 0/0 on the same images."""
     by_key = {
         (line["stratum"], line["reduction"], line["empty"], line["metric"]): line
         for line in lines
@@ -119,4 +119,4 @@ def _others(lines: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
 def _failure(one: Failure) -> tuple[Any, ...]:
     dice = "-" if one.dice is None else short(one.dice)
     missed = f"{one.small_missed} of {one.small_lesions}"
-    return one.shelf, one.stratum, one.grade, one.row, dice, f"{one.truth:.1%}", f"{one.predicted:.1%}", missed
+    return one.group, one.stratum, one.grade, one.row, dice, f"{one.truth:.1%}", f"{one.predicted:.1%}", missed

@@ -1,4 +1,4 @@
-"""The evaluation as one offline HTML page: a pure function of its numbers, films and pictures.
+"""The evaluation as one offline HTML page: a pure function of its numbers, images and pictures.
 
 The content security policy allows this page's own style, by its digest, and ``data:`` images; there
 is no script and no address of anything outside the file.
@@ -14,20 +14,20 @@ from covseg.evaluation.examples import COLUMNS, MISSED, Strip
 from covseg.metrics import published
 from covseg.metrics.convention import METRICS, REDUCTIONS, Empty, ratios
 from covseg.metrics.image_level import reliability, roc_curve
-from covseg.metrics.image_results import Cases
+from covseg.metrics.image_results import ImageResults
 from covseg.metrics.intervals import Floats
 from covseg.pages import charts
 from covseg.pages.environment import render_page
 
 
-def render(content: dict[str, Any], cases: Cases, strips: list[Strip]) -> bytes:
+def render(content: dict[str, Any], results: ImageResults, strips: list[Strip]) -> bytes:
     """Return the evaluation's page.
 
     Parameters
     ----------
     content : dict
         Of ``metrics.json``.
-    cases : Cases
+    results : ImageResults
     strips : list of Strip
         In the order shown.
     """
@@ -40,12 +40,12 @@ def render(content: dict[str, Any], cases: Cases, strips: list[Strip]) -> bytes:
         metrics=METRICS,
         reductions=[str(one) for one in REDUCTIONS],
         policies=[str(one) for one in Empty],
-        charts=_charts(cases),
+        charts=_charts(results),
         anchors=[(one, _warning(one)) for one in published.ANCHORS],
         second_reader=published.SECOND_READER,
         columns=COLUMNS,
-        shelves=_group(strips),
-        missed=[strip for strip in strips if strip.shelf == MISSED],
+        examples=_group(strips),
+        missed=[strip for strip in strips if strip.group == MISSED],
     )
 
 
@@ -62,27 +62,27 @@ def _group(strips: list[Strip]) -> dict[str, list[Strip]]:
     """Group the grid's strips by stratum and true severity."""
     groups: dict[str, list[Strip]] = {}
     for strip in strips:
-        if strip.shelf != MISSED:
+        if strip.group != MISSED:
             groups.setdefault(f"{strip.stratum}, truth {strip.grade}", []).append(strip)
     return groups
 
 
-def _charts(cases: Cases) -> list[tuple[str, str]]:
-    """Draw every chart that these films allow; (URI, words for those who cannot see it)."""
+def _charts(results: ImageResults) -> list[tuple[str, str]]:
+    """Draw every chart that these images allow; (URI, words for those who cannot see it)."""
     drawn = []
-    positive, dice = cases.positive, ratios(cases.counts(), Empty.ZERO, cases.refused)[:, 0]
+    positive, dice = results.positive, ratios(results.counts(), Empty.ZERO, results.refused)[:, 0]
     if positive.any():
-        named = {str(name): dice[positive & (cases.strata == name)] for name in np.unique(cases.strata[positive])}
-        drawn.append((charts.histogram(named, "Dice per film, films with infection", "Dice"), "Histogram of Dice"))
-        area = (cases.column("tp") + cases.column("fn")) / (cases.column("height") * cases.column("width"))
-        labels = "true infected share of the film, %", "Dice"
+        named = {str(name): dice[positive & (results.strata == name)] for name in np.unique(results.strata[positive])}
+        drawn.append((charts.histogram(named, "Dice per image, images with infection", "Dice"), "Histogram of Dice"))
+        area = (results.column("tp") + results.column("fn")) / (results.column("height") * results.column("width"))
+        labels = "true infected share of the image, %", "Dice"
         plot = charts.scatter(100 * area[positive], dice[positive], "Dice against lesion size", labels, log=True)
         drawn.append((plot, "Dice against lesion size"))
-    predicted, truth = cases.column("fraction"), cases.column("fraction_truth")
+    predicted, truth = results.column("fraction"), results.column("fraction_truth")
     known = ~np.isnan(predicted) & ~np.isnan(truth)
     if known.sum() > 1:
         drawn.append((_bland_altman(predicted[known], truth[known]), "Bland-Altman plot of the infected fraction"))
-    presence = cases.column("presence")
+    presence = results.column("presence")
     scored = ~np.isnan(presence)
     if positive[scored].any() and not positive[scored].all():
         drawn += _presence_charts(presence[scored], positive[scored])

@@ -13,7 +13,7 @@ def screen(content: dict[str, Any]) -> list[str]:
     data, head = content["data"], content["headline"]
     counts = ", ".join(f"{name} {count or 'absent'}" for name, count in data["counts"].items())
     lines = [
-        f"{content['model']['id']} on {data['set']} {data['split']}: {data['films']} films ({counts})",
+        f"{content['model']['id']} on {data['set']} {data['split']}: {data['films']} images ({counts})",
         f"COVID-19 only, per image: Dice {_full(head['covid_dice'])}  IoU {_full(head['covid_iou'])}",
         f"negative specificity:     {_full(head['negative_specificity'])}  (n {head['negative_specificity']['n']})",
         f"lung mask: {content['lung_mask']}; refused {_refused(data)}; left out {len(data['excluded'])}",

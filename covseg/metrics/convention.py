@@ -1,6 +1,6 @@
 """The averaging convention as a typed object: reduction x empty policy x stratum.
 
-In: confusion counts per film, ``(N, 4)`` in the order tp, fp, fn, tn. Out: one value per unit of
+In: confusion counts per image, ``(N, 4)`` in the order tp, fp, fn, tn. Out: one value per unit of
 averaging. Nothing here is implicit: what 0/0 means is chosen by name, because libraries disagree.
 """
 
@@ -30,7 +30,7 @@ class Empty(StrEnum):
 
 EMPTY_VALUE = {Empty.ONE: 1.0, Empty.ZERO: 0.0, Empty.SKIP: float("nan")}
 # What well-known code answers to an empty mask where truth is empty, unasked. -1 is no policy of ours:
-# averaged by mistake it pulls a mean below every film.
+# averaged by mistake it pulls a mean below every image.
 LIBRARY_DEFAULTS = {
     "segmentation-models-pytorch f1_score, image-wise reductions (zero_division=1)": 1.0,
     "segmentation-models-pytorch f1_score, reduction='micro' (zero_division is not asked)": float("nan"),
@@ -47,10 +47,10 @@ class Reduction:
     Parameters
     ----------
     kind : str
-        ``image``: one value a film; ``batch``: pixels pooled over `size` films in the table's order,
+        ``image``: one value an image; ``batch``: pixels pooled over `size` images in the table's order,
         one value a batch; ``dataset``: all pixels pooled, one value.
     size : int
-        Films a batch; 0 for the other kinds.
+        Images a batch; 0 for the other kinds.
     """
 
     kind: Literal["image", "batch", "dataset"]
@@ -60,17 +60,17 @@ class Reduction:
         """``image``, ``batch(8)`` or ``dataset``."""
         return f"batch({self.size})" if self.kind == "batch" else self.kind
 
-    def units(self, films: int) -> NDArray[np.int64]:
-        """Return the unit number of each of `films` films in order."""
-        step = {"image": 1, "batch": max(self.size, 1), "dataset": max(films, 1)}[self.kind]
-        return np.arange(films) // step
+    def units(self, images: int) -> NDArray[np.int64]:
+        """Return the unit number of each of `images` images in order."""
+        step = {"image": 1, "batch": max(self.size, 1), "dataset": max(images, 1)}[self.kind]
+        return np.arange(images) // step
 
 
 IMAGE, DATASET = Reduction("image"), Reduction("dataset")
 
 
 def batch(size: int) -> Reduction:
-    """Return the mean over batches of `size` films with pooled pixels."""
+    """Return the mean over batches of `size` images with pooled pixels."""
     return Reduction("batch", size)
 
 
@@ -98,7 +98,7 @@ def ratios(counts: Counts, empty: Empty, refused: NDArray[np.bool_] | None = Non
     empty : Empty
         What 0/0 means.
     refused : ndarray of bool, shape (U,), optional
-        Units that hold a refused film: their 0/0 is 0 under every policy; a refusal never earns a point.
+        Units that hold a refused image: their 0/0 is 0 under every policy; a refusal never earns a point.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def ratios(counts: Counts, empty: Empty, refused: NDArray[np.bool_] | None = Non
 
 
 def pool(counts: Counts, units: NDArray[np.int64]) -> Counts:
-    """Sum counts over the films of each unit; ``(U, 4)``."""
+    """Sum counts over the images of each unit; ``(U, 4)``."""
     pooled = np.zeros((int(units.max()) + 1 if len(units) else 0, counts.shape[1]), np.int64)
     np.add.at(pooled, units, counts)
     return pooled
@@ -128,7 +128,7 @@ def f1(precision: Values, recall: Values) -> Values:
     """Return the harmonic mean of two reduced values; 0 where both are 0.
 
     This is what papers print beside mean precision and mean recall. It is not the mean of F1 per
-    film, which is the mean Dice.
+    image, which is the mean Dice.
     """
     total = precision + recall
     return np.where(total == 0, 0.0, 2 * precision * recall / np.where(total == 0, 1.0, total))

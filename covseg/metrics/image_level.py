@@ -1,4 +1,4 @@
-"""Is there any infection? Sensitivity, specificity, AUROC, ROC and reliability of one number per film."""
+"""Is there any infection? Sensitivity, specificity, AUROC, ROC and reliability of one number per image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def roc_curve(scores: Floats, positive: Booleans) -> tuple[Floats, Floats]:
 
 
 def reliability(probability: Floats, positive: Booleans, bins: int = 10) -> list[tuple[float, float, int]]:
-    """Return (mean probability, share of positives, films) of each filled bin of equal width."""
+    """Return (mean probability, share of positives, images) of each filled bin of equal width."""
     place = np.minimum((probability * bins).astype(int), bins - 1)
     return [
         (float(probability[place == one].mean()), float(positive[place == one].mean()), int((place == one).sum()))
@@ -55,13 +55,13 @@ def reliability(probability: Floats, positive: Booleans, bins: int = 10) -> list
 
 
 def calibration_error(probability: Floats, positive: Booleans, bins: int = 10) -> float:
-    """Return the expected calibration error: mean gap of the bins, weighted by films; NaN without films."""
+    """Return the expected calibration error: mean gap of the bins, weighted by images; NaN without images."""
     if not len(probability):
         return float("nan")
     return sum(abs(said - seen) * n for said, seen, n in reliability(probability, positive, bins)) / len(probability)
 
 
 def log_loss(probability: Floats, positive: Booleans) -> Floats:
-    """Return the negative log likelihood of each film."""
+    """Return the negative log likelihood of each image."""
     clipped = np.clip(probability, 1e-7, 1 - 1e-7)
     return np.asarray(-np.where(positive, np.log(clipped), np.log1p(-clipped)))

@@ -1,6 +1,6 @@
-"""What is kept of a judged film: under 300 bytes of numbers, never pixels.
+"""What is kept of a judged image: under 300 bytes of numbers, never pixels.
 
-In: a scored film's masks and its truth, one after the other. Out: `Cases`, aligned columns.
+In: a scored image's masks and its truth, one after the other. Out: `ImageResults`, aligned columns.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from covseg.metrics.surface import TOLERANCE, Surface, status, surface_scores
 from covseg.records import Mask, Masks, Truth
 
 BORDER = 5 / 256  # of the longer side: half the width of the band around the lung's border
-SMALL_LESION = 0.005  # of the film; smaller connected parts of truth are small lesions
+SMALL_LESION = 0.005  # of the image; smaller connected parts of truth are small lesions
 
 
 @dataclass(frozen=True)
-class Case:
-    """The numbers of one film, at source resolution.
+class ImageResult:
+    """The numbers of one image, at source resolution.
 
     Parameters
     ----------
     key, stratum : str
     reason : str
-        Why the film was refused; empty when it was scored.
+        Why the image was refused; empty when it was scored.
     height, width : int
     tp, fp, fn : int
-        Infection pixels; of a refused film all truth is `fn`.
+        Infection pixels; of a refused image all truth is `fn`.
     lung_tp, lung_fp, lung_fn : int
         Lung pixels; -1 where the set has no lung truth.
     surface : int
@@ -73,23 +73,25 @@ class Case:
 
 _TEXT = ("key", "stratum", "reason")
 _TYPES = {"int": ("i", pa.int32()), "float": ("f", pa.float32()), "str": ("", pa.string())}
-SCHEMA = pa.schema([(column.name, _TYPES[str(column.type)][1]) for column in fields(Case)])
+SCHEMA = pa.schema([(column.name, _TYPES[str(column.type)][1]) for column in fields(ImageResult)])
 
 
-def judge(key: str, stratum: str, masks: Masks, truth: Truth, presence: float, fraction: float | None) -> Case:
-    """Compare a film's masks with its truth.
+def score_masks(
+    key: str, stratum: str, masks: Masks, truth: Truth, presence: float, fraction: float | None
+) -> ImageResult:
+    """Compare an image's masks with its truth.
 
     Parameters
     ----------
     key, stratum : str
     masks : Masks
-        At source size, as the corridor leaves them.
+        At source size, as the pipeline leaves them.
     truth : Truth
         Of the same size.
     presence : float
         Probability of any infection.
     fraction : float or None
-        The corridor's infected share of the predicted lung.
+        The pipeline's infected share of the predicted lung.
     """
     guess, real = masks.infection, truth.infection
     height, width = real.shape
@@ -99,20 +101,20 @@ def judge(key: str, stratum: str, masks: Masks, truth: Truth, presence: float, f
     hd95, nsd = surface_scores(guess, real, TOLERANCE * max(height, width)) if state == Surface.OK else (np.nan, np.nan)
     border = masks.lung if truth.lung is None else truth.lung
     lesions, missed = _small_lesions(guess, real)
-    return Case(
+    return ImageResult(
         key, stratum, "", height, width, tp, fp, fn, *lung, int(state), hd95, nsd, presence,
         np.nan if fraction is None else fraction, _fraction(real, truth.lung),
         _area((guess ^ real) & border_band(border)), lesions, missed,
     )  # fmt: skip
 
 
-def refused(key: str, stratum: str, reason: str, truth: Truth) -> Case:
-    """Record a film that the corridor refused: no mask, so all of its truth is missed."""
+def refused(key: str, stratum: str, reason: str, truth: Truth) -> ImageResult:
+    """Record an image that the pipeline refused: no mask, so all of its truth is missed."""
     height, width = truth.infection.shape
     area = _area(truth.infection)
     lung = (-1, -1, -1) if truth.lung is None else (0, 0, _area(truth.lung))
     lesions, _ = _small_lesions(np.zeros_like(truth.infection), truth.infection)
-    return Case(
+    return ImageResult(
         key, stratum, reason, height, width, 0, 0, area, *lung, int(Surface.REFUSED), np.nan, np.nan, np.nan,
         np.nan, _fraction(truth.infection, truth.lung), 0, lesions, lesions,
     )  # fmt: skip
@@ -151,24 +153,26 @@ def _small_lesions(guess: Mask, real: Mask) -> tuple[int, int]:
     return int(small.sum()), int((small & ~hit).sum())
 
 
-class Cases:
-    """Aligned columns of `Case`, appended to one at a time."""
+class ImageResults:
+    """Aligned columns of `ImageResult`, appended to one at a time."""
 
     def __init__(self) -> None:
         self._text: dict[str, list[str]] = {name: [] for name in _TEXT}
         self._numbers = {
-            column.name: array(_TYPES[str(column.type)][0]) for column in fields(Case) if column.name not in _TEXT
+            column.name: array(_TYPES[str(column.type)][0])
+            for column in fields(ImageResult)
+            if column.name not in _TEXT
         }
         self._known: dict[str, str] = {}
 
-    def add(self, case: Case) -> None:
-        """Append one film."""
+    def add(self, result: ImageResult) -> None:
+        """Append one image."""
         for name, texts in self._text.items():
-            text = getattr(case, name)
+            text = getattr(result, name)
             # strata and reasons are few: keep one string of each
             texts.append(text if name == "key" else self._known.setdefault(text, text))
         for name, numbers in self._numbers.items():
-            numbers.append(getattr(case, name))
+            numbers.append(getattr(result, name))
 
     def __len__(self) -> int:
         return len(self._text["key"])
@@ -180,12 +184,12 @@ class Cases:
 
     @property
     def reasons(self) -> list[str]:
-        """Why each film was refused; empty for scored ones."""
+        """Why each image was refused; empty for scored ones."""
         return self._text["reason"]
 
     @property
     def strata(self) -> NDArray[np.str_]:
-        """Stratum of each film."""
+        """Stratum of each image."""
         return np.array(self._text["stratum"], dtype=np.str_)
 
     def column(self, name: str) -> NDArray[np.float64]:
@@ -194,16 +198,16 @@ class Cases:
 
     @property
     def refused(self) -> NDArray[np.bool_]:
-        """Films without a mask."""
+        """Images without a mask."""
         return np.array(self._numbers["surface"], dtype=np.int64) == Surface.REFUSED
 
     @property
     def positive(self) -> NDArray[np.bool_]:
-        """Films with any true infection."""
+        """Images with any true infection."""
         return self.column("tp") + self.column("fn") > 0
 
     def counts(self, prefix: str = "") -> Counts:
-        """Return tp, fp, fn, tn ``(N, 4)``; a refused film has no true negatives.
+        """Return tp, fp, fn, tn ``(N, 4)``; a refused image has no true negatives.
 
         Parameters
         ----------
@@ -214,21 +218,21 @@ class Cases:
         pixels = (self.column("height") * self.column("width")).astype(np.int64)
         return np.stack([tp, fp, fn, np.where(self.refused, 0, pixels - tp - fp - fn)], axis=1)
 
-    def where(self, kept: NDArray[np.bool_]) -> Cases:
-        """Return the films for which `kept` is true."""
-        return Cases.from_arrow(self.to_arrow().filter(pa.array(kept)))
+    def where(self, kept: NDArray[np.bool_]) -> ImageResults:
+        """Return the images for which `kept` is true."""
+        return ImageResults.from_arrow(self.to_arrow().filter(pa.array(kept)))
 
     def to_arrow(self) -> pa.Table:
         """Return the columns in `SCHEMA`."""
         return pa.table({**self._text, **{name: np.array(held) for name, held in self._numbers.items()}}, schema=SCHEMA)
 
     @classmethod
-    def from_arrow(cls, table: pa.Table) -> Cases:
+    def from_arrow(cls, table: pa.Table) -> ImageResults:
         """Read back what `to_arrow` gave; other columns are ignored."""
-        cases = cls()
+        results = cls()
         for name in _TEXT:
-            cases._text[name] = [cases._known.setdefault(text, text) for text in table.column(name).to_pylist()]
-        for name, held in cases._numbers.items():
+            results._text[name] = [results._known.setdefault(text, text) for text in table.column(name).to_pylist()]
+        for name, held in results._numbers.items():
             values = table.column(name).cast(SCHEMA.field(name).type).to_numpy()
             held.frombytes(np.ascontiguousarray(values).tobytes())
-        return cases
+        return results

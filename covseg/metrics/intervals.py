@@ -2,8 +2,8 @@
 
 In: a `Statistic`, that maps weights ``(B, U)`` (how often each of U units was drawn in each of B
 resamples) to values ``(B, M)``. Out: the value on the sample itself and a 95 % percentile interval.
-Resampling keeps the number of units in each group, so a stratum never loses its films by chance.
-The unit is a film: no patient ids exist, and films of one patient would make intervals too narrow.
+Resampling keeps the number of units in each group, so a stratum never loses its images by chance.
+The unit is an image: no patient ids exist, and images of one patient would make intervals too narrow.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Difference:
 def paired(
     a: Statistic, b: Statistic, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0
 ) -> list[Difference]:
-    """Compare two models on the same films: the same resample is drawn for both.
+    """Compare two models on the same images: the same resample is drawn for both.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Every measure of a group of films as a statistic, so that one bootstrap serves tables and comparisons.
+"""Every measure of a group of images as a statistic, so that one bootstrap serves tables and comparisons.
 
-In: `Cases` of one stratum (or of all). Out: `Measure` records: names, and a function from resampling
-weights to values. How a refused film counts: its 0/0 is 0, all of its truth is missed, and it is wrong
-at image level; distances, fractions and AUROC are over scored films, with their n.
+In: `ImageResults` of one stratum (or of all). Out: `Measure` records: names, and a function from resampling
+weights to values. How a refused image counts: its 0/0 is 0, all of its truth is missed, and it is wrong
+at image level; distances, fractions and AUROC are over scored images, with their n.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from covseg.metrics.convention import (
     ratios,
 )
 from covseg.metrics.image_level import auroc
-from covseg.metrics.image_results import Cases
+from covseg.metrics.image_results import ImageResults
 from covseg.metrics.intervals import Floats, Statistic, weighted_mean
 
 _PRECISION, _RECALL = (list(RATIOS).index(name) for name in ("precision", "recall"))
@@ -77,17 +77,17 @@ class Measure:
     n: NDArray[np.int64]
 
 
-def measures(cases: Cases) -> Iterator[Measure]:
-    """Yield every measure of these films; nothing for no films."""
-    if not len(cases):
+def measures(results: ImageResults) -> Iterator[Measure]:
+    """Yield every measure of these images; nothing for no images."""
+    if not len(results):
         return
-    groups = np.unique(cases.strata, return_inverse=True)[1].astype(np.int64)
+    groups = np.unique(results.strata, return_inverse=True)[1].astype(np.int64)
     for reduction in REDUCTIONS:
-        yield pixel_measure("infection", cases.counts(), cases.refused, reduction, groups)
-    if (cases.column("lung_tp") >= 0).all():
-        yield pixel_measure("lung", cases.counts("lung_"), cases.refused, IMAGE, groups)
-    yield from _image_level(cases, groups)
-    yield from _continuous(cases, groups)
+        yield pixel_measure("infection", results.counts(), results.refused, reduction, groups)
+    if (results.column("lung_tp") >= 0).all():
+        yield pixel_measure("lung", results.counts("lung_"), results.refused, IMAGE, groups)
+    yield from _image_level(results, groups)
+    yield from _continuous(results, groups)
 
 
 def pixel_measure(
@@ -100,7 +100,7 @@ def pixel_measure(
     part : str
         ``infection`` or ``lung``.
     counts : ndarray of int64, shape (N, 4)
-        tp, fp, fn, tn of each film.
+        tp, fp, fn, tn of each image.
     refused : ndarray of bool, shape (N,)
     reduction : Reduction
     groups : ndarray of int64, shape (N,)
@@ -136,38 +136,40 @@ def _with_f1_count(n: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.r_[n, min(n[_PRECISION], n[_RECALL])]
 
 
-def _image_level(cases: Cases, groups: NDArray[np.int64]) -> Iterator[Measure]:
+def _image_level(results: ImageResults, groups: NDArray[np.int64]) -> Iterator[Measure]:
     """Yield sensitivity and specificity of "the mask is not empty", and the AUROC of the probability."""
-    positive, refused = cases.positive, cases.refused
-    marked = (cases.column("tp") + cases.column("fp")) > 0
+    positive, refused = results.positive, results.refused
+    marked = (results.column("tp") + results.column("fp")) > 0
     right = np.where(positive, marked, ~marked) & ~refused
     values = np.stack([np.where(positive, right, np.nan), np.where(positive, np.nan, right)], axis=1)
     names = Name("image level", "sensitivity"), Name("image level", "specificity")
     yield Measure(names, weighted_mean(values), groups, (~np.isnan(values)).sum(axis=0))
-    scored = ~refused & ~np.isnan(cases.column("presence"))
+    scored = ~refused & ~np.isnan(results.column("presence"))
     if positive[scored].any() and not positive[scored].all():
-        statistic = _of(scored, auroc(cases.column("presence")[scored], positive[scored]))
+        statistic = _of(scored, auroc(results.column("presence")[scored], positive[scored]))
         yield Measure((Name("image level", "auroc"),), statistic, groups, np.array([scored.sum()]))
 
 
-def _continuous(cases: Cases, groups: NDArray[np.int64]) -> Iterator[Measure]:
+def _continuous(results: ImageResults, groups: NDArray[np.int64]) -> Iterator[Measure]:
     """Yield distances, false-positive area and border error as means, and the fraction's agreement."""
-    pixels = cases.column("height") * cases.column("width")
-    wrong = cases.column("fp") + cases.column("fn")
-    false_area = np.where(cases.positive | cases.refused, np.nan, cases.column("fp") / pixels)
-    near_border = np.where((wrong > 0) & ~cases.refused, cases.column("border_error") / np.maximum(wrong, 1), np.nan)
-    lesions = cases.column("small_lesions")
-    missed = np.where(lesions > 0, cases.column("small_missed") / np.maximum(lesions, 1), np.nan)
+    pixels = results.column("height") * results.column("width")
+    wrong = results.column("fp") + results.column("fn")
+    false_area = np.where(results.positive | results.refused, np.nan, results.column("fp") / pixels)
+    near_border = np.where(
+        (wrong > 0) & ~results.refused, results.column("border_error") / np.maximum(wrong, 1), np.nan
+    )
+    lesions = results.column("small_lesions")
+    missed = np.where(lesions > 0, results.column("small_missed") / np.maximum(lesions, 1), np.nan)
     columns = {
-        Name("surface", "hd95"): cases.column("hd95"),
-        Name("surface", "nsd"): cases.column("nsd"),
+        Name("surface", "hd95"): results.column("hd95"),
+        Name("surface", "nsd"): results.column("nsd"),
         Name("error", "false_positive_area"): false_area,
         Name("error", "share_near_lung_border"): near_border,
         Name("error", "small_lesions_missed"): missed,
     }
     values = np.stack(list(columns.values()), axis=1)
     yield Measure(tuple(columns), weighted_mean(values), groups, (~np.isnan(values)).sum(axis=0))
-    predicted, truth = cases.column("fraction"), cases.column("fraction_truth")
+    predicted, truth = results.column("fraction"), results.column("fraction_truth")
     known = ~np.isnan(predicted) & ~np.isnan(truth)
     if known.sum() > 1:
         names = tuple(Name("fraction", name) for name in AGREEMENT)

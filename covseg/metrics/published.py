@@ -1,7 +1,7 @@
 """Published numbers on this task, with the convention each one was made under, and how to tell.
 
 Sources: the dataset's paper (doi 10.1016/j.compbiomed.2021.105002) and public baselines on the same
-official Test split of 583 COVID-19, 292 Non-COVID and 291 Normal films.
+official Test split of 583 COVID-19, 292 Non-COVID and 291 Normal images.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ ANCHORS = (
         "Tahir et al. 2021, best U-Net / U-Net++ / FPN",
         0.8821,
         0.8305,
-        f"all films, empty = 1; {_INFERRED}",
+        f"all images, empty = 1; {_INFERRED}",
         0.764,
         0.661,
     ),
-    Anchor("UNet++ EfficientNet-B3", 0.896, 0.838, "all films, fits batches of 8; per class given", 0.768, 0.659),
+    Anchor("UNet++ EfficientNet-B3", 0.896, 0.838, "all images, fits batches of 8; per class given", 0.768, 0.659),
     Anchor("cascade U-Net EfficientNet-B0", 0.8854, 0.7896, f"mixed, see the warning; {_INFERRED}", 0.771),
     Anchor("ResNet-34 U-Net", None, None, "per image, per class given; Non-COVID .2911", 0.7701, 0.6650),
     Anchor("U-Net in a 2025 comparison", 0.788, None, "COVID-19 only", 0.788),
     Anchor("U-Net3+ in a 2025 comparison", 0.793, None, "COVID-19 only", 0.793),
     Anchor("plain U-Net", 0.5971, 0.4521, "COVID-19 only", 0.597, 0.452),
     Anchor("Attention U-Net", 0.6926, 0.6095, "COVID-19 + Non-COVID, empties counted; COVID-only on Val", 0.73),
-    Anchor("MobileNetV3 multi-task, 50 films/s on one CPU", 0.8565, 0.8017, "all films, empties counted", None),
+    Anchor("MobileNetV3 multi-task, 50 films/s on one CPU", 0.8565, 0.8017, "all images, empties counted", None),
     Anchor("floor on Val: U-Net MobileNetV3, 45 min on 2 cores", 0.790, None, "mixture; per class given", 0.629, 0.531),
 )
 SECOND_READER = (
-    "A second reader is far from the first: radiologists' masks of 49 of these films agree with the truth at "
+    "A second reader is far from the first: radiologists' masks of 49 of these images agree with the truth at "
     "a mean Dice of .64 (infected fraction r = .85)."
 )
 
@@ -125,11 +125,11 @@ def re_express(covid: float, clean: dict[str, int], counts: dict[str, int]) -> d
     Parameters
     ----------
     covid : float
-        Mean Dice (or IoU) over the COVID-19 films.
+        Mean Dice (or IoU) over the COVID-19 images.
     clean : dict of str to int
-        Films of each negative stratum whose mask was left empty, as it should be.
+        Images of each negative stratum whose mask was left empty, as it should be.
     counts : dict of str to int
-        Films of each stratum.
+        Images of each stratum.
 
     Returns
     -------

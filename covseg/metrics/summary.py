@@ -1,6 +1,6 @@
 """The whole table of one evaluation: every convention, every stratum, with intervals.
 
-In: `Cases`. Out: `Line` records and counts; `metrics.json` is made of them.
+In: `ImageResults`. Out: `Line` records and counts; `metrics.json` is made of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.metrics.image_results import Cases
+from covseg.metrics.image_results import ImageResults
 from covseg.metrics.intervals import DRAWS, Estimate, estimates
 from covseg.metrics.measures import Name, measures
 from covseg.metrics.surface import Surface
@@ -42,34 +42,34 @@ def _or_none(value: float) -> float | None:
     return round(value, 6) if np.isfinite(value) else None
 
 
-def strata_of(cases: Cases, strata: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
-    """Return which films each row group holds: every stratum, negatives (empty truth), all."""
-    named = cases.strata
+def strata_of(results: ImageResults, strata: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
+    """Return which images each row group holds: every stratum, negatives (empty truth), all."""
+    named = results.strata
     groups = {stratum: named == stratum for stratum in strata}
-    return groups | {NEGATIVES: ~cases.positive, ALL: np.ones(len(cases), bool)}
+    return groups | {NEGATIVES: ~results.positive, ALL: np.ones(len(results), bool)}
 
 
-def summarise(cases: Cases, strata: tuple[str, ...], draws: int = DRAWS, seed: int = 0) -> list[Line]:
-    """Compute every measure of every stratum; a stratum without films gives no line (its count says 0).
+def summarise(results: ImageResults, strata: tuple[str, ...], draws: int = DRAWS, seed: int = 0) -> list[Line]:
+    """Compute every measure of every stratum; a stratum without images gives no line (its count says 0).
 
     Parameters
     ----------
-    cases : Cases
+    results : ImageResults
     strata : tuple of str
         In the order of the table.
     draws, seed : int
         Of the bootstrap.
     """
     lines = []
-    for stratum, kept in strata_of(cases, strata).items():
-        for measure in measures(cases.where(kept)):
+    for stratum, kept in strata_of(results, strata).items():
+        for measure in measures(results.where(kept)):
             found = estimates(measure.statistic, measure.groups, measure.n, draws, seed)
             lines += [Line(stratum, name, one) for name, one in zip(measure.names, found, strict=True)]
     return lines
 
 
 def find(lines: list[Line], stratum: str, name: Name) -> Estimate:
-    """Return one estimate; NaN with n 0 when the stratum has no film."""
+    """Return one estimate; NaN with n 0 when the stratum has no image."""
     matches = (line.estimate for line in lines if line.stratum == stratum and line.name == name)
     return next(matches, Estimate(float("nan"), float("nan"), float("nan"), 0))
 
@@ -79,18 +79,18 @@ def headline(lines: list[Line]) -> dict[str, Estimate]:
     return {label: find(lines, *where) for label, where in HEADLINE.items()}
 
 
-def status_counts(cases: Cases, strata: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def status_counts(results: ImageResults, strata: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Count surface statuses per stratum: a miss stands beside the mean that it has no part in."""
-    state = cases.column("surface").astype(int)
+    state = results.column("surface").astype(int)
     return {
         stratum: {one.name.lower(): int((state[kept] == one).sum()) for one in Surface}
-        for stratum, kept in strata_of(cases, strata).items()
+        for stratum, kept in strata_of(results, strata).items()
     }
 
 
-def refusal_counts(cases: Cases) -> dict[str, dict[str, int]]:
-    """Count refused films by stratum and reason."""
-    counted = Counter(zip(cases.strata.tolist(), cases.reasons, strict=True))
+def refusal_counts(results: ImageResults) -> dict[str, dict[str, int]]:
+    """Count refused images by stratum and reason."""
+    counted = Counter(zip(results.strata.tolist(), results.reasons, strict=True))
     found: dict[str, dict[str, int]] = {}
     for (stratum, reason), count in sorted(counted.items()):
         if reason:
@@ -98,6 +98,6 @@ def refusal_counts(cases: Cases) -> dict[str, dict[str, int]]:
     return found
 
 
-def lesion_counts(cases: Cases) -> dict[str, int]:
-    """Count small lesions and the missed ones over all films."""
-    return {name: int(cases.column(name).sum()) for name in ("small_lesions", "small_missed")}
+def lesion_counts(results: ImageResults) -> dict[str, int]:
+    """Count small lesions and the missed ones over all images."""
+    return {name: int(results.column(name).sum()) for name in ("small_lesions", "small_missed")}

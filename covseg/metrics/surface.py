@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from covseg.records import Mask
 
-TOLERANCE = 3 / 256  # of the longer side: 3 pixels on a 256 x 256 film
+TOLERANCE = 3 / 256  # of the longer side: 3 pixels on a 256 x 256 image
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 

@@ -28,11 +28,11 @@ class TorchBackend:
         self._answer = Answer(load(folder)).eval().to(self._device).to(memory_format=torch.channels_last)
         self.name = f"torch-{torch.__version__.split('+')[0]}-{self._device.type}-fp32"
 
-    def run(self, films: NDArray[np.float32]) -> Arrays:
+    def run(self, images: NDArray[np.float32]) -> Arrays:
         """Run one batch."""
         torch = self._torch
         with torch.inference_mode():
-            batch = torch.from_numpy(films)[:, None].to(self._device, memory_format=torch.channels_last)
+            batch = torch.from_numpy(images)[:, None].to(self._device, memory_format=torch.channels_last)
             probability, presence, features = (output.cpu().numpy() for output in self._answer(batch))
         return probability, presence, features
 
@@ -50,9 +50,9 @@ class OnnxBackend:
         self._session = onnxruntime.InferenceSession(str(exported(folder)), options, providers=["CPUExecutionProvider"])
         self.name = f"onnxruntime-{onnxruntime.__version__}-cpu-fp32"
 
-    def run(self, films: NDArray[np.float32]) -> Arrays:
+    def run(self, images: NDArray[np.float32]) -> Arrays:
         """Run one batch."""
-        probability, presence, features = self._session.run(None, {"films": films[:, None]})
+        probability, presence, features = self._session.run(None, {"films": images[:, None]})
         return probability, presence, features
 
 

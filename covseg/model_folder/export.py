@@ -30,12 +30,12 @@ def exported(folder: ModelFolder) -> Path:
         An ONNX file with input ``films`` ``(N, 1, S, S)`` and outputs ``probability``
         ``(N, 2, S, S)``, ``presence`` ``(N,)``, ``features`` ``(N, F)``.
     """
-    card = folder.card
-    network = hashlib.sha256(json.dumps([card.network, card.network_args], sort_keys=True).encode()).hexdigest()
-    name = f"{card.weights_sha256[:16]}-{network[:8]}-{card.size}-ort{onnxruntime.__version__}.onnx"
+    config = folder.config
+    network = hashlib.sha256(json.dumps([config.network, config.network_args], sort_keys=True).encode()).hexdigest()
+    name = f"{config.weights_sha256[:16]}-{network[:8]}-{config.size}-ort{onnxruntime.__version__}.onnx"
     path = cache_folder() / name
     if not path.exists():
-        log.info("exporting %s once, to %s", card.id, path)
+        log.info("exporting %s once, to %s", config.id, path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             staged = Path(scratch) / "graph.onnx"
@@ -49,7 +49,7 @@ def _export(folder: ModelFolder, path: Path) -> None:
 
     from covseg.model_folder.load import Answer, load
 
-    size = folder.card.size
+    size = folder.config.size
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         program = torch.onnx.export(

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from covseg.errors import ModelRefused
-from covseg.settings.model import GATE, WANTED, GateLimits, ModelCard
+from covseg.settings.model import FILTER_ARRAYS, WANTED, InputFilterLimits, ModelConfig
 from covseg.storage import LocalStore
 
 SHIPPED = {name: Path(__file__).parents[1] / "models" / name for name in ("default", "accurate")}
 DEFAULT = SHIPPED["default"]
-WEIGHTS, CARD = "weights.safetensors", "covseg.json"
+WEIGHTS, CONFIG = "weights.safetensors", "covseg.json"
 
 
 class ModelFolder(BaseModel):
@@ -31,7 +31,7 @@ class ModelFolder(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
-    card: ModelCard
+    config: ModelConfig
     reference: str | None = Field(None, description="the version in a registry that this is a cached copy of")
 
     @property
@@ -40,15 +40,15 @@ class ModelFolder(BaseModel):
         return self.path / WEIGHTS
 
 
-def open_folder(ref: str | Path = "default", *, gate: bool = True) -> ModelFolder:
+def open_folder(ref: str | Path = "default", *, input_filter: bool = True) -> ModelFolder:
     """Find a model folder and check that its weights are the ones its JSON names.
 
     Parameters
     ----------
     ref : str or Path
         ``default`` or ``accurate``, or the path of a model folder.
-    gate : bool
-        False leaves the gate unread and off the card, for whoever fits another one.
+    input filter : bool
+        False leaves the input filter unread and off the card, for whoever fits another one.
 
     Raises
     ------
@@ -56,54 +56,56 @@ def open_folder(ref: str | Path = "default", *, gate: bool = True) -> ModelFolde
         When a file is missing, the JSON has unknown or wrong fields, or a digest differs.
     """
     path = SHIPPED.get(str(ref)) or Path(ref)
-    for name in (CARD, WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             raise ModelRefused(
-                f"no {name} in model folder {path}, wanted {CARD} and {WEIGHTS} there; a model is {WANTED}"
+                f"no {name} in model folder {path}, wanted {CONFIG} and {WEIGHTS} there; a model is {WANTED}"
             )
     try:
-        card = ModelCard.model_validate_json((path / CARD).read_bytes())
+        config = ModelConfig.model_validate_json((path / CONFIG).read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ModelRefused(f"{path / CARD}: {where}: {first['msg']}; mend the file or pull the model again") from error
-    _checked(path, WEIGHTS, card.weights_sha256)
-    if not gate:
-        card = card.model_copy(update={"gate": None})
-    elif card.gate is not None:
-        _fill_gate(path, card, card.gate)
-    return ModelFolder(path=path, card=card)
+        raise ModelRefused(
+            f"{path / CONFIG}: {where}: {first['msg']}; mend the file or pull the model again"
+        ) from error
+    _checked(path, WEIGHTS, config.weights_sha256)
+    if not input_filter:
+        config = config.model_copy(update={"input_filter": None})
+    elif config.input_filter is not None:
+        _read_filter_arrays(path, config, config.input_filter)
+    return ModelFolder(path=path, config=config)
 
 
-def amend_card(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def amend_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the JSON of a folder's card in place; what `change` leaves alone stays as it is."""
-    card = json.loads((path / CARD).read_bytes())
-    change(card)
-    LocalStore(path).write(CARD, (json.dumps(card, indent=1) + "\n").encode())
+    config = json.loads((path / CONFIG).read_bytes())
+    change(config)
+    LocalStore(path).write(CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
 
 def _checked(path: Path, name: str, wanted: str) -> bytes:
     """Read a file of the folder whose digest must be the one that the card names."""
     if not (path / name).is_file():
-        raise ModelRefused(f"no {name} in model folder {path}, though its {CARD} names one; pull the model again")
+        raise ModelRefused(f"no {name} in model folder {path}, though its {CONFIG} names one; pull the model again")
     data = (path / name).read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
         raise ModelRefused(
-            f"{path / name} has sha256 {found[:16]}..., {CARD} names {wanted[:16]}...: "
+            f"{path / name} has sha256 {found[:16]}..., {CONFIG} names {wanted[:16]}...: "
             "the file was changed or cut short; pull the model again"
         )
     return data
 
 
-def _fill_gate(path: Path, card: ModelCard, limits: GateLimits) -> None:
-    """Read the gate's arrays into the card's limits."""
-    if limits.weights_sha256 != card.weights_sha256:
+def _read_filter_arrays(path: Path, config: ModelConfig, limits: InputFilterLimits) -> None:
+    """Read the input filter's arrays into the card's limits."""
+    if limits.weights_sha256 != config.weights_sha256:
         raise ModelRefused(
-            f"the gate in {path / CARD} was fitted to weights {limits.weights_sha256[:16]}..., the model has "
-            f"{card.weights_sha256[:16]}...; fit it again: covseg models gate {path} --data ROOT"
+            f"the input filter in {path / CONFIG} was fitted to weights {limits.weights_sha256[:16]}..., the model has "
+            f"{config.weights_sha256[:16]}...; fit it again: covseg models fit-filter {path} --data ROOT"
         )
     try:
-        limits.numbers.update(load(_checked(path, GATE, limits.arrays_sha256)))
+        limits.numbers.update(load(_checked(path, FILTER_ARRAYS, limits.arrays_sha256)))
     except SafetensorError as error:
-        raise ModelRefused(f"{path / GATE} cannot be read: {error}; fit the gate again") from error
+        raise ModelRefused(f"{path / FILTER_ARRAYS} cannot be read: {error}; fit the input filter again") from error

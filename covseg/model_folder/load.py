@@ -21,7 +21,7 @@ def load(folder: ModelFolder) -> Any:
     ModelRefused
         When the weights are damaged or belong to another architecture.
     """
-    network = build(folder.card.network, folder.card.network_args)
+    network = build(folder.config.network, folder.config.network_args)
     try:
         state = load_file(folder.weights)
         network.load_state_dict(
@@ -29,20 +29,20 @@ def load(folder: ModelFolder) -> Any:
         )
     except (SafetensorError, RuntimeError) as error:
         raise ModelRefused(
-            f"{folder.weights} does not fit network {folder.card.network!r}: {str(error)[:200]}"
+            f"{folder.weights} does not fit network {folder.config.network!r}: {str(error)[:200]}"
         ) from error
     network.eval()
     return network
 
 
 class Answer(nn.Module):
-    """A network with its outputs as the segment door wants them: probabilities and features."""
+    """A network with its outputs as the segment stage wants them: probabilities and features."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return probabilities ``(N, 2, S, S)``, presence ``(N,)`` and features ``(N, F)``."""
-        masks, presence, features = self.network.forward_with_features(films)
+        masks, presence, features = self.network.forward_with_features(images)
         return masks.sigmoid(), presence.sigmoid(), features

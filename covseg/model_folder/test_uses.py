@@ -23,7 +23,7 @@ def is_test(split: str) -> bool:
 
 
 def check_writable(folder: Path, reference: str | None = None) -> None:
-    """Refuse before the first film when the use could not be written down, or would be in a cache only.
+    """Refuse before the first image when the use could not be written down, or would be in a cache only.
 
     Parameters
     ----------

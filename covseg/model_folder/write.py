@@ -9,8 +9,8 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from covseg.model_folder.folder import CARD, WEIGHTS
-from covseg.settings.model import ModelCard
+from covseg.model_folder.folder import CONFIG, WEIGHTS
+from covseg.settings.model import ModelConfig
 from covseg.storage import LocalStore
 
 State = dict[str, Tensor]
@@ -21,7 +21,7 @@ def prefixed(state: State, prefix: str) -> State:
     return {prefix + name: value.contiguous() for name, value in state.items()}
 
 
-def write_model(folder: Path, state: State, **card: Any) -> ModelCard:
+def write_model(folder: Path, state: State, **config: Any) -> ModelConfig:
     """Write weights, then the card of them; each file is replaced whole.
 
     Parameters
@@ -31,7 +31,7 @@ def write_model(folder: Path, state: State, **card: Any) -> ModelCard:
     state : dict of str to Tensor
         Contiguous.
     **card
-        Fields of `ModelCard` but ``weights_sha256``.
+        Fields of `ModelConfig` but ``weights_sha256``.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def write_model(folder: Path, state: State, **card: Any) -> ModelCard:
         When the disk is full.
     """
     data, store = save(state), LocalStore(folder)
-    written = ModelCard(weights_sha256=hashlib.sha256(data).hexdigest(), **card)
+    written = ModelConfig(weights_sha256=hashlib.sha256(data).hexdigest(), **config)
     store.write(WEIGHTS, data)
-    store.write(CARD, (written.model_dump_json(indent=1) + "\n").encode())
+    store.write(CONFIG, (written.model_dump_json(indent=1) + "\n").encode())
     return written

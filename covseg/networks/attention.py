@@ -10,7 +10,7 @@ from torch import Tensor, nn
 Attention = Literal["none", "scse", "gates"]
 
 
-class Gate(nn.Module):
+class AttentionGate(nn.Module):
     """Additive attention: what comes from below says which part of the skip passes.
 
     Parameters

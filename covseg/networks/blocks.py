@@ -1,7 +1,7 @@
 """A compact residual U-Net that draws lung and infection together, from scratch, on a CPU.
 
-In: standardised grey films ``(N, 1, S, S)`` float32, S a multiple of 32. Out: two mask logits
-``(N, 2, S, S)`` (lung, infection) and one presence logit ``(N,)`` (any infection on the film).
+In: standardised grey images ``(N, 1, S, S)`` float32, S a multiple of 32. Out: two mask logits
+``(N, 2, S, S)`` (lung, infection) and one presence logit ``(N,)`` (any infection on the image).
 It does not know thresholds, geometry or files.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from covseg.networks.attention import Attention, Gate, squeeze_excite
+from covseg.networks.attention import Attention, AttentionGate, squeeze_excite
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -51,7 +51,7 @@ class Up(nn.Module):
         super().__init__()
         self.widen = nn.Conv2d(inputs, outputs * 4, 1)
         self.refine = Residual(outputs)
-        self.gate = Gate(outputs) if attention == "gates" else None
+        self.gate = AttentionGate(outputs) if attention == "gates" else None
         self.weigh = squeeze_excite(outputs) if attention == "scse" else nn.Identity()
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
@@ -104,9 +104,9 @@ class CompactUNet(nn.Module):
         self.head = nn.Conv2d(stem, 8, 1)
         self.presence = nn.Linear(widths[-1], 1) if presence else None
 
-    def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mask logits, presence logits, and bottleneck features averaged per film ``(N, F)``."""
-        half = self.stem(films)
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mask logits, presence logits, and bottleneck features averaged per image ``(N, F)``."""
+        half = self.stem(images)
         features, skips = half, []
         for stage in self.encoder:
             features = stage(features)

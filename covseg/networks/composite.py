@@ -1,7 +1,7 @@
 """Networks made of networks: a cascade (lung first, infection after), and a mean over members and a mirror.
 
-In: films ``(N, 1, S, S)`` as the first stage wants them. Out: the same three tensors as every network
-that draws lung and infection. Everything stays inside one graph, so the corridor sees one model.
+In: images ``(N, 1, S, S)`` as the first stage wants them. Out: the same three tensors as every network
+that draws lung and infection. Everything stays inside one graph, so the pipeline sees one model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Cascade(nn.Module):
     ----------
     lung, infection : dict
         ``network`` and ``network_args`` of each stage, and ``size`` where its grid is not the model's;
-        ``standardise`` where the lung stage learnt on standardised films and the other did not.
+        ``standardise`` where the lung stage learnt on standardised images and the other did not.
         The first mask of `lung` is the lung; the last of `infection` is the infection. Without `infection`
         (None) there is never any: stage 1 of a cascade, alone.
     sees_lung : bool
@@ -47,18 +47,18 @@ class Cascade(nn.Module):
         self.lung_standardise = bool(lung.get("standardise"))
         self.sees_lung, self.constrained = sees_lung, constrained
 
-    def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return lung and infection logits ``(N, 2, S, S)``, presence ``(N,)`` and the lung stage's features."""
-        first = _standardised(films) if self.lung_standardise else films
+        first = _standardised(images) if self.lung_standardise else images
         drawn, _, features = self.lung.forward_with_features(_resized(first, self.lung_size))
-        lung = _resized(drawn[:, :1], films.shape[-1])
+        lung = _resized(drawn[:, :1], images.shape[-1])
         if self.infection is None:
             never = torch.full_like(lung, NEVER)
             return torch.cat([lung, never], dim=1), never[:, 0, 0, 0], features
-        inside = (lung > 0).to(films.dtype)
-        seen = torch.cat([films, inside], dim=1) if self.sees_lung else films
+        inside = (lung > 0).to(images.dtype)
+        seen = torch.cat([images, inside], dim=1) if self.sees_lung else images
         drawn, presence, _ = self.infection.forward_with_features(_resized(seen, self.infection_size))
-        infection = _resized(drawn[:, -1:], films.shape[-1])
+        infection = _resized(drawn[:, -1:], images.shape[-1])
         if self.constrained:
             infection = torch.where(inside > 0, infection, torch.full_like(infection, NEVER))
             presence = torch.minimum(presence, infection.amax(dim=(1, 2, 3)))
@@ -72,9 +72,9 @@ class Ensemble(nn.Module):
     ----------
     members : list of dict
         ``network`` and ``network_args`` of each; ``size`` where its grid is not the model's; ``standardise``
-        where it learnt on standardised films and another member did not.
+        where it learnt on standardised images and another member did not.
     mirror : bool
-        Each member also reads the film mirrored (test-time augmentation); twice the cost.
+        Each member also reads the image mirrored (test-time augmentation); twice the cost.
     """
 
     def __init__(self, members: list[dict[str, Any]], mirror: bool = False) -> None:
@@ -86,22 +86,22 @@ class Ensemble(nn.Module):
         self.standardise = [bool(one.get("standardise")) for one in members]
         self.mirror = mirror
 
-    def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of the mean probabilities, and the first member's features."""
-        masks, presence, features = self._ask(films)
+        masks, presence, features = self._ask(images)
         if self.mirror:
-            turned = self._ask(films.flip(3))
+            turned = self._ask(images.flip(3))
             masks += [mask.flip(3) for mask in turned[0]]
             presence += turned[1]
         return _logit(masks), _logit(presence), features
 
-    def _ask(self, films: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    def _ask(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Return every member's probabilities of masks and presence, and the first member's features."""
         answers = [
-            member.forward_with_features(_resized(_standardised(films) if standardise else films, size))
+            member.forward_with_features(_resized(_standardised(images) if standardise else images, size))
             for member, size, standardise in zip(self.members, self.sizes, self.standardise, strict=True)
         ]
-        masks = [_resized(answer[0].sigmoid(), films.shape[-1]) for answer in answers]
+        masks = [_resized(answer[0].sigmoid(), images.shape[-1]) for answer in answers]
         return masks, [answer[1].sigmoid() for answer in answers], answers[0][2]
 
 
@@ -115,9 +115,9 @@ def _resized(planes: Tensor, size: int | None) -> Tensor:
     return functional.interpolate(planes, size=(size, size), mode="bilinear", antialias=size < planes.shape[-1])
 
 
-def _standardised(films: Tensor) -> Tensor:
+def _standardised(images: Tensor) -> Tensor:
     """`covseg.stages.preprocess.standardise`, for a stage that learnt so behind one that did not."""
-    mean = films.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = (films - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    standard: Tensor = (films - mean) / deviation.clamp(min=1e-3)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = (images - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    standard: Tensor = (images - mean) / deviation.clamp(min=1e-3)
     return standard

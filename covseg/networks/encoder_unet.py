@@ -1,7 +1,7 @@
 """A small U-Net over any timm encoder: residual steps and pixel shuffles instead of a wide decoder.
 
-In: films ``(N, C, S, S)`` float32, S a multiple of 32. Out: mask logits ``(N, M, S, S)`` and one presence
-logit a film (any infection). The encoder starts at random; `covseg.training.weights` fills it.
+In: images ``(N, C, S, S)`` float32, S a multiple of 32. Out: mask logits ``(N, M, S, S)`` and one presence
+logit an image (any infection). The encoder starts at random; `covseg.training.weights` fills it.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class EncoderUNet(nn.Module):
         self.head = nn.Conv2d(stem, 4 * masks, 1)
         self.presence = nn.Linear(2 * widths[-1], 1) if presence else None
 
-    def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mask logits ``(N, M, S, S)``, presence logits ``(N,)`` and encoder features ``(N, F)``."""
-        grids = self.encoder(films)
+        grids = self.encoder(images)
         half, *skips, deepest = [one(grid) for one, grid in zip(self.lateral, grids, strict=True)]
         features = deepest = self.deep(torch.relu(deepest))
         for up, skip in zip(self.decoder, reversed(skips), strict=True):

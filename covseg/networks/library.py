@@ -1,6 +1,6 @@
 """Networks of segmentation-models-pytorch behind our contract: U-Net, U-Net++ and SegFormer.
 
-In: grey films ``(N, 1, S, S)`` in [0, 1], or film and lung mask ``(N, 2, S, S)``. Out: mask logits
+In: grey images ``(N, 1, S, S)`` in [0, 1], or image and lung mask ``(N, 2, S, S)``. Out: mask logits
 ``(N, M, S, S)``. The encoder starts at random; `covseg.training.weights` fills it.
 """
 
@@ -16,7 +16,7 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class LibraryNet(nn.Module):
-    """A library network with a grey door.
+    """A library network with a grey stage.
 
     Parameters
     ----------
@@ -62,15 +62,15 @@ class LibraryNet(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[None, :, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation)[None, :, None, None], persistent=False)
 
-    def _colour(self, films: Tensor) -> Tensor:
+    def _colour(self, images: Tensor) -> Tensor:
         """Spread grey over RGB, normalised; a second plane (the lung mask) stays as it is."""
         if self.channels == 1:
-            return films
-        colour = (films[:, :1] - self.mean) / self.deviation
-        return colour if self.channels == 3 else torch.cat([colour, films[:, 1:]], dim=1)
+            return images
+        colour = (images[:, :1] - self.mean) / self.deviation
+        return colour if self.channels == 3 else torch.cat([colour, images[:, 1:]], dim=1)
 
-    def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mask logits, presence logits ``(N,)`` (the strongest infection pixel) and features ``(N, F)``."""
-        grids = self.encoder(self._colour(films))
+        grids = self.encoder(self._colour(images))
         masks = self.head(self.dropout(self.decoder(grids)))
         return masks, masks[:, -1].amax(dim=(1, 2)), grids[-1].mean(dim=(2, 3))

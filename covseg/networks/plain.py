@@ -1,7 +1,7 @@
 """U-Nets from scratch: the plain one (Ronneberger 2015) and the one with attention gates (Oktay 2018).
 
-In: films ``(N, C, S, S)`` float32, S a multiple of 2 to the number of levels less one. Out: mask logits
-``(N, M, S, S)``. Convolutions are padded, so that the mask has the film's size; the papers' own are not.
+In: images ``(N, C, S, S)`` float32, S a multiple of 2 to the number of levels less one. Out: mask logits
+``(N, M, S, S)``. Convolutions are padded, so that the mask has the image's size; the papers' own are not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from covseg.networks.attention import Gate
+from covseg.networks.attention import AttentionGate
 
 Answered = tuple[Tensor, Tensor, Tensor]
 
@@ -59,9 +59,9 @@ class PlainUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], masks, 1)
         _start(self)
 
-    def forward_with_features(self, films: Tensor) -> Answered:
+    def forward_with_features(self, images: Tensor) -> Answered:
         """Return mask logits, presence logits ``(N,)`` (the strongest infection pixel) and features ``(N, F)``."""
-        skips, features = [], films
+        skips, features = [], images
         for level, block in enumerate(self.down):
             features = block(features if level == 0 else nn.functional.max_pool2d(features, 2))
             skips.append(features)
@@ -97,14 +97,14 @@ class AttentionUNet(nn.Module):
             )
             for deep, shallow in steps
         )
-        self.gates = nn.ModuleList(Gate(shallow) for _, shallow in steps)
+        self.gates = nn.ModuleList(AttentionGate(shallow) for _, shallow in steps)
         self.up = nn.ModuleList(_double(2 * shallow, shallow, norm=True) for _, shallow in steps)
         self.head = nn.Conv2d(widths[0], masks, 1)
         _start(self)
 
-    def forward_with_features(self, films: Tensor) -> Answered:
+    def forward_with_features(self, images: Tensor) -> Answered:
         """Return mask logits, presence logits ``(N,)`` (the strongest infection pixel) and features ``(N, F)``."""
-        skips, features = [], films
+        skips, features = [], images
         for level, block in enumerate(self.down):
             features = block(features if level == 0 else nn.functional.max_pool2d(features, 2))
             skips.append(features)

@@ -13,7 +13,7 @@ from covseg.errors import ModelRefused
 class Network(Protocol):
     """What every network of ours answers."""
 
-    def forward_with_features(self, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mask logits ``(N, M, S, S)``, presence logits ``(N,)`` and features ``(N, F)``."""
         ...
 

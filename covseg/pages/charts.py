@@ -63,13 +63,13 @@ def histogram(groups: Series, title: str, x: str, limits: tuple[float, float] = 
                 )
                 axes.hist(values, edges, histtype="step", color=colour)
 
-    return chart(draw, title, x, "films")
+    return chart(draw, title, x, "images")
 
 
 def scatter(
     x: Floats, y: Floats, title: str, labels: tuple[str, str], levels: Series | None = None, log: bool = False
 ) -> str:
-    """Draw points (as pixels inside the SVG, so that size does not grow with films) and horizontal levels."""
+    """Draw points (as pixels inside the SVG, so that size does not grow with images) and horizontal levels."""
 
     def draw(axes: Axes) -> None:
         axes.scatter(x, y, s=9, alpha=0.45, color=BLUE, linewidths=0, rasterized=True)
@@ -119,4 +119,4 @@ def bars(groups: dict[str, dict[str, int]], title: str) -> str:
             axes.bar_label(drawn, fontsize=7)
         axes.set_xticks(range(len(groups)), list(groups))
 
-    return chart(draw, title, "", "films")
+    return chart(draw, title, "", "images")

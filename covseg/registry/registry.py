@@ -33,7 +33,7 @@ SCHEMES = ("file", "s3", "memory")
 WAY_OUT = "Keep the registry in a store that honours them"
 
 
-def open_model(ref: str | Path = "default", *, gate: bool = True) -> ModelFolder:
+def open_model(ref: str | Path = "default", *, input_filter: bool = True) -> ModelFolder:
     """Open a model by any of its names, its weights checked against the digest that its JSON names.
 
     Parameters
@@ -41,8 +41,8 @@ def open_model(ref: str | Path = "default", *, gate: bool = True) -> ModelFolder
     ref : str or Path
         ``default`` or ``accurate``, the path of a model folder, or ``[REGISTRY/]NAME@TAG``, which is pulled into the
         cache first.
-    gate : bool
-        False leaves the gate unread and off the card, for whoever fits another one.
+    input filter : bool
+        False leaves the input filter unread and off the card, for whoever fits another one.
 
     Raises
     ------
@@ -50,9 +50,9 @@ def open_model(ref: str | Path = "default", *, gate: bool = True) -> ModelFolder
         When a file is missing, the JSON has unknown or wrong fields, or a digest differs.
     """
     if isinstance(ref, Path) or not is_reference(ref):
-        return open_folder(ref, gate=gate)
+        return open_folder(ref, input_filter=input_filter)
     folder, reference = pull(ref)
-    return open_folder(folder, gate=gate).model_copy(update={"reference": reference})
+    return open_folder(folder, input_filter=input_filter).model_copy(update={"reference": reference})
 
 
 class Pulled(NamedTuple):
@@ -133,7 +133,7 @@ def push(ref: str | Path, registry: Store, name: str, *, dry_run: bool = False) 
     named, known = describe(files), versions(registry, name)
     draft = Version(
         number=known[-1].number + 1 if known else 1,
-        content=content_of(named), model_id=folder.card.id, files=named, pushed_at=aliases.now(),
+        content=content_of(named), model_id=folder.config.id, files=named, pushed_at=aliases.now(),
     )  # fmt: skip
     for version in known:
         if version.content == draft.content:

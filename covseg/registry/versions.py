@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from covseg.errors import ModelRefused
-from covseg.model_folder.folder import CARD, ModelFolder
+from covseg.model_folder.folder import CONFIG, ModelFolder
 from covseg.model_folder.test_uses import LEDGER
 
 PAGE = "card.md"
@@ -112,7 +112,7 @@ def files_of(folder: ModelFolder) -> dict[str, bytes]:
     found = {path.name: _read(path) for path in sorted(folder.path.iterdir()) if path.name != LEDGER}
     if PAGE not in found:
         raise ModelRefused(f"{folder.path} has no {PAGE}: run covseg models card {folder.path} --evaluation DIR")
-    _refuse_stale(found[PAGE].decode(), found[CARD], folder.path)
+    _refuse_stale(found[PAGE].decode(), found[CONFIG], folder.path)
     return found
 
 
@@ -155,11 +155,11 @@ def _why_not(path: Path) -> str | None:
     return None
 
 
-def _refuse_stale(page: str, card: bytes, folder: Path) -> None:
+def _refuse_stale(page: str, config: bytes, folder: Path) -> None:
     """Refuse a card that was made from another ``covseg.json``; one that names none is its author's own."""
     named = re.search(MADE_FROM + r"([0-9a-f]{64})", page)
-    if named and named[1] != hashlib.sha256(card).hexdigest():
+    if named and named[1] != hashlib.sha256(config).hexdigest():
         raise ModelRefused(
-            f"{folder / PAGE} was made from another {CARD}: its numbers or thresholds are old; "
+            f"{folder / PAGE} was made from another {CONFIG}: its numbers or thresholds are old; "
             f"run covseg models card {folder}"
         )

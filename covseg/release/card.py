@@ -1,7 +1,7 @@
 """The model card: what ``covseg.json`` says, and an evaluation where there is one, as one Markdown page.
 
 In: a checked model folder, and the folder of an evaluation of the very same weights and thresholds. Out:
-``card.md``. It holds no picture, no film's name and no date, so the same inputs give the same bytes.
+``card.md``. It holds no picture, no image's name and no date, so the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from covseg.errors import ModelRefused, UsageError
 from covseg.evaluation.document import CASES, read_back
 from covseg.evaluation.failures import Failure, failures
 from covseg.evaluation.markdown import gallery, interval, plain, results, table
-from covseg.model_folder.folder import CARD, ModelFolder
+from covseg.model_folder.folder import CONFIG, ModelFolder
 from covseg.model_folder.test_uses import LEDGER
 from covseg.registry.versions import MADE_FROM, PAGE
 from covseg.storage import LocalStore
@@ -54,8 +54,8 @@ def evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
     UsageError
         When there is none, or it is of other weights or thresholds.
     """
-    content, cases = read_back(evaluation)
-    found, wanted = content["model"], folder.card
+    content, results = read_back(evaluation)
+    found, wanted = content["model"], folder.config
     if found["weights_sha256"] != wanted.weights_sha256:
         raise UsageError(
             f"{evaluation} judged weights {found['weights_sha256'][:16]}..., {folder.path} has "
@@ -69,7 +69,7 @@ def evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
             f"{evaluation} was made with other thresholds ({', '.join(differing)}) than {folder.path} has now: "
             f"run covseg evaluate {folder.path} again"
         )
-    return Evidence(content, failures(cases), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
+    return Evidence(content, failures(results), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
 
 
 def write(folder: ModelFolder, found: Evidence | None = None) -> Path:
@@ -100,12 +100,12 @@ def render(folder: ModelFolder, found: Evidence | None = None) -> str:
     ModelRefused
         When ``covseg.json`` names no licence or no citation: neither is ever guessed.
     """
-    card = folder.card
+    config = folder.config
     for name in ("licence", "citation"):
-        if not getattr(card, name).strip():
-            raise ModelRefused(f"{folder.path / CARD} has an empty {name}: say it there; it is never guessed")
+        if not getattr(config, name).strip():
+            raise ModelRefused(f"{folder.path / CONFIG} has an empty {name}: say it there; it is never guessed")
     parts = [
-        [f"# {plain(card.id)}", "", f"**{NEVER}**"],
+        [f"# {plain(config.id)}", "", f"**{NEVER}**"],
         _use(folder), _data(folder), _training(folder), _settings(folder), _recorded(folder),
         *_measured(found), _origin(folder),
     ]  # fmt: skip
@@ -113,39 +113,47 @@ def render(folder: ModelFolder, found: Evidence | None = None) -> str:
 
 
 def _use(folder: ModelFolder) -> list[str]:
-    card = folder.card
-    gate = "films that are no upright frontal chest film are refused" if card.gate else "none: every film passes"
+    config = folder.config
+    filtered = (
+        "images that are no upright frontal chest radiograph are refused"
+        if config.input_filter
+        else "none: every image passes"
+    )
     return [
-        "## Intended use and limits", "", f"- {plain(card.intended_use)}",
-        f"- Every film is seen as {card.size} x {card.size} pixels: small lesions vanish, edges are placed roughly.",
-        f"- Gate: {gate}.", *(f"- {limit}" for limit in LIMITS),
-        "- Films of other sources, detectors or ages than the training data: not known until measured there.",
+        "## Intended use and limits", "", f"- {plain(config.intended_use)}",
+        f"- Every image is seen as {config.size} x {config.size} pixels: small lesions vanish, edges are rough.",
+        f"- Input filter: {filtered}.", *(f"- {limit}" for limit in LIMITS),
+        "- Images of other sources, detectors or ages than the training data: not known until measured there.",
     ]  # fmt: skip
 
 
 def _data(folder: ModelFolder) -> list[str]:
-    card = folder.card
+    config = folder.config
     return [
-        "## Data, citation, licence", "", f"- Training data: {plain(card.training.get('data', 'not recorded'))}",
-        f"- Citation: {plain(card.citation)}", f"- Licence: {plain(card.licence)}",
+        "## Data, citation, licence", "", f"- Training data: {plain(config.training.get('data', 'not recorded'))}",
+        f"- Citation: {plain(config.citation)}", f"- Licence: {plain(config.licence)}",
     ]  # fmt: skip
 
 
 def _training(folder: ModelFolder) -> list[str]:
-    card = folder.card
-    facts = [("network", f"{card.network} {card.network_args or ''}"), ("normalisation", card.normalisation)]
-    return ["## Training", "", *table(("fact", "value"), [*facts, *_flat(card.training)])]
+    config = folder.config
+    facts = [("network", f"{config.network} {config.network_args or ''}"), ("normalisation", config.normalisation)]
+    return ["## Training", "", *table(("fact", "value"), [*facts, *_flat(config.training)])]
 
 
 def _settings(folder: ModelFolder) -> list[str]:
-    card = folder.card
-    gate = card.gate.model_dump(include={"refuse_above", "flag_above"}) if card.gate else {}
-    rows = [*_flat(card.thresholds.model_dump()), *_flat(card.flags.model_dump(), "flag "), *_flat(gate, "gate ")]
+    config = folder.config
+    limits = config.input_filter.model_dump(include={"refuse_above", "flag_above"}) if config.input_filter else {}
+    rows = [
+        *_flat(config.thresholds.model_dump()),
+        *_flat(config.flags.model_dump(), "flag "),
+        *_flat(limits, "input filter "),
+    ]
     return ["## Thresholds", "", *table(("setting", "value"), rows)]
 
 
 def _recorded(folder: ModelFolder) -> list[str]:
-    rows = list(_flat(folder.card.metrics))
+    rows = list(_flat(folder.config.metrics))
     listed = table(("what", "value"), rows) if rows else ["None."]
     return ["## Results recorded in covseg.json", "", *listed]
 
@@ -159,9 +167,9 @@ def _measured(found: Evidence | None) -> list[list[str]]:
 def _origin(folder: ModelFolder) -> list[str]:
     ledger = folder.path / LEDGER
     uses = len(ledger.read_text(encoding="utf-8").splitlines()) if ledger.is_file() else 0
-    digest = hashlib.sha256((folder.path / CARD).read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder.path / CONFIG).read_bytes()).hexdigest()
     return [
-        "## Origin", "", f"- Weights sha256 {folder.card.weights_sha256}", f"- Made from {MADE_FROM}{digest}",
+        "## Origin", "", f"- Weights sha256 {folder.config.weights_sha256}", f"- Made from {MADE_FROM}{digest}",
         f"- Uses of the Test split recorded beside these weights when this was written: {uses}",
     ]  # fmt: skip
 

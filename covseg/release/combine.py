@@ -1,7 +1,7 @@
 """Several model folders to one: their mean probability, in one graph.
 
 In: model folders that draw lung and infection. Out: a folder that ``covseg predict --model`` takes. It has
-no gate and no thresholds of its own yet: fit and calibrate it as any model.
+no input filter and no thresholds of its own yet: fit and calibrate it as any model.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from safetensors.torch import load_file
 from covseg.errors import UsageError
 from covseg.model_folder.folder import ModelFolder
 from covseg.model_folder.write import prefixed, write_model
-from covseg.settings.model import ModelCard
+from covseg.settings.model import ModelConfig
 
 
-def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: bool = False) -> ModelCard:
+def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: bool = False) -> ModelConfig:
     """Write the mean of several models as a model folder of its own.
 
     Parameters
     ----------
     members : list of ModelFolder
-        The gate of the new model will read the first one's features.
+        The input filter of the new model will read the first one's features.
     target : Path
         New or empty.
     model_id : str
     mirror : bool
-        Every member also reads the film mirrored: twice the cost.
+        Every member also reads the image mirrored: twice the cost.
 
     Raises
     ------
@@ -40,17 +40,17 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
     The grid is the finest member's; every member sees its own. Weights that are halves stay halves.
     """
     _check(members, target)
-    cards = [member.card for member in members]
-    size = max(card.size for card in cards)
-    shared = {card.normalisation for card in cards}
+    configs = [member.config for member in members]
+    size = max(config.size for config in configs)
+    shared = {config.normalisation for config in configs}
     stages = [
         {
-            "network": card.network,
-            "network_args": card.network_args,
-            "size": None if card.size == size else card.size,
-            "standardise": len(shared) > 1 and card.normalisation == "standardise",
+            "network": config.network,
+            "network_args": config.network_args,
+            "size": None if config.size == size else config.size,
+            "standardise": len(shared) > 1 and config.normalisation == "standardise",
         }
-        for card in cards
+        for config in configs
     ]
     states = [prefixed(load_file(member.weights), f"members.{index}.") for index, member in enumerate(members)]
     return write_model(
@@ -61,11 +61,11 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         network_args={"members": stages, "mirror": mirror},
         size=size,
         normalisation="unit" if "unit" in shared else "standardise",
-        flags=cards[0].flags,
-        presence_source="mean of the members': " + "; ".join(dict.fromkeys(one.presence_source for one in cards)),
+        flags=configs[0].flags,
+        presence_source="mean of the members': " + "; ".join(dict.fromkeys(one.presence_source for one in configs)),
         training=_training(members),
-        licence=" ".join(dict.fromkeys(one.licence for one in cards)),
-        citation="; ".join(dict.fromkeys(one.citation for one in cards)),
+        licence=" ".join(dict.fromkeys(one.licence for one in configs)),
+        citation="; ".join(dict.fromkeys(one.citation for one in configs)),
     )
 
 
@@ -75,12 +75,14 @@ def _check(members: list[ModelFolder], target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty: name a new folder")
     for member in members:
-        if member.card.labels != ("lung", "infection"):
-            raise UsageError(f"{member.path} draws {member.card.labels}: wanted lung and infection")
+        if member.config.labels != ("lung", "infection"):
+            raise UsageError(f"{member.path} draws {member.config.labels}: wanted lung and infection")
 
 
 def _training(members: list[ModelFolder]) -> dict[str, Any]:
     """Say what every member is and learnt from."""
-    data = dict.fromkeys(str(one.card.training.get("data", "not recorded")) for one in members)
-    told = [{"id": one.card.id, "weights_sha256": one.card.weights_sha256, **one.card.training} for one in members]
+    data = dict.fromkeys(str(one.config.training.get("data", "not recorded")) for one in members)
+    told = [
+        {"id": one.config.id, "weights_sha256": one.config.weights_sha256, **one.config.training} for one in members
+    ]
     return {"data": "; ".join(data), "members": told}

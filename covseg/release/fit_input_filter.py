@@ -1,8 +1,8 @@
-"""Fit the frontal-chest gate to a model folder: films in, ``gate.safetensors`` and limits out.
+"""Fit the input filter to a model folder: images in, ``gate.safetensors`` and limits out.
 
-Train films, plain and jittered, stand for frontal chest films; `covseg.synthetic.negatives` draws
+Train images, plain and jittered, stand for frontal chest radiographs; `covseg.synthetic.negatives` draws
 what is not one. Limits are quantiles of Val. No real negative takes part. The card's
-``metrics.gate`` says what was measured. Run: ``covseg models gate FOLDER --data ROOT``.
+``metrics.gate`` says what was measured. Run: ``covseg models fit-filter FOLDER --data ROOT``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from safetensors.numpy import save
 from torch.nn import functional
 
 from covseg.model_folder.backends import open_backend
-from covseg.model_folder.folder import ModelFolder, amend_card
+from covseg.model_folder.folder import ModelFolder, amend_config
 from covseg.registry import open_model
-from covseg.settings.model import GATE
+from covseg.settings.model import FILTER_ARRAYS
 from covseg.stages.input_filter import (
     BLOCKS,
     FRONTAL,
@@ -32,7 +32,7 @@ from covseg.stages.input_filter import (
     ROTATED,
     Numbers,
     describe,
-    judge,
+    filter_scores,
     margin,
     project,
     weigh,
@@ -42,14 +42,14 @@ from covseg.stages.segment import segment
 from covseg.storage import LocalStore
 from covseg.synthetic.drawings import Image
 from covseg.synthetic.negatives import FAMILIES, Draw, jitter
-from covseg.training.dataset import Films, load_split
+from covseg.training.dataset import ImageArrays, load_split
 
 log = logging.getLogger(__name__)
 
 AXES = {"features": 48, "lung": 24, "film": 48, "shape": 12, "grey": 12}
 WEIGHT_DECAY = 1e-3
 EDGE_QUANTILE = 0.995  # of Val; where each judge's scale reads 1
-REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val; see infra/decisions/gate.md
+REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val; see infra/decisions/input-filter.md
 LIKELY = (INVERTED, ROTATED)  # real archives hold these; they get `LIKELY_TIMES` as many members to fit
 LIKELY_TIMES = 3
 TWINS = (("rotated_90", "rotated_270"), ("rotated_180", "upside_down"))  # one family twice: left out together
@@ -58,12 +58,12 @@ Describe = Callable[[Sequence[Image]], Blocks]
 
 
 def describer(folder: ModelFolder) -> Describe:
-    """Return a function from grey films to stacked blocks ``(N, D)``, as scoring would see them."""
-    backend, size, normalisation = open_backend(folder), folder.card.size, folder.card.normalisation
+    """Return a function from grey images to stacked blocks ``(N, D)``, as scoring would see them."""
+    backend, size, normalisation = open_backend(folder), folder.config.size, folder.config.normalisation
 
     def batch(images: Sequence[Image]) -> list[Blocks]:
         pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
-        return [describe(film, answer) for film, answer in zip(pixels, segment(backend, pixels), strict=True)]
+        return [describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
 
     def run(images: Sequence[Image]) -> Blocks:
         with ThreadPoolExecutor(2) as pool:
@@ -75,11 +75,11 @@ def describer(folder: ModelFolder) -> Describe:
     return run
 
 
-def draw_family(films: Films, name: str, draw: Draw, count: int, seed: int) -> list[Image]:
-    """Draw `count` members of a family from jittered films; the same seed gives the same images."""
+def draw_family(images: ImageArrays, name: str, draw: Draw, count: int, seed: int) -> list[Image]:
+    """Draw `count` members of a family from jittered images; the same seed gives the same images."""
     random = np.random.default_rng([seed, *name.encode()])
-    chosen = random.choice(len(films.names), count, replace=count > len(films.names))
-    return [draw(jitter(films.films[i], random), films.lungs[i], random) for i in chosen]
+    chosen = random.choice(len(images.names), count, replace=count > len(images.names))
+    return [draw(jitter(images.images[i], random), images.lungs[i], random) for i in chosen]
 
 
 def fit_whitening(blocks: Blocks) -> Numbers:
@@ -99,12 +99,12 @@ def fit_whitening(blocks: Blocks) -> Numbers:
 
 
 def fit_head(evidence: dict[str, NDArray[np.float32]], left_out: Sequence[str] = ()) -> Numbers:
-    """Fit the linear layer by weighted softmax regression: half the weight on frontal films, families alike.
+    """Fit the linear layer by weighted softmax regression: half the weight on frontal images, families alike.
 
     Parameters
     ----------
     evidence : dict of str to ndarray, shape (N, K)
-        By family; ``frontal`` holds the films.
+        By family; ``frontal`` holds the images.
     left_out : sequence of str
         Families that take no part.
     """
@@ -138,19 +138,19 @@ def calibrate(numbers: Numbers, val: Blocks) -> NDArray[np.float32]:
         ("density", density),
     ):
         numbers[f"{name}.scale"] = np.array([np.median(value), np.quantile(value, EDGE_QUANTILE)], np.float32)
-    return judge(val, numbers)[0]
+    return filter_scores(val, numbers)[0]
 
 
 def refused_when_unseen(
     numbers: Numbers, evidence: dict[str, NDArray[np.float32]], drawn: dict[str, Blocks], val: Blocks
 ) -> dict[str, float]:
-    """Share of every family that is refused by a gate whose linear layer never saw it."""
+    """Share of every family that is refused by an input filter whose linear layer never saw it."""
     shares: dict[str, float] = {}
     alone = set(FAMILIES).difference(*TWINS)
     for group in (*TWINS, *((name,) for name in sorted(alone))):
         blind = numbers | fit_head(evidence, group)
         limit = np.quantile(calibrate(blind, val), REFUSE_QUANTILE)
-        shares |= {name: _share(judge(drawn[name], blind)[0] > limit) for name in group}
+        shares |= {name: _share(filter_scores(drawn[name], blind)[0] > limit) for name in group}
     return shares
 
 
@@ -176,9 +176,9 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     root : Path
         Holds ``Train`` and ``Val``.
     folder : ModelFolder
-        The model that the gate stands behind.
+        The model that the input filter stands behind.
     count, members : int
-        Train films; drawn members of every family, from Train to fit (`LIKELY_TIMES` as many of the likely ones)
+        Train images; drawn members of every family, from Train to fit (`LIKELY_TIMES` as many of the likely ones)
         and half as many from Val to measure.
 
     Returns
@@ -190,8 +190,8 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     see = describer(folder)
     train, val = load_split(root, "Train", count), load_split(root, "Val")
     jittered = np.random.default_rng(0)
-    frontal = see([*train.films, *(jitter(film, jittered) for film in train.films)])
-    seen_val = see(list(val.films))
+    frontal = see([*train.images, *(jitter(image, jittered) for image in train.images)])
+    seen_val = see(list(val.images))
     numbers = fit_whitening(frontal)
     evidence, fresh, drawn = {"frontal": weigh(frontal, numbers)[0]}, {}, {}
     for name, (kind, draw) in FAMILIES.items():
@@ -204,12 +204,14 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     scores = calibrate(numbers, seen_val)
     refuse, flag = (float(np.quantile(scores, quantile)) for quantile in (REFUSE_QUANTILE, FLAG_QUANTILE))
     metrics = {
-        "train_films": len(train.films),
+        "train_films": len(train.images),
         "val_films": len(scores),
         "val_refused": _share(scores > refuse),
         "val_flagged": _share((scores > flag) & (scores <= refuse)),
         "val_refused_limit_from_other_half": refused_on_other_half(scores),
-        "refused_by_family": {name: _share(judge(blocks, numbers)[0] > refuse) for name, blocks in fresh.items()},
+        "refused_by_family": {
+            name: _share(filter_scores(blocks, numbers)[0] > refuse) for name, blocks in fresh.items()
+        },
         "refused_by_family_unseen": refused_when_unseen(numbers, evidence, drawn, seen_val),
     }
     return numbers, {"refuse_above": round(refuse, 4), "flag_above": round(flag, 4)}, metrics
@@ -220,22 +222,22 @@ def write(path: Path, numbers: Numbers, limits: dict[str, float], metrics: dict[
     data = save({name: np.ascontiguousarray(value, np.float32) for name, value in numbers.items()})
     digest = hashlib.sha256(data).hexdigest()
 
-    def change(card: dict[str, Any]) -> None:
-        card["gate"] = {"arrays_sha256": digest, "weights_sha256": card["weights_sha256"], **limits}
-        card.setdefault("metrics", {})["gate"] = metrics
+    def change(config: dict[str, Any]) -> None:
+        config["gate"] = {"arrays_sha256": digest, "weights_sha256": config["weights_sha256"], **limits}
+        config.setdefault("metrics", {})["gate"] = metrics
 
-    LocalStore(path).write(GATE, data)
-    amend_card(path, change)
+    LocalStore(path).write(FILTER_ARRAYS, data)
+    amend_config(path, change)
 
 
 def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[str, Any]:
-    """Fit a gate to a model folder, in place of the one it may have; return its limits and what was measured.
+    """Fit an input filter to a model folder, in place of the one it may have; return its limits and what was measured.
 
     Raises
     ------
     UsageError
         When `root` has no Train or Val.
     """
-    numbers, limits, metrics = fit(root, open_model(path, gate=False), count, members)
+    numbers, limits, metrics = fit(root, open_model(path, input_filter=False), count, members)
     write(path, numbers, limits, metrics)
     return {**limits, **metrics}

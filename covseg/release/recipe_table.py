@@ -17,12 +17,12 @@ from covseg.metrics.intervals import short
 from covseg.training.recipe import load_recipe, shipped
 
 COLUMNS = {
-    "COVID-19 Dice, per film": ("COVID-19", "infection", "dice", "image", "one"),
-    "COVID-19 IoU, per film": ("COVID-19", "infection", "iou", "image", "one"),
-    "Non-COVID Dice, per film, empty = 1": ("Non-COVID", "infection", "dice", "image", "one"),
+    "COVID-19 Dice, per image": ("COVID-19", "infection", "dice", "image", "one"),
+    "COVID-19 IoU, per image": ("COVID-19", "infection", "iou", "image", "one"),
+    "Non-COVID Dice, per image, empty = 1": ("Non-COVID", "infection", "dice", "image", "one"),
     "all Dice, batches of 8, empty = 1": ("all", "infection", "dice", "batch(8)", "one"),
-    "specificity of films without infection": ("negatives", "image level", "specificity", "image", ""),
-    "lung Dice, per film": ("all", "lung", "dice", "image", "one"),
+    "specificity of images without infection": ("negatives", "image level", "specificity", "image", ""),
+    "lung Dice, per image": ("all", "lung", "dice", "image", "one"),
 }
 TOLD = {"network.weights", "stop.epochs", "seed", "ours"}  # told elsewhere, or no setting
 _KEY = ("stratum", "part", "metric", "reduction", "empty")
@@ -63,10 +63,10 @@ def row(run: Path) -> dict[str, str]:
 def budget(run: Path, recipe: dict[str, Any], facts: dict[str, Any]) -> str:
     """Say how much training there was against what the recipe asks for, and every field that was changed."""
     epochs = sum(1 for line in (run / "metrics.csv").read_text().splitlines() if line) - 1
-    films = facts["films"]["Train"]
+    images = facts["films"]["Train"]
     name = recipe["name"]
     asked = load_recipe(name).model_dump(mode="json") if name in shipped() else recipe
-    told = f"{epochs} of {asked['stop']['epochs']} epochs, {films} films, seed {facts['seed']}, {facts['device']}"
+    told = f"{epochs} of {asked['stop']['epochs']} epochs, {images} images, seed {facts['seed']}, {facts['device']}"
     start = facts["weights"].partition(",")[0]  # of a file the digest stands in run.json
     return "; ".join([told, *([] if start == "none" else [f"encoder from {start}"]), *_changes(recipe, asked)])
 

@@ -1,7 +1,7 @@
 """A training run to a model folder: weights, and a ``covseg.json`` that says where they come from.
 
 In: a run folder. Out: a folder that ``covseg predict --model`` takes. A run that draws lung and infection
-stands alone; one that draws infection only gets its lungs from another model folder, in one graph. Gate,
+stands alone; one that draws infection only gets its lungs from another model folder, in one graph. Input filter,
 thresholds and metrics are written into the same file by their own steps afterwards.
 """
 
@@ -18,7 +18,7 @@ from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import WEIGHTS, ModelFolder
 from covseg.model_folder.write import State, prefixed, write_model
 from covseg.registry import open_model
-from covseg.settings.model import ModelCard
+from covseg.settings.model import ModelConfig
 from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.training import run_folder
@@ -39,12 +39,12 @@ PUBLISHED = {  # set: its licence, its citation
     )
 }
 NOT_RECORDED = ("not recorded", "not recorded")
-EXPORT_TOLERANCE = 1e-3  # of a probability, on real films
+EXPORT_TOLERANCE = 1e-3  # of a probability, on real images
 
 
 def release(
     run: Path, folder: Path, model_id: str, lung_model: str = "default", licence: str = "", citation: str = ""
-) -> ModelCard:
+) -> ModelConfig:
     """Write a model folder from a run's best weights.
 
     Parameters
@@ -63,7 +63,7 @@ def release(
     Raises
     ------
     UsageError
-        When the run has no weights yet, `folder` is the run, it learnt from another model's lungs, or its films are
+        When the run has no weights yet, `folder` is the run, it learnt from another model's lungs, or its images are
         prepared in a way that the lung model cannot take.
     """
     if folder.resolve() == run.resolve():
@@ -92,18 +92,18 @@ def release(
     )
 
 
-def check_export(folder: ModelFolder, root: Path, films: int = 12) -> float:
-    """Run real Val films through torch and through the exported graph; return the largest difference.
+def check_export(folder: ModelFolder, root: Path, images: int = 12) -> float:
+    """Run real Val images through torch and through the exported graph; return the largest difference.
 
     Raises
     ------
     ModelRefused
         When a probability differs by more than `EXPORT_TOLERANCE`: the graph is not the model.
     """
-    card = folder.card
-    val = load_split(root, "Val", films)
+    config = folder.config
+    val = load_split(root, "Val", images)
     pixels = np.stack(
-        [prepare((film / 255).astype(np.float32), card.size, card.normalisation)[0] for film in val.films]
+        [prepare((image / 255).astype(np.float32), config.size, config.normalisation)[0] for image in val.images]
     )
     ours, exported = (segment(open_backend(folder, name), pixels) for name in ("torch", "onnx"))
     found = max(
@@ -113,8 +113,8 @@ def check_export(folder: ModelFolder, root: Path, films: int = 12) -> float:
     )
     if found > EXPORT_TOLERANCE:
         raise ModelRefused(
-            f"the exported graph of {card.id} differs from torch by {found:.2g} in probability on {len(pixels)} Val "
-            f"films, wanted at most {EXPORT_TOLERANCE:g}: publish it for --backend torch only, or export it otherwise"
+            f"the exported graph of {config.id} differs from torch by {found:.2g} in probability on {len(pixels)} Val "
+            f"images, wanted at most {EXPORT_TOLERANCE:g}: publish it for --backend torch only, or export it otherwise"
         )
     return found
 
@@ -138,13 +138,13 @@ def _staged(
     if recipe.data.targets == ("lung",):
         return "cascade", {"lung": stage}, prefixed(state, "lung.")
     lung = open_model(lung_model)
-    card = lung.card
+    config = lung.config
     standardise = prepared(recipe) == "standardise"
-    if standardise and card.normalisation != "standardise":
-        raise UsageError(f"{lung_model} wants films as they are, the run standardised ones: choose another lung model")
+    if standardise and config.normalisation != "standardise":
+        raise UsageError(f"{lung_model} wants images as they are, the run standardised ones: choose another lung model")
     first = {
-        "network": card.network, "network_args": card.network_args, "size": card.size,
-        "standardise": card.normalisation == "standardise" and not standardise,
+        "network": config.network, "network_args": config.network_args, "size": config.size,
+        "standardise": config.normalisation == "standardise" and not standardise,
     }  # fmt: skip
     combined = {
         "lung": first, "infection": stage, "sees_lung": recipe.input.channels == 4,
@@ -158,11 +158,11 @@ def _has_head(recipe: Recipe) -> bool:
 
 
 def _learnt_from(found: dict[str, Any]) -> str:
-    """Say which films, in words, from a run's facts."""
-    part = [f"{', '.join(found['strata'])}", f"{found['films']['Train']} films of Train"]
+    """Say which images, in words, from a run's facts."""
+    part = [f"{', '.join(found['strata'])}", f"{found['films']['Train']} images of Train"]
     part += [f"limit {found['limit']}"] if found["limit"] else []
     part += ["near-duplicates of Val left out"] if found["drop_leaks"] else []
-    return f"{found['set']}: {'; '.join(part)}; epoch chosen on Val ({found['films']['Val']} films)"
+    return f"{found['set']}: {'; '.join(part)}; epoch chosen on Val ({found['films']['Val']} images)"
 
 
 def _facts(run: Path, recipe: Recipe, found: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 In: the severity table, of any length. Out: a `Cohort`, small whatever the length. Everything is
 counted by Arrow on whole columns; no row becomes a Python object here. A mean always comes with its
-n, and null (a film without lungs, a refused file) is never counted as 0.
+n, and null (an image without lungs, a refused file) is never counted as 0.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Scale:
     title, words : str
         What it is called, and what it means.
     n : int
-        Films that have a value.
+        Images that have a value.
     mean, low, median, high : float or None
         `low` and `high` are the quartiles.
     """
@@ -103,9 +103,9 @@ class Cohort:
     Parameters
     ----------
     planned, scored, no_lungs, zero : int
-        Inputs; films with a mask; scored without a lung; scored at exactly 0 %.
+        Inputs; images with a mask; scored without a lung; scored at exactly 0 %.
     flagged, noted : int
-        Scored films with a flag that asks for a look; with any flag at all.
+        Scored images with a flag that asks for a look; with any flag at all.
     statuses, grades, flags, histogram : list of Bar
         `histogram` has `BINS` bars above 0.
     """
@@ -132,7 +132,7 @@ class Cohort:
 
     @property
     def measured(self) -> int:
-        """Scored films that have an infected fraction."""
+        """Scored images that have an infected fraction."""
         return self.scored - self.no_lungs
 
     def ended(self, status: str) -> int:
@@ -185,7 +185,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _asks_for_a_look(flags: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Say of each film whether a flag is left when the notes on its kind of file are taken away."""
+    """Say of each image whether a flag is left when the notes on its kind of file are taken away."""
     left = pc.replace_substring_regex(pc.binary_join(flags, ";"), pattern="|".join((*words.NOTES, ";")), replacement="")
     return pc.not_equal(left, "")
 

@@ -1,6 +1,6 @@
 """Table and pictures to one HTML page that opens offline and says the same to everybody.
 
-In: the severity table, the pictures of some of its films and the model's presence threshold. Out:
+In: the severity table, the pictures of some of its images and the model's presence threshold. Out:
 UTF-8 bytes, a pure function of these: no clock, no chance, no address of anything outside the file.
 The content security policy lets the browser run this page's own style and script, by their digest,
 and nothing else.
@@ -23,7 +23,7 @@ from covseg.report.selection import COLUMNS, Selection, select
 
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 PRINTED_ROWS, PRINTED_PICTURES = 60, 20
-# Columns of the large view of one film: label and kind, in reading order. The six zones stand in a table of their own.
+# Columns of the large view of one image: label and kind, in reading order. The six zones stand in a table of their own.
 DETAILS = {
     "infected_fraction_right": ("Right lung", "percent"),
     "infected_fraction_left": ("Left lung", "percent"),
@@ -35,11 +35,11 @@ DETAILS = {
     "component_count": ("Separate marked parts", "number"),
     "largest_component_share": ("Largest part, of all marked", "percent"),
     "infection_outside_lung_fraction": ("Marked outside the lung, cut off", "percent"),
-    "infected_fraction_of_image": ("Marked share of the whole film", "percent"),
+    "infected_fraction_of_image": ("Marked share of the whole image", "percent"),
     "infected_area_mm2": ("Marked area, mm² on the detector", "number"),
-    "lung_area_fraction": ("Lung share of the film", "percent"),
+    "lung_area_fraction": ("Lung share of the image", "percent"),
     "lung_ratio_right_left": ("Lung area, right / left", "number"),
-    "gate_score": ("Gate score", "number"),
+    "gate_score": ("Input filter score", "number"),
     "view_position": ("View, from the file", "text"),
     "height": ("Height, pixels", "number"),
     "width": ("Width, pixels", "number"),
@@ -61,7 +61,7 @@ def render(table: pa.Table, pictures: list[Picture], presence: float | None = No
     pictures : list of Picture
         At most 500, in the order shown.
     presence : float or None
-        The model's threshold, 0 to 1, on the infection probability of a whole film: under it nothing is
+        The model's threshold, 0 to 1, on the infection probability of a whole image: under it nothing is
         marked. None where the caller does not know it; the page then speaks of it without a number.
     """
     style, script = _part("report.css"), _part("report.js")
@@ -186,7 +186,7 @@ def brief(count: int) -> str:
 
 
 def short(name: str) -> str:
-    """Cut a long id to its first twelve characters, which tell films of one cohort apart."""
+    """Cut a long id to its first twelve characters, which tell images of one cohort apart."""
     return name if len(name) <= 16 else name[:12]
 
 

@@ -1,8 +1,8 @@
-"""Small pictures for the report: film, contours, probability; the worst and a random sample.
+"""Small pictures for the report: image, contours, probability; the worst and a random sample.
 
-In: source pixels, masks and the model's probability, one film at a time. Out: at most 500
+In: source pixels, masks and the model's probability, one image at a time. Out: at most 500
 `Picture` records. A `Gallery` keeps a bounded number of them, so memory does not grow with the
-archive; which it keeps depends on the films alone, not on their order. It knows nothing of the page.
+archive; which it keeps depends on the images alone, not on their order. It knows nothing of the page.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LEVELS = 16  # of probability, so that the layer is a four-bit indexed PNG
 
 @dataclass(frozen=True)
 class Picture:
-    """What the report shows of one film.
+    """What the report shows of one image.
 
     Parameters
     ----------
     input_id : str
     width, height : int
         Of the thumbnail, pixels.
-    film : str
+    image : str
         ``data:`` URI of a grey JPEG.
     probability : str
         ``data:`` URI of a PNG whose colour and opacity grow with the probability; may be empty.
@@ -45,7 +45,7 @@ class Picture:
     input_id: str
     width: int
     height: int
-    film: str
+    image: str
     probability: str
     lung: str
     infection: str
@@ -54,7 +54,7 @@ class Picture:
 def picture(
     input_id: str, pixels: NDArray[np.float32], masks: Masks, probability: NDArray[np.float32] | None
 ) -> Picture:
-    """Shrink a film, its masks and its infection probability to one `Picture`.
+    """Shrink an image, its masks and its infection probability to one `Picture`.
 
     Parameters
     ----------
@@ -64,13 +64,13 @@ def picture(
     masks : Masks
         At source size ``(H, W)``.
     probability : ndarray of float32, shape (S, S), or None
-        On the model's grid, which is the film stretched to a square.
+        On the model's grid, which is the image stretched to a square.
     """
     height, width = _fit(pixels.shape, THUMBNAIL)
-    film = np.rint(_shrink(pixels, height, width) * 255).astype(np.uint8)
+    image = np.rint(_shrink(pixels, height, width) * 255).astype(np.uint8)
     lung, infection = (_path(_sample(mask, height, width)) for mask in (masks.lung, masks.infection))
     heat = "" if probability is None else _heat(_shrink(probability, *_fit(pixels.shape, HEAT)))
-    return Picture(input_id, width, height, _jpeg(film), heat, lung, infection)
+    return Picture(input_id, width, height, _jpeg(image), heat, lung, infection)
 
 
 def _fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
@@ -113,8 +113,8 @@ def _heat(probability: NDArray[np.float32]) -> str:
     return _uri("image/png", sink.getvalue())
 
 
-def _jpeg(film: NDArray[np.uint8]) -> str:
-    return _uri("image/jpeg", cv2.imencode(".jpg", film, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+def _jpeg(image: NDArray[np.uint8]) -> str:
+    return _uri("image/jpeg", cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
 
 
 def _uri(mime: str, data: bytes) -> str:
@@ -134,7 +134,7 @@ def _trace(points: NDArray[np.int32]) -> str:
 
 
 class Gallery:
-    """Keeps the `worst` films by infected fraction and a random `sample` by hash of the id.
+    """Keeps the `worst` images by infected fraction and a random `sample` by hash of the id.
 
     An input id is a keyed hash (HMAC-SHA256), so the lowest ids are a random draw.
     """
@@ -152,18 +152,18 @@ class Gallery:
         masks: Masks,
         probability: NDArray[np.float32] | None,
     ) -> None:
-        """Show one film to the gallery; it is drawn only when it is kept."""
+        """Show one image to the gallery; it is drawn only when it is kept."""
         draw = -int.from_bytes(input_id.encode())
         ranks = {"worst": -1.0 if infected_fraction is None else infected_fraction, "sample": 0.0}
-        kept = [self._push(shelf, (rank, draw, input_id)) for shelf, rank in ranks.items()]
+        kept = [self._push(group, (rank, draw, input_id)) for group, rank in ranks.items()]
         if any(kept):
             self._pictures[input_id] = picture(input_id, pixels, masks, probability)
             self._forget()
 
-    def _push(self, shelf: str, item: tuple[float, int, str]) -> bool:
+    def _push(self, group: str, item: tuple[float, int, str]) -> bool:
         """Keep an item when it ranks high enough; among equals the lower id stays."""
-        heap = self._kept[shelf]
-        if len(heap) < self._limits[shelf]:
+        heap = self._kept[group]
+        if len(heap) < self._limits[group]:
             heapq.heappush(heap, item)
             return True
         return bool(heap) and heapq.heappushpop(heap, item) != item
@@ -174,5 +174,5 @@ class Gallery:
 
     def pictures(self) -> list[Picture]:
         """Return the kept pictures, worst first, then the sample; ties by id."""
-        shelves = [sorted(self._kept[shelf], reverse=True) for shelf in ("worst", "sample")]
-        return [self._pictures[name] for name in dict.fromkeys(name for shelf in shelves for *_, name in shelf)]
+        examples = [sorted(self._kept[group], reverse=True) for group in ("worst", "sample")]
+        return [self._pictures[name] for name in dict.fromkeys(name for group in examples for *_, name in group)]

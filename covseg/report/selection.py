@@ -2,7 +2,7 @@
 
 In: the severity table and the ids that have a picture. Out: at most `ROWS` plain rows, the most
 infected first. The columns are named one by one, so that the source key cannot reach the page. The
-detail of a refusal is covseg's own sentence and quotes no patient field; only one of the door fetch
+detail of a refusal is covseg's own sentence and quotes no patient field; only one of the stage fetch
 can quote an ETag, which tells files apart, so those are left out.
 """
 
@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 ROWS = 2_000
 BY_ID = [("input_id", "ascending")]
-WORST_FIRST = [("infected_fraction", "descending"), *BY_ID]  # a film without a fraction comes last
-WORST, REFUSED = 1_500, 100  # of a larger cohort; the rest is a random sample of the other scored films
+WORST_FIRST = [("infected_fraction", "descending"), *BY_ID]  # an image without a fraction comes last
+WORST, REFUSED = 1_500, 100  # of a larger cohort; the rest is a random sample of the other scored images
 COLUMNS = (
     "input_id", "status", "reason", "stage", "detail", "view_position", "height", "width", "pixel_spacing_mm",
     "infected_fraction", "fraction_low", "fraction_high", "infected_fraction_right", "infected_fraction_left",
@@ -33,7 +33,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Selection:
-    """The embedded rows, most infected first, then films without a fraction, then refusals.
+    """The embedded rows, most infected first, then images without a fraction, then refusals.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ class Selection:
 def select(table: pa.Table, limit: int = ROWS, worst: int = WORST, refused: int = REFUSED) -> Selection:
     """Choose the embedded rows.
 
-    A table of at most `limit` rows is taken whole. Of a larger one: the `worst` most infected films,
-    `refused` refusals, and other scored films up to `limit`, the last two at random. An input id is
+    A table of at most `limit` rows is taken whole. Of a larger one: the `worst` most infected images,
+    `refused` refusals, and other scored images up to `limit`, the last two at random. An input id is
     a keyed hash, so the lowest ids are a random draw, and the same one that `Gallery` makes.
     """
     keys = table.select(["input_id", "status", "infected_fraction"])
@@ -84,6 +84,6 @@ def _first(table: pa.Table, count: int, order: list[tuple[str, str]]) -> pa.Tabl
 
 
 def _draw(scored: pa.Table, taken: pa.Table, count: int) -> pa.Table:
-    """Draw `count` scored films that are not among those taken."""
+    """Draw `count` scored images that are not among those taken."""
     rest = scored.filter(pc.invert(pc.is_in(scored["input_id"], taken["input_id"].combine_chunks())))
     return _first(rest, count, BY_ID)

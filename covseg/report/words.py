@@ -48,11 +48,11 @@ NOTES = ("laterality_unverified", "missing_spacing")
 
 FLAGS = {
     "inverted": "The grey values look inverted (bone dark).",
-    "rotated": "The film looks rotated or mirrored.",
+    "rotated": "The image looks rotated or mirrored.",
     "lungs_not_found": "No lung was found. The fractions are empty, which is not the same as 0 %.",
     "one_lung_only": "Only one lung was found, or nearly so.",
     "merged_lungs": "The two lung masks touched and were split at the midline; right and left are approximate.",
-    "lung_area_out_of_range": "The lung area is unusually small or large for the film.",
+    "lung_area_out_of_range": "The lung area is unusually small or large for the image.",
     "lung_ratio_out_of_range": (
         "The right and left lung differ unusually in area. Dense disease can fall out of the lung mask: the "
         "fraction may be too low."
@@ -60,9 +60,9 @@ FLAGS = {
     "infection_outside_lung": (
         "Much of what the model marked lay outside the lung mask and was cut off: the fraction may be too low."
     ),
-    "low_contrast": "The film has little contrast.",
-    "out_of_distribution": "The film is unlike those that the model was tuned on.",
-    "ensemble_disagreement": "The models of the ensemble disagree on this film.",
+    "low_contrast": "The image has little contrast.",
+    "out_of_distribution": "The image is unlike those that the model was tuned on.",
+    "ensemble_disagreement": "The models of the ensemble disagree on this image.",
     "laterality_unverified": (
         "The file does not say that the patient’s right is on the left of the image, or says otherwise; "
         "it is taken to be there."
@@ -83,7 +83,7 @@ GRADE_TABLES = {
 }
 GRADE = (
     "A grade is a name for a share of lung area, and no more: it is not clinical severity. "
-    "Of 1,864 COVID-19 films in the training data, the reference masks themselves make 651 (35 %) critical."
+    "Of 1,864 COVID-19 images in the training data, the reference masks themselves make 651 (35 %) critical."
 )
 
 # One sentence per scale: what it is, its range, what it is not.
@@ -91,7 +91,7 @@ SCALES = {
     "infected_fraction": (
         "Infected fraction",
         (
-            "Share of the lung area on the film that the model marked as infected, 0 to 100 %. Projected area, "
+            "Share of the lung area on the image that the model marked as infected, 0 to 100 %. Projected area, "
             "never volume."
         ),
     ),
@@ -113,44 +113,44 @@ SCALES = {
     "infection_probability": (
         "Infection probability",
         (
-            "The model’s estimate, 0 to 1, that the film shows any infection at all. It is about the film as a "
-            "whole, not about a pixel. Under the model’s presence threshold nothing is marked on the film."
+            "The model’s estimate, 0 to 1, that the image shows any infection at all. It is about the image as a "
+            "whole, not about a pixel. Under the model’s presence threshold nothing is marked on the image."
         ),
     ),
 }
 
 ZERO = (
-    "An infected fraction of 0 % means that the model marked no pixel on the film. It does not mean clear lungs. "
-    "In the training data (COVID-QU-Ex), films with non-COVID pneumonia are labelled EMPTY, exactly like normal films, "
-    "and a film’s class follows the source of its image. So the model was taught to leave other pneumonias unmarked, "
+    "An infected fraction of 0 % means that the model marked no pixel on the image. It does not mean clear lungs. "
+    "In the training data (COVID-QU-Ex), images with non-COVID pneumonia are labelled EMPTY, exactly like normal "
+    "images, and an image’s class follows its source. So the model was taught to leave other pneumonias unmarked, "
     "and it may in part recognise where an image came from."
 )
 
 PRESENCE = (
-    "A film whose infection probability, that of the film as a whole, is under the model’s presence threshold is "
+    "An image whose infection probability, that of the image as a whole, is under the model’s presence threshold is "
     "marked nowhere, whatever its pixels reach: its infected fraction is 0 %, while its probability picture, which "
     "comes before any threshold, can still show colour."
 )
 
 LIMITS = (
     ("Resolution", (
-        "The training films are 256 × 256 pixels and the model has seen nothing finer. Small or faint findings "
-        "can be lost, however large the source film is."
+        "The training images are 256 × 256 pixels and the model has seen nothing finer. Small or faint findings "
+        "can be lost, however large the source image is."
     )),
     ("One data set", (
-        "Trained and tuned on COVID-QU-Ex alone. How well the model does on another hospital’s films is not known"
+        "Trained and tuned on COVID-QU-Ex alone. How well the model does on another hospital’s images is not known"
         " until it is measured there."
     )),
     ("Class follows source", (
-        "In that data set, COVID-19, other pneumonia and normal films come from different collections. A model "
+        "In that data set, COVID-19, other pneumonia and normal images come from different collections. A model "
         "can use traces of the collection instead of the disease."
     )),
     ("No patient identifiers", (
-        "The data set does not say which films belong to one patient, so films of one patient may be in both "
+        "The data set does not say which images belong to one patient, so images of one patient may be in both "
         "training and validation, and measured quality may be too good."
     )),
     ("A second reader", (
-        "Radiologists who outlined 49 of these films again agreed with the reference masks at a mean Dice of .64."
+        "Radiologists who outlined 49 of these images again agreed with the reference masks at a mean Dice of .64."
         " The reference is one opinion; an agreement far above that is agreement with that opinion."
     )),
     ("Area, not volume", (
@@ -159,7 +159,7 @@ LIMITS = (
     )),
     ("Dense disease", (
         "Dense consolidation can fall out of the lung mask, so that the fraction can be too low in the sickest. "
-        "The flags on lung area, ratio and infection outside the lung point to such films."
+        "The flags on lung area, ratio and infection outside the lung point to such images."
     )),
     ("Extent only", "A binary mask supports extent. It says nothing of density, opacity type or cause."),
 )  # fmt: skip

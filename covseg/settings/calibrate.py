@@ -17,12 +17,12 @@ class CalibrateSettings(BaseModel):
     data: Path = Field(description="Folder with Train, Val (COVID-QU-Ex), or with images/, masks/, labels.csv.")
     split: str = Field(default="Val", description="Name of the split; the Test split is refused.")
     output: Path = Field(default=Path("calibration"), description="Folder for calibration.html and calibration.json.")
-    specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity on films without infection.")
-    limit: int | None = Field(default=None, ge=10, description="About so many films, spread over the strata.")
+    specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity on images without infection.")
+    limit: int | None = Field(default=None, ge=10, description="About so many images, spread over the strata.")
     backend: Literal["onnx", "torch"] = Field(
         default="onnx", description="What runs the model; torch is the reference."
     )
-    batch: int = Field(default=4, ge=1, le=64, description="Films a forward pass.")
+    batch: int = Field(default=4, ge=1, le=64, description="Images a forward pass.")
     streams: int | None = Field(
         default=None, ge=1, description="Batches side by side, one CPU thread each; default: all."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from covseg.errors import UsageError
 
-KEY_BYTES = 16  # least length of a project key: names of films are guessable, the key must not be
+KEY_BYTES = 16  # least length of a project key: names of images are guessable, the key must not be
 
 
 def code_version() -> str:

@@ -20,14 +20,14 @@ class EvaluateSettings(BaseModel):
         default=Path("evaluation"), description="Folder for metrics.json, cases.parquet and evaluation.html."
     )
     strata: tuple[str, ...] = Field(default=(), description="Only these strata; default: all.")
-    limit: int | None = Field(default=None, ge=2, description="About so many films, spread over the strata.")
+    limit: int | None = Field(default=None, ge=2, description="About so many images, spread over the strata.")
     lung: Literal["predicted", "truth"] = Field(
         default="predicted", description="Which lung mask clips the infection; truth only to compare with such papers."
     )
     backend: Literal["onnx", "torch"] = Field(
         default="onnx", description="What runs the model; torch is the reference."
     )
-    batch: int = Field(default=4, ge=1, le=64, description="Films a forward pass.")
+    batch: int = Field(default=4, ge=1, le=64, description="Images a forward pass.")
     streams: int | None = Field(
         default=None, ge=1, description="Batches side by side, one CPU thread each; default: all."
     )

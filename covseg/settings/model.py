@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from covseg.records import RESEARCH_ONLY
 
-GATE = "gate.safetensors"
+FILTER_ARRAYS = "gate.safetensors"
 WANTED = "'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG with a tag v1, v2 ..., candidate or champion"
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
 class Thresholds(_Frozen):
@@ -34,7 +34,7 @@ class Thresholds(_Frozen):
 
 
 class FlagLimits(_Frozen):
-    """Limits of the QC flags; a released model's are the .005 and .995 quantiles of its Val films.
+    """Limits of the QC flags; a released model's are the .005 and .995 quantiles of its Val images.
 
     `one_lung_share` and `contrast` are set by hand, and `infection_outside_lung` is no lower than .01.
     """
@@ -46,13 +46,15 @@ class FlagLimits(_Frozen):
     contrast: float = 0.08
 
 
-class GateLimits(_Frozen):
-    """Parameters of the frontal-chest gate; see ``covseg/gate.py``. Quantiles of Val."""
+class InputFilterLimits(_Frozen):
+    """Parameters of the input filter; see ``covseg/stages/input_filter.py``. Quantiles of Val."""
 
-    arrays_sha256: str = Field(description=f"of {GATE}, beside the weights")
-    weights_sha256: str = Field(description="of the weights that the gate was fitted to; others need another fit")
-    refuse_above: float = Field(description="a film with a higher score is refused")
-    flag_above: float = Field(description="a film with a higher score is flagged out_of_distribution")
+    arrays_sha256: str = Field(description=f"of {FILTER_ARRAYS}, beside the weights")
+    weights_sha256: str = Field(
+        description="of the weights that the input filter was fitted to; others need another fit"
+    )
+    refuse_above: float = Field(description="an image with a higher score is refused")
+    flag_above: float = Field(description="an image with a higher score is flagged out_of_distribution")
     _numbers: dict[str, NDArray[np.float32]] = PrivateAttr(default_factory=dict)
 
     @property
@@ -62,21 +64,23 @@ class GateLimits(_Frozen):
 
     def __eq__(self, other: object) -> bool:
         """Compare fields only: the digest stands for the arrays."""
-        return isinstance(other, GateLimits) and self.model_dump() == other.model_dump()
+        return isinstance(other, InputFilterLimits) and self.model_dump() == other.model_dump()
 
 
-class ModelCard(_Frozen):
+class ModelConfig(_Frozen):
     """The content of ``covseg.json``."""
 
     id: str
     network: str
     network_args: dict[str, Any] = {}
     size: int = Field(gt=0, description="side of the square model grid, pixels")
-    normalisation: Literal["standardise", "unit"] = Field("standardise", description="see covseg/preprocess.py")
+    normalisation: Literal["standardise", "unit"] = Field("standardise", description="see covseg/stages/preprocess.py")
     labels: tuple[str, ...] = ("lung", "infection")
     thresholds: Thresholds = Thresholds()
     flags: FlagLimits = FlagLimits()
-    gate: GateLimits | None = Field(None, description="None lets every film pass, without a score")
+    input_filter: InputFilterLimits | None = Field(
+        None, alias="gate", description="None lets every image pass, without a score"
+    )
     presence_source: str = "image-level head, sigmoid"
     weights_sha256: str
     training: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """What one bulk scoring is asked to do, and what decides its numbers.
 
 `ScoreSettings` is the one list of settings: the flags of ``covseg score`` and the parameters of the flow `score` are
-made from its fields. `ScoringConfig` is resolved once, before the first film; its digest stands in every row.
+made from its fields. `ScoringConfig` is resolved once, before the first image; its digest stands in every row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SHARD_SIZE = 256  # films a shard, unless a run says otherwise
+SHARD_SIZE = 256  # images a shard, unless a run says otherwise
 
 
 class ScoreSettings(BaseModel):
@@ -19,7 +19,7 @@ class ScoreSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = Field(min_length=1, description="Folder or s3://bucket/prefix with the films.")
+    source: str = Field(min_length=1, description="Folder or s3://bucket/prefix with the images.")
     dest: str = Field(min_length=1, description="Folder or s3://bucket/prefix for masks, tables, snapshots and report.")
     model: str = Field(
         "default", min_length=1, description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG."
@@ -28,39 +28,39 @@ class ScoreSettings(BaseModel):
     exclude: str = Field("", description="Not the keys that match this glob.")
     limit: int | None = Field(None, ge=1, description="Only the first N matching keys.")
     masks: Literal["none", "png", "packed"] = Field("png", description="Keep label maps: none, a PNG each, or packed.")
-    probability: bool = Field(False, description="Keep the infection probability as an 8-bit PNG per film.")
-    max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined films above which exit is 3.")
+    probability: bool = Field(False, description="Keep the infection probability as an 8-bit PNG per image.")
+    max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which exit is 3.")
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
     commits: str | None = Field(None, description="Where create-only records go, if DEST's store has no such writes.")
     backend: str = Field("onnx", description="What runs the model: onnx or torch; torch uses GPUs where there are any.")
-    batch: int = Field(4, ge=1, le=256, description="Films a forward pass; 4 suits a CPU, 32 a GPU.")
-    shard_size: int = Field(SHARD_SIZE, ge=1, le=10_000, description="Films a shard, the unit that is redone.")
+    batch: int = Field(4, ge=1, le=256, description="Images a forward pass; 4 suits a CPU, 32 a GPU.")
+    shard_size: int = Field(SHARD_SIZE, ge=1, le=10_000, description="Images a shard, the unit that is retried.")
     workers: int | None = Field(None, ge=1, description="Decode workers, and model workers on CPU; default: the cores.")
-    patience_s: float = Field(1800, gt=0, description="Seconds without a finished shard after which the run ends.")
+    timeout_s: float = Field(1800, gt=0, description="Seconds without a finished shard after which the run ends.")
 
 
 class ScoringConfig(BaseModel):
-    """What is computed for one film; resolved once, before the first film.
+    """What is computed for one image; resolved once, before the first image.
 
     Parameters
     ----------
     model_id, weights_sha256 : str
         The model.
-    card : dict
-        Thresholds, flag limits and gate limits of the model's JSON.
+    model_settings : dict
+        Thresholds, flag limits and input filter limits of the model's JSON.
     backend : str
         Name, version, device kind and precision.
     batch : int
-        Films a forward pass.
+        Images a forward pass.
     code_version : str
         Of covseg.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     model_id: str
     weights_sha256: str
-    card: dict[str, Any]
+    model_settings: dict[str, Any] = Field(alias="card")
     backend: str
     batch: int
     code_version: str

@@ -22,13 +22,13 @@ class TrainSettings(BaseModel):
     )
     gpus: float = Field(default=0, ge=0, le=8, description="GPUs of each Ray worker; in this process one is found.")
     seeds: int = Field(default=1, ge=1, le=50, description="Train so often, each with the next seed; mean and spread.")
-    limit: int | None = Field(default=None, ge=6, description="About so many films of each split.")
+    limit: int | None = Field(default=None, ge=6, description="About so many images of each split.")
     minutes: float | None = Field(default=None, gt=0, description="Stop after so long, state saved.")
     resume: bool = Field(default=False, description="Go on with the run in OUT.")
     lung_model: str = Field(
         default="default", description="Model whose lung masks a four-channel network sees (stage 1 of the cascade)."
     )
-    drop_leaks: bool = Field(default=False, description="Leave out films of Train that look like a film of Val.")
+    drop_leaks: bool = Field(default=False, description="Leave out images of Train that look like an image of Val.")
     loaders: int | None = Field(
         default=None, ge=0, le=64, description="Processes that read and augment; default: none on a CPU."
     )

@@ -1,4 +1,4 @@
-"""Masks, overlays and probabilities of one film as PNG bytes, at its own size."""
+"""Masks, overlays and probabilities of one image as PNG bytes, at its own size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLAT_PNG = [
 
 
 def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:
-    """Draw lung (cyan) and infection (orange) contours on the film; BGR uint8 ``(H, W, 3)``."""
+    """Draw lung (cyan) and infection (orange) contours on the image; BGR uint8 ``(H, W, 3)``."""
     canvas = cv2.cvtColor((pixels * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
     thickness = max(1, round(max(pixels.shape) / 512))
     for mask, colour in ((masks.lung, (255, 255, 0)), (masks.infection, (0, 140, 255))):

@@ -1,12 +1,12 @@
 """Is this an upright frontal chest radiograph? Judged from pixels and the model's answer alone.
 
-In: a film's model pixels, its `Prediction`, and the model folder's `GateLimits` with the arrays
-that ``covseg models gate`` fitted. Out: a score (0 a usual film, about 1 at the edge of
+In: an image's model pixels, its `Prediction`, and the model folder's `InputFilterLimits` with the arrays
+that ``covseg models fit-filter`` fitted. Out: a score (0 a usual image, about 1 at the edge of
 what Val holds, higher is stranger) and QC flags, or a refusal. It never sees a header.
 
-A film is described by five blocks of numbers (bottleneck features, lung map, film thumbnail,
-lung shape, grey values). Each block is whitened on training films. Two judges look at the result:
-the *density* says how far the film lies from training films, whatever it is; the *margin*, a
+An image is described by five blocks of numbers (bottleneck features, lung map, image thumbnail,
+lung shape, grey values). Each block is whitened on training images. Two judges look at the result:
+the *density* says how far the image lies from training images, whatever it is; the *margin*, a
 linear layer trained against synthetic negatives, says how little it looks upright and frontal and
 what it looks like instead. The score is the worse of the two.
 """
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from covseg.errors import RadiographRefused, Reason
 from covseg.records import Prediction
-from covseg.settings.model import GateLimits
+from covseg.settings.model import InputFilterLimits
 
 FloatArray = NDArray[np.float32]
 Numbers = dict[str, NDArray[np.float32]]
 
-KINDS = ("frontal chest", "inverted film", "rotated film", "other view or body part", "no radiograph")
+KINDS = ("frontal chest", "inverted image", "rotated image", "other view or body part", "no radiograph")
 FRONTAL, INVERTED, ROTATED, OTHER_VIEW, NO_RADIOGRAPH = range(5)
 BLOCKS = ("features", "lung", "film", "shape", "grey")
 GRID, THUMBNAIL = 64, 16  # pixels a side
@@ -34,19 +34,19 @@ RIDGE = 0.02  # added to the variances, so that directions without spread do not
 CLIP = 8.0  # deviations; farther out is not stranger
 
 
-def gate(
-    model_pixels: FloatArray, prediction: Prediction, limits: GateLimits | None
+def input_filter(
+    model_pixels: FloatArray, prediction: Prediction, limits: InputFilterLimits | None
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Let a frontal chest film pass, flag a doubtful one, refuse anything else.
+    """Let a frontal chest radiograph pass, flag a doubtful one, refuse anything else.
 
     Parameters
     ----------
     model_pixels : ndarray of float32, shape (S, S)
         Standardised, as the model saw them.
     prediction : Prediction
-        Of the same film.
-    limits : GateLimits or None
-        From the model folder, with its arrays; None for a model without a gate.
+        Of the same image.
+    limits : InputFilterLimits or None
+        From the model folder, with its arrays; None for a model without an input filter.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def gate(
         Higher is stranger; None when the model has no gate.
     flags : tuple of str
         ``out_of_distribution`` above ``flag_above``, and with it ``inverted`` or ``rotated`` when
-        the film looks so.
+        the image looks so.
 
     Raises
     ------
@@ -64,20 +64,20 @@ def gate(
 
     Notes
     -----
-    A film mirrored left to right passes: only the heart could tell, and it does not always.
+    An image mirrored left to right passes: only the heart could tell, and it does not always.
     """
     if limits is None:
         return None, ()
     if not np.isfinite(prediction.features).all():
         raise RadiographRefused(Reason.NONFINITE_LOGITS, "gate", "the model returned NaN or infinity as features")
     blocks = {name: block[None] for name, block in describe(model_pixels, prediction).items()}
-    (score,), (kind,) = (array.tolist() for array in judge(blocks, limits.numbers))
+    (score,), (kind,) = (array.tolist() for array in filter_scores(blocks, limits.numbers))
     if score > limits.refuse_above:
         reason = Reason.NOT_RADIOGRAPH if kind == NO_RADIOGRAPH else Reason.NOT_FRONTAL_CHEST
         raise RadiographRefused(
             reason,
             "gate",
-            f"score {score:.2f}, wanted at most {limits.refuse_above:.2f} for an upright frontal chest film; "
+            f"score {score:.2f}, wanted at most {limits.refuse_above:.2f} for an upright frontal chest radiograph; "
             f"looks most like: {KINDS[kind]}",
         )
     if score <= limits.flag_above:
@@ -88,13 +88,13 @@ def gate(
 
 def describe(model_pixels: FloatArray, prediction: Prediction) -> dict[str, FloatArray]:
     """Return the blocks of `BLOCKS`, each a vector of float32."""
-    film, lung = (_shrink(image, GRID) for image in (model_pixels, prediction.lung))
+    image, lung = (_shrink(plane, GRID) for plane in (model_pixels, prediction.lung))
     return {
         "features": prediction.features,
         "lung": _shrink(lung, THUMBNAIL).ravel(),
-        "film": _shrink(film, THUMBNAIL).ravel(),
-        "shape": _shape(lung, film),
-        "grey": _grey(model_pixels, film),
+        "film": _shrink(image, THUMBNAIL).ravel(),
+        "shape": _shape(lung, image),
+        "grey": _grey(model_pixels, image),
     }
 
 
@@ -102,7 +102,7 @@ def _shrink(image: FloatArray, side: int) -> FloatArray:
     return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _shape(lung: FloatArray, film: FloatArray) -> FloatArray:
+def _shape(lung: FloatArray, image: FloatArray) -> FloatArray:
     """Measure the soft lung map: area, sureness, place, spread, symmetry, border contact, grey."""
     place = np.linspace(-1, 1, GRID, dtype=np.float32)
     total = float(lung.sum()) + 1e-3
@@ -125,35 +125,35 @@ def _shape(lung: FloatArray, film: FloatArray) -> FloatArray:
             lung[:, 0].mean() + lung[:, -1].mean(),
             lung[0].mean() + lung[-1].mean(),
             lung[:, middle].mean(),
-            (film * lung).sum() / total,
-            (film * (1 - lung)).mean(),
-            np.abs(film - film[:, ::-1]).mean(),
+            (image * lung).sum() / total,
+            (image * (1 - lung)).mean(),
+            np.abs(image - image[:, ::-1]).mean(),
         ],
         np.float32,
     )
 
 
-def _grey(model_pixels: FloatArray, film: FloatArray) -> FloatArray:
+def _grey(model_pixels: FloatArray, image: FloatArray) -> FloatArray:
     """Measure the histogram and the edges, fine and coarse: flat colours, text and noise show here."""
     steps = [
         cv2.norm(before, after, cv2.NORM_L1) / before.size
-        for image in (model_pixels, model_pixels[::4, ::4])
-        for before, after in ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1]))
+        for plane in (model_pixels, model_pixels[::4, ::4])
+        for before, after in ((plane[1:], plane[:-1]), (plane[:, 1:], plane[:, :-1]))
     ]
-    ordered = np.sort(film, axis=None)
+    ordered = np.sort(image, axis=None)
     ends = [(ordered == end).mean() for end in (ordered[-1], ordered[0])]
     return np.array([*ordered[PLACES], *np.log(np.add(steps, 1e-3)), *ends], np.float32)
 
 
-def judge(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Return scores ``(N,)`` and the kinds ``(N,)`` that the films look most like, `FRONTAL` left aside.
+def filter_scores(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return scores ``(N,)`` and the kinds ``(N,)`` that the images look most like, `FRONTAL` left aside.
 
     Parameters
     ----------
     blocks : dict of str to ndarray, shape (N, D)
         Stacked, from `describe`.
     numbers : dict of str to ndarray
-        The gate's arrays.
+        The input filter's arrays.
     """
     evidence, density = weigh(blocks, numbers)
     logits = evidence @ numbers["head.weight"] + numbers["head.bias"]
@@ -167,7 +167,7 @@ def _scaled(value: FloatArray, scale: FloatArray) -> FloatArray:
 
 
 def margin(logits: FloatArray) -> FloatArray:
-    """Return log-odds ``(N,)`` of anything else against a frontal film, from logits ``(N, kinds)``."""
+    """Return log-odds ``(N,)`` of anything else against a frontal image, from logits ``(N, kinds)``."""
     with np.errstate(invalid="ignore"):  # NaN in, NaN out: `gate` refuses it
         return np.asarray(np.logaddexp.reduce(logits[:, 1:], axis=1) - logits[:, FRONTAL], np.float32)
 
@@ -180,7 +180,7 @@ def weigh(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, 
 
 
 def project(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, FloatArray]:
-    """Return places on the blocks' principal axes, in deviations, and log distances from training films.
+    """Return places on the blocks' principal axes, in deviations, and log distances from training images.
 
     Two distances a block: in the plane of its axes (Mahalanobis), and off that plane.
     """

@@ -100,7 +100,7 @@ def _spans_both(stats: NDArray[np.int32], width: int) -> bool:
 
 
 def _split_single(side: Mask, part: NDArray[np.bool_], stats: NDArray[np.int32]) -> bool:
-    """Fill `side` for a single part; a wide one is two lungs, a narrow one lies on one side of the film."""
+    """Fill `side` for a single part; a wide one is two lungs, a narrow one lies on one side of the image."""
     start, span = stats[cv2.CC_STAT_LEFT], stats[cv2.CC_STAT_WIDTH]
     width = side.shape[1]
     if _spans_both(stats, width):

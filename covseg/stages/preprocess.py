@@ -19,7 +19,7 @@ FloatImage = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a source film was laid on the model's grid.
+    """How a source image was laid on the model's grid.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ class Geometry:
 
 
 def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -> tuple[FloatImage, Geometry]:
-    """Stretch a film to the square model grid and normalise its grey values.
+    """Stretch an image to the square model grid and normalise its grey values.
 
-    The film is stretched, not letterboxed: the training films (COVID-QU-Ex) were stretched to a
-    square by their publisher, so a stretched film is what the model has learnt to read.
+    The image is stretched, not letterboxed: the training images (COVID-QU-Ex) were stretched to a
+    square by their publisher, so a stretched image is what the model has learnt to read.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -
     size : int
         Side of the model grid in pixels.
     normalisation : str
-        ``standardise``: zero mean, unit deviation (a constant film becomes all zeros); ``unit``: as it is.
+        ``standardise``: zero mean, unit deviation (a constant image becomes all zeros); ``unit``: as it is.
 
     Returns
     -------

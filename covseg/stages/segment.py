@@ -1,7 +1,7 @@
 """Model pixels to probabilities, in batches; no threshold is applied here.
 
-In: prepared films ``(N, S, S)`` float32. Out: one `Prediction` a film. What runs the network is a `Backend`; those of
-a model folder are in `covseg.model_folder.backends`.
+In: prepared images ``(N, S, S)`` float32. Out: one `Prediction` an image. What runs the network is a `Backend`;
+those of a model folder are in `covseg.model_folder.backends`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Backend(Protocol):
 
     name: str
 
-    def run(self, films: NDArray[np.float32]) -> Arrays:
+    def run(self, images: NDArray[np.float32]) -> Arrays:
         """Return probabilities ``(N, 2, S, S)``, presence ``(N,)``, features ``(N, F)``."""
         ...
 
 
-def segment(backend: Backend, films: NDArray[np.float32]) -> list[Prediction]:
-    """Return one `Prediction` a film of the batch ``(N, S, S)``; an empty batch gives []."""
-    if not len(films):
+def segment(backend: Backend, images: NDArray[np.float32]) -> list[Prediction]:
+    """Return one `Prediction` an image of the batch ``(N, S, S)``; an empty batch gives []."""
+    if not len(images):
         return []
-    probability, presence, features = backend.run(films)
+    probability, presence, features = backend.run(images)
     return [
         Prediction(
             lung=probability[row, 0],
@@ -38,5 +38,5 @@ def segment(backend: Backend, films: NDArray[np.float32]) -> list[Prediction]:
             presence=float(presence[row]),
             features=features[row],
         )
-        for row in range(len(films))
+        for row in range(len(images))
     ]

@@ -32,7 +32,7 @@ QC_FLAGS = (
 
 @dataclass(frozen=True)
 class Extent:
-    """Numbers of one scored film; fractions are None where there is no lung to divide by.
+    """Numbers of one scored image; fractions are None where there is no lung to divide by.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Extent:
 
     @property
     def infected_fraction_of_image(self) -> float | None:
-        """Of the whole film; None without a lung."""
+        """Of the whole image; None without a lung."""
         return self.infected_area_px / self.image_area_px if self.lung_area_px else None
 
     @property
@@ -161,22 +161,22 @@ UPRIGHT = "L\\F"  # rows run to the patient's left, columns to the feet
 
 
 def qc_flags(
-    extent: Extent, radiograph: Radiograph, limits: FlagLimits, gate_flags: tuple[str, ...] = ()
+    extent: Extent, radiograph: Radiograph, limits: FlagLimits, filter_flags: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Raise the flags of the closed set that this film deserves, in the set's order.
+    """Raise the flags of the closed set that this image deserves, in the set's order.
 
     Parameters
     ----------
     extent : Extent
-        Of this film.
+        Of this image.
     radiograph : Radiograph
         For contrast, spacing and laterality.
     limits : FlagLimits
         From the model's JSON.
-    gate_flags : tuple of str
-        What the gate raised (inverted, rotated, out_of_distribution).
+    filter_flags : tuple of str
+        What the input filter raised (inverted, rotated, out_of_distribution).
     """
-    found = set(gate_flags)
+    found = set(filter_flags)
     area = extent.lung_area_px
     if not area:
         found.add("lungs_not_found")

@@ -1,7 +1,7 @@
 """Bytes in, bytes out: one small protocol; a folder, memory and S3 behind it.
 
 A store lists in pages, reads, writes, and commits create-only. Nothing else in covseg touches a disk
-or a bucket. It knows nothing of films, but that a planned object may have changed or gone.
+or a bucket. It knows nothing of images, but that a planned object may have changed or gone.
 """
 
 from covseg.storage.local import LocalStore

@@ -23,7 +23,7 @@ class LocalStore:
     """A folder. Keys are paths below it, with forward slashes.
 
     Regular files are listed, those behind a link too; links to folders are not walked (they may turn
-    in circles), and sockets, pipes and devices are not films.
+    in circles), and sockets, pipes and devices are not images.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class LocalStore:
         Raises
         ------
         StorageUnreachable
-            When the whole folder is gone or empty, as one is that is no longer mounted: no film is ``missing`` for it.
+            When the whole folder is gone or empty, as one is that is no longer mounted: no image is ``missing`` for it.
         """
         refuse_large(entry)
         with _storage_errors(self.url):
@@ -114,11 +114,11 @@ class LocalStore:
         return data
 
     def _refuse_empty(self) -> None:
-        """Raise when nothing at all is left of a folder that was listed with films in it."""
+        """Raise when nothing at all is left of a folder that was listed with images in it."""
         if not self.root.is_dir() or not any(self.root.iterdir()):
             raise StorageUnreachable(
-                f"{self.url} is gone or empty, but held films when it was listed: mount it again, then run the same "
-                "command again; if its films were removed on purpose, put any file there and they become missing"
+                f"{self.url} is gone or empty, but held images when it was listed: mount it again, then run the same "
+                "command again; if its images were removed on purpose, put any file there and they become missing"
             )
 
     def write(self, key: str, data: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 from covseg.errors import RadiographRefused, Reason
 from covseg.records import Entry
 
-LARGEST_FILM = 512 * 2**20  # bytes; twice a raw 16-bit film of 144 megapixels
+LARGEST_IMAGE = 512 * 2**20  # bytes; twice a raw 16-bit image of 144 megapixels
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -130,8 +130,8 @@ def refuse_changed(entry: Entry, etag: str) -> None:
 
 def refuse_large(entry: Entry) -> None:
     """Raise `RadiographRefused` before an object is read that would fill the memory."""
-    if entry.size > LARGEST_FILM:
-        detail = f"{entry.size} bytes, more than the {LARGEST_FILM} that any film has"
+    if entry.size > LARGEST_IMAGE:
+        detail = f"{entry.size} bytes, more than the {LARGEST_IMAGE} that any image has"
         raise RadiographRefused(Reason.TOO_LARGE, "fetch", detail)
 
 

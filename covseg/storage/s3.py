@@ -31,7 +31,7 @@ from covseg.storage.s3_errors import code_of, translate
 
 T = TypeVar("T")
 DEADLINE_S, CHECK_DEADLINE_S = 120.0, 10.0
-READS = 3  # a body that fails its MD5 is read so often before the film is refused
+READS = 3  # a body that fails its MD5 is read so often before the image is refused
 CONFLICTS = 8  # 409: another conditional write to the key is under way
 PART_BYTES = 16 * 2**20
 SETTINGS: dict[str, Any] = {

@@ -53,7 +53,7 @@ def local_path(url: str | Path) -> Path | None:
 
     Examples
     --------
-    >>> local_path("runs/one").as_posix(), local_path("file:///data").as_posix(), local_path("s3://films/2026")
+    >>> local_path("runs/one").as_posix(), local_path("file:///data").as_posix(), local_path("s3://images/2026")
     ('runs/one', '/data', None)
     """
     scheme, found, rest = str(url).partition("://")

@@ -1,8 +1,8 @@
 """Inputs that must be refused, each with its reason: made here, small, without any patient's data.
 
 In: nothing. Out: file names, bytes and the reason that `covseg.stages.read.read` must give. They feed the tests, the
-demo and the acceptance at a site: put them into one folder, score it, and compare the rows. What only the gate can tell
-from the pixels of a readable image (a lateral film, a CT slice, noise) is not made here.
+demo and the acceptance at a site: put them into one folder, score it, and compare the rows. What only the input
+filter can tell from the pixels of a readable image (a lateral image, a CT slice, noise) is not made here.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def bad_inputs() -> BadInputs:
     return {**_strangers(), **_pngs(), **_jpegs(), **_dicoms()}
 
 
-def film(side: int = _SIDE) -> NDArray[np.uint8]:
-    """Return a grey gradient with texture, shape (side, side): enough of a film for the reader."""
+def image(side: int = _SIDE) -> NDArray[np.uint8]:
+    """Return a grey gradient with texture, shape (side, side): enough of an image for the reader."""
     y, x = np.mgrid[:side, :side] / side
     texture = np.random.default_rng(7).normal(0, 6, (side, side))
     return np.clip(60 + 120 * x * y + 40 * np.sin(9 * y) + texture, 0, 255).astype(np.uint8)
 
 
 def _strangers() -> BadInputs:
-    """Make what is no film of a format that is read."""
-    picture = Image.fromarray(film())
+    """Make what is no image of a format that is read."""
+    picture = Image.fromarray(image())
     return {
         "zero_bytes.png": (b"", Reason.EMPTY),
         "only_zeros.dcm": (bytes(4096), Reason.CORRUPT),
@@ -76,10 +76,10 @@ def _strangers() -> BadInputs:
 
 
 def _pngs() -> BadInputs:
-    good = _png(film())
+    good = _png(image())
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
-    mask = np.where(film() > 120, 255, 0).astype(np.uint8)
+    mask = np.where(image() > 120, 255, 0).astype(np.uint8)
     speck = np.full((_SIDE, _SIDE), 100, np.uint8)
     speck[5, 5] = 101
     return {
@@ -88,12 +88,12 @@ def _pngs() -> BadInputs:
         "end_chunk_missing.png": (good[:-12], Reason.TRUNCATED),
         "signature_in_text_mode.png": (b"\x89PNG\n\x1a\n" + good[8:], Reason.CORRUPT),
         "checksum_broken.png": (bytes(flipped), Reason.CORRUPT),
-        "stream_ends_early.png": (_png(film(), height=2 * _SIDE), Reason.CORRUPT),
-        "animated.png": (_png(film(), before=_chunk(b"acTL", struct.pack(">II", 2, 0))), Reason.MULTI_FRAME),
-        "header_claims_20000.png": (_png(film(), width=20_000, height=20_000), Reason.TOO_LARGE),
+        "stream_ends_early.png": (_png(image(), height=2 * _SIDE), Reason.CORRUPT),
+        "animated.png": (_png(image(), before=_chunk(b"acTL", struct.pack(">II", 2, 0))), Reason.MULTI_FRAME),
+        "header_claims_20000.png": (_png(image(), width=20_000, height=20_000), Reason.TOO_LARGE),
         "bomb_144_megapixels.png": (_flat_png(12_000), Reason.TOO_LARGE),
-        "one_pixel.png": (_png(film(1)), Reason.TOO_SMALL),
-        "too_small.png": (_png(film(63)), Reason.TOO_SMALL),
+        "one_pixel.png": (_png(image(1)), Reason.TOO_SMALL),
+        "too_small.png": (_png(image(63)), Reason.TOO_SMALL),
         "constant.png": (_png(np.full((_SIDE, _SIDE), 128, np.uint8)), Reason.NO_CONTRAST),
         "almost_constant.png": (_png(speck), Reason.NO_CONTRAST),
         "mask.png": (_png(mask), Reason.NOT_RADIOGRAPH),
@@ -105,7 +105,7 @@ def _pngs() -> BadInputs:
 
 
 def _jpegs() -> BadInputs:
-    good = _encode(Image.fromarray(film()), "JPEG")
+    good = _encode(Image.fromarray(image()), "JPEG")
     frame = good.index(b"\xff\xc0") + 5  # height and width follow the marker, the length and the precision
     huge = good[:frame] + struct.pack(">HH", 20_000, 20_000) + good[frame + 4 :]
     flat = Image.fromarray(np.full((_SIDE, _SIDE), 40, np.uint8))
@@ -116,7 +116,7 @@ def _jpegs() -> BadInputs:
         "end_marker_missing.jpg": (good[:-2], Reason.TRUNCATED),
         "headers_overwritten.jpg": (good[:20] + bytes(40) + good[60:], Reason.CORRUPT),
         "header_claims_20000.jpg": (huge, Reason.TOO_LARGE),
-        "one_pixel.jpg": (_encode(Image.fromarray(film(1)), "JPEG"), Reason.TOO_SMALL),
+        "one_pixel.jpg": (_encode(Image.fromarray(image(1)), "JPEG"), Reason.TOO_SMALL),
         "constant.jpg": (_encode(flat, "JPEG"), Reason.NO_CONTRAST),
         "photograph_in_colour.jpg": (_encode(Image.fromarray(_coloured()), "JPEG"), Reason.NOT_RADIOGRAPH),
     }
@@ -124,8 +124,8 @@ def _jpegs() -> BadInputs:
 
 def _dicoms() -> BadInputs:
     good = _dicom()
-    jpeg = encapsulate([_encode(Image.fromarray(film()), "JPEG")])
-    other_size = encapsulate([_encode(Image.fromarray(film(2 * _SIDE)), "JPEG")])
+    jpeg = encapsulate([_encode(Image.fromarray(image()), "JPEG")])
+    other_size = encapsulate([_encode(Image.fromarray(image(2 * _SIDE)), "JPEG")])
     no_image: Changes = {"Modality": None, "Rows": None, "Columns": None, "PixelData": None}
     return {
         "truncated.dcm": (good[: len(good) // 2], Reason.TRUNCATED),
@@ -140,7 +140,7 @@ def _dicoms() -> BadInputs:
                                   Reason.NOT_AN_IMAGE),
         "segmentation.dcm": (_dicom(SOPClassUID=SegmentationStorage, Modality="SEG"), Reason.NOT_AN_IMAGE),
         "computed_tomography.dcm": (_dicom(SOPClassUID=CTImageStorage, Modality="CT"), Reason.NOT_RADIOGRAPH),
-        "two_frames.dcm": (_dicom(NumberOfFrames=2, PixelData=2 * film().tobytes()), Reason.MULTI_FRAME),
+        "two_frames.dcm": (_dicom(NumberOfFrames=2, PixelData=2 * image().tobytes()), Reason.MULTI_FRAME),
         "burned_in_text.dcm": (_dicom(BurnedInAnnotation="YES"), Reason.BURNED_IN_ANNOTATION),
         "no_decoder.dcm": (_dicom(syntax=MPEG2MPML, PixelData=jpeg), Reason.MISSING_DECODER),
         "palette.dcm": (_dicom(PhotometricInterpretation="PALETTE COLOR"), Reason.UNSUPPORTED_MODE),
@@ -153,7 +153,7 @@ def _dicoms() -> BadInputs:
 
 
 def _coloured() -> NDArray[np.uint8]:
-    return np.stack([film(), film()[::-1], 255 - film()], axis=-1)
+    return np.stack([image(), image()[::-1], 255 - image()], axis=-1)
 
 
 def _encode(picture: Image.Image, kind: str) -> bytes:
@@ -182,7 +182,7 @@ def _chunk(kind: bytes, payload: bytes) -> bytes:
 
 
 def _dicom(changes: Changes | None = None, syntax: UID = ExplicitVRLittleEndian, **more: object) -> bytes:
-    """Write a small DX film with some elements changed, or left out where the change is None."""
+    """Write a small DX image with some elements changed, or left out where the change is None."""
     elements: Changes = {
         "SOPClassUID": DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": "2.25.1",
@@ -196,7 +196,7 @@ def _dicom(changes: Changes | None = None, syntax: UID = ExplicitVRLittleEndian,
         "BitsStored": 8,
         "HighBit": 7,
         "PixelRepresentation": 0,
-        "PixelData": film().tobytes(),
+        "PixelData": image().tobytes(),
     }
     dataset = Dataset()
     for keyword, value in {**elements, **(changes or {}), **more}.items():
@@ -218,7 +218,7 @@ def _relabelled(native: bytes) -> bytes:
 
 
 def _deflated_bomb() -> bytes:
-    """Write a deflated film whose data set inflates to 192 MiB of zeros."""
+    """Write a deflated image whose data set inflates to 192 MiB of zeros."""
     whole = _dicom(syntax=DeflatedExplicitVRLittleEndian, Rows=None, PixelData=None)
     meta = whole[: 144 + int.from_bytes(whole[140:144], "little")]
     stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)

@@ -1,1 +1,1 @@
-"""Training: films to weights, on one device, with no cluster."""
+"""Training: images to weights, on one device, with no cluster."""

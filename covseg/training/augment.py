@@ -1,6 +1,6 @@
-"""Move a film and its masks together; grey until the end; one seed per sample.
+"""Move an image and its masks together; grey until the end; one seed per sample.
 
-The stream is a pure function of (seed, epoch, sample), so a resumed run sees the same films.
+The stream is a pure function of (seed, epoch, sample), so a resumed run sees the same images.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Augmenter:
         self.seed = seed
         self.line = albumentations.Compose(line(config))
 
-    def __call__(self, film: Grey, masks: Grey, epoch: int, sample: int) -> tuple[Grey, Grey]:
-        """Return the augmented film ``(H, W)`` and masks ``(H, W, M)``, uint8."""
+    def __call__(self, image: Grey, masks: Grey, epoch: int, sample: int) -> tuple[Grey, Grey]:
+        """Return the augmented image ``(H, W)`` and masks ``(H, W, M)``, uint8."""
         self.line.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, sample)).generate_state(1)[0]))
-        moved = self.line(image=film, mask=masks)
+        moved = self.line(image=image, mask=masks)
         return moved["image"], moved["mask"]

@@ -1,7 +1,7 @@
-"""Films to training batches; what a batch holds is a function of (seed, epoch, step) alone.
+"""Images to training batches; what a batch holds is a function of (seed, epoch, step) alone.
 
-In: `Films` in memory. Out: tensors on the model grid, prepared by the same `covseg.stages.preprocess.prepare`
-that scoring uses. Ranks share one global order: rank r of w takes every w-th film of each global batch.
+In: `ImageArrays` in memory. Out: tensors on the model grid, prepared by the same `covseg.stages.preprocess.prepare`
+that scoring uses. Ranks share one global order: rank r of w takes every w-th image of each global batch.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from torch.utils.data import DataLoader, Dataset
 
 from covseg.stages.preprocess import prepare, resize
 from covseg.training.augment import Augmenter
-from covseg.training.dataset import Films
+from covseg.training.dataset import ImageArrays
 from covseg.training.recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """Stacked films.
+    """Stacked images.
 
     Parameters
     ----------
-    films : Tensor of float32, shape (N, 1 or 2, S, S)
+    images : Tensor of float32, shape (N, 1 or 2, S, S)
         Prepared grey; the lung mask as a second plane where the network sees it.
     truth : Tensor of float32, shape (N, M, S, S)
         0 or 1, in the order of the recipe's targets.
     strata : Tensor of int64, shape (N,)
     samples : Tensor of int64, shape (N,)
-        Row of each film in its split.
+        Row of each image in its split.
     """
 
-    films: Tensor
+    images: Tensor
     truth: Tensor
     strata: Tensor
     samples: Tensor
@@ -60,38 +60,38 @@ class Rank:
 
 
 class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
-    """Films of one split, asked for by (epoch, row); a negative epoch is not augmented.
+    """Images of one split, asked for by (epoch, row); a negative epoch is not augmented.
 
     Parameters
     ----------
-    films : Films
+    images : Images
     recipe : Recipe
     lungs : ndarray of uint8, shape (N, H, W), or None
         The lung masks {0, 255} that the network sees; None where it sees none.
     """
 
-    def __init__(self, films: Films, recipe: Recipe, lungs: NDArray[np.uint8] | None = None) -> None:
-        self.films, self.recipe, self.lungs = films, recipe, lungs
+    def __init__(self, images: ImageArrays, recipe: Recipe, lungs: NDArray[np.uint8] | None = None) -> None:
+        self.images, self.recipe, self.lungs = images, recipe, lungs
         self.augment = Augmenter(recipe.augment, recipe.seed)
 
     def __len__(self) -> int:
-        return len(self.films.names)
+        return len(self.images.names)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int, int]:
         epoch, row = place
-        recipe, film = self.recipe, self.films.films[row]
-        drawn = {"lung": self.films.lungs, "infection": self.films.infections}
+        recipe, image = self.recipe, self.images.images[row]
+        drawn = {"lung": self.images.lungs, "infection": self.images.infections}
         planes = [drawn[name][row] for name in recipe.data.targets]
         planes += [] if self.lungs is None else [self.lungs[row]]
         masks = np.stack(planes, axis=-1)
         if epoch >= 0:
-            film, masks = self.augment(film, masks, epoch, row)
+            image, masks = self.augment(image, masks, epoch, row)
         size = grid(recipe, epoch)
-        pixels = prepare(film.astype(np.float32) / 255, size, prepared(recipe))[0][None]
+        pixels = prepare(image.astype(np.float32) / 255, size, prepared(recipe))[0][None]
         small = np.moveaxis(resize(masks, size, size).reshape(size, size, -1), -1, 0) > 127
         seen = [pixels] if self.lungs is None else [pixels, small[-1:].astype(np.float32)]
         truth = small[: len(recipe.data.targets)].astype(np.float32)
-        return torch.from_numpy(np.concatenate(seen)), torch.from_numpy(truth), int(self.films.strata[row]), row
+        return torch.from_numpy(np.concatenate(seen)), torch.from_numpy(truth), int(self.images.strata[row]), row
 
 
 def prepared(recipe: Recipe) -> str:
@@ -105,18 +105,18 @@ def grid(recipe: Recipe, epoch: int) -> int:
     return early if early and 0 <= epoch < recipe.input.early_share * recipe.stop.epochs else recipe.input.size
 
 
-def order(films: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+def order(images: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Return the global batches of an epoch: a permutation cut into full batches, the rest left for another epoch.
 
-    Fewer films than a batch give one batch of them all.
+    Fewer images than a batch give one batch of them all.
     """
-    rows = np.random.default_rng((seed, epoch)).permutation(films)
-    return [rows[first : first + batch] for first in range(0, max(films - batch, 0) + 1, batch)]
+    rows = np.random.default_rng((seed, epoch)).permutation(images)
+    return [rows[first : first + batch] for first in range(0, max(images - batch, 0) + 1, batch)]
 
 
 def _stack(items: list[tuple[Tensor, Tensor, int, int]]) -> Batch:
-    films, truth, strata, samples = zip(*items, strict=True)
-    return Batch(torch.stack(films), torch.stack(truth), torch.tensor(strata), torch.tensor(samples))
+    images, truth, strata, samples = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack(truth), torch.tensor(strata), torch.tensor(samples))
 
 
 def training_batches(samples: Samples, epoch: int, first: int, rank: Rank, workers: int) -> Iterator[Batch]:

@@ -1,6 +1,6 @@
-"""A labelled set in memory: grey films, lung masks and infection masks as 8-bit arrays.
+"""A labelled set in memory: grey images, lung masks and infection masks as 8-bit arrays.
 
-In: the root of a labelled set that `covseg.data` can list. Out: `Films`, aligned arrays.
+In: the root of a labelled set that `covseg.data` can list. Out: `ImageArrays`, aligned arrays.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.data import BadMask, FilmSet, LabelledFilm, open_set, read_truth
+from covseg.data import BadMask, LabelledImage, LabelledSet, open_set, read_truth
 from covseg.data.duplicates import fingerprint, pairs
 from covseg.data.published import is_official
 from covseg.errors import RadiographRefused, SetRefused, UsageError
 from covseg.stages.preprocess import resize
 from covseg.stages.read import read
 
-SIDE = 512  # larger films are kept at this side: scoring stretches them to a square all the same
+SIDE = 512  # larger images are kept at this side: scoring stretches them to a square all the same
 
 
 @dataclass(frozen=True)
-class Films:
+class ImageArrays:
     """Aligned arrays of one split.
 
     Parameters
@@ -35,8 +35,8 @@ class Films:
         The set's strata.
     strata : ndarray of int, shape (N,)
         Index into `known`.
-    films, lungs, infections : ndarray of uint8, shape (N, H, W)
-        Grey films 0-255; masks {0, 255}.
+    images, lungs, infections : ndarray of uint8, shape (N, H, W)
+        Grey images 0-255; masks {0, 255}.
     digest : str
         SHA-256 over all pixels in order.
     source : str
@@ -46,7 +46,7 @@ class Films:
     names: list[str]
     known: tuple[str, ...]
     strata: NDArray[np.int64]
-    films: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     lungs: NDArray[np.uint8]
     infections: NDArray[np.uint8]
     digest: str
@@ -60,7 +60,7 @@ def load_split(
     strata: tuple[str, ...] = (),
     targets: tuple[str, ...] = ("lung", "infection"),
     side: int = SIDE,
-) -> Films:
+) -> ImageArrays:
     """Read one split.
 
     Parameters
@@ -68,71 +68,73 @@ def load_split(
     root, split : Path, str
         As `covseg.data.open_set` takes them.
     limit : int or None
-        Keep so many films, evenly over the strata.
+        Keep so many images, evenly over the strata.
     strata : tuple of str
         Only these; () takes all.
     targets : tuple of str
         Which masks have to be there: ``lung``, ``infection``. One that is not is empty.
     side : int
-        Films with a longer side, and films of several sizes, are stretched to squares of this side.
+        Images with a longer side, and images of several sizes, are stretched to squares of this side.
 
     Raises
     ------
     UsageError
-        When the split does not exist, or a film or one of its masks is missing or cannot be believed:
-        training does not leave films out in silence.
+        When the split does not exist, or an image or one of its masks is missing or cannot be believed:
+        training does not leave images out in silence.
     """
     listed = open_set(root, split, want_infection="infection" in targets)
     if listed.excluded:
         raise SetRefused(f"{listed.excluded[0].detail} ({len(listed.excluded)} such); mend the set before training")
     chosen = listed.select(strata, limit)
-    if not chosen.films:
-        raise UsageError(f"no film in {root}, split {split}: nothing to train on")
+    if not chosen.images:
+        raise UsageError(f"no image in {root}, split {split}: nothing to train on")
     with ThreadPoolExecutor(4) as pool:
-        triples = list(pool.map(lambda film: _read_triple(listed, film, targets, side), chosen.films))
+        triples = list(pool.map(lambda image: _read_triple(listed, image, targets, side), chosen.images))
         if len({triple.shape for triple in triples}) > 1:
             triples = list(pool.map(lambda triple: _stretch(triple, side), triples))
-    films, lungs, infections = (np.stack([triple[plane] for triple in triples]) for plane in range(3))
+    images, lungs, infections = (np.stack([triple[plane] for triple in triples]) for plane in range(3))
     digest = hashlib.sha256()
-    for stack in (films, lungs, infections):
+    for stack in (images, lungs, infections):
         digest.update(stack.tobytes())
-    return Films(
-        [Path(film.key).name for film in chosen.films], listed.strata,
-        np.array([listed.strata.index(film.stratum) for film in chosen.films]),
-        films, lungs, infections, digest.hexdigest(), "COVID-QU-Ex" if is_official(listed) else "own set",
+    return ImageArrays(
+        [Path(image.key).name for image in chosen.images], listed.strata,
+        np.array([listed.strata.index(image.stratum) for image in chosen.images]),
+        images, lungs, infections, digest.hexdigest(), "COVID-QU-Ex" if is_official(listed) else "own set",
     )  # fmt: skip
 
 
-def without_leaks(training: Films, held_out: Films) -> tuple[Films, int]:
-    """Leave out films of training that are, exactly or nearly, films of the other split; return how many."""
-    mine, theirs = ([fingerprint(str(row), film) for row, film in enumerate(one.films)] for one in (training, held_out))
+def without_leaks(training: ImageArrays, held_out: ImageArrays) -> tuple[ImageArrays, int]:
+    """Leave out images of training that are, exactly or nearly, images of the other split; return how many."""
+    mine, theirs = (
+        [fingerprint(str(row), image) for row, image in enumerate(one.images)] for one in (training, held_out)
+    )
     leaked = {int(pair.first) for pair in pairs(mine, theirs)}
     kept = [row for row in range(len(training.names)) if row not in leaked]
     rows = np.array(kept)
     left = replace(
         training, names=[training.names[row] for row in kept], strata=training.strata[rows],
-        films=training.films[rows], lungs=training.lungs[rows], infections=training.infections[rows],
+        images=training.images[rows], lungs=training.lungs[rows], infections=training.infections[rows],
     )  # fmt: skip
     return left, len(leaked)
 
 
-def _read_triple(listed: FilmSet, film: LabelledFilm, targets: tuple[str, ...], side: int) -> NDArray[np.uint8]:
-    """Return film, lung mask and infection mask, ``(3, H, W)``; the film is read as scoring reads it."""
+def _read_triple(listed: LabelledSet, image: LabelledImage, targets: tuple[str, ...], side: int) -> NDArray[np.uint8]:
+    """Return image, lung mask and infection mask, ``(3, H, W)``; the image is read as scoring reads it."""
     try:
-        pixels = read((listed.root / film.key).read_bytes()).pixels
+        pixels = read((listed.root / image.key).read_bytes()).pixels
     except RadiographRefused as refused:
-        raise SetRefused(f"{film.key}: {refused}; mend the set before training") from refused
+        raise SetRefused(f"{image.key}: {refused}; mend the set before training") from refused
     try:
-        truth = read_truth(listed, film, pixels.shape, want_infection="infection" in targets)
+        truth = read_truth(listed, image, pixels.shape, want_infection="infection" in targets)
     except BadMask as bad:
         raise SetRefused(f"{bad.detail}; mend the set before training") from bad
     if truth.lung is None and "lung" in targets:
-        raise SetRefused(f"{film.key} has no lung mask, and the recipe's data.targets want one")
+        raise SetRefused(f"{image.key} has no lung mask, and the recipe's data.targets want one")
     lung = np.zeros_like(truth.infection) if truth.lung is None else truth.lung
     triple = np.stack([np.rint(pixels * 255).astype(np.uint8), lung * np.uint8(255), truth.infection * np.uint8(255)])
     return _stretch(triple, side) if max(pixels.shape) > side else triple
 
 
 def _stretch(triple: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    film, *masks = (resize(plane, side, side) for plane in triple)
-    return np.stack([film, *(np.where(mask > 127, 255, 0).astype(np.uint8) for mask in masks)])
+    image, *masks = (resize(plane, side, side) for plane in triple)
+    return np.stack([image, *(np.where(mask > 127, 255, 0).astype(np.uint8) for mask in masks)])

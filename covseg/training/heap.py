@@ -2,7 +2,7 @@
 
 On a CPU a training step takes and frees hundreds of megabytes. glibc gives each large block back to the
 system, which then clears and maps every page anew, in every step. Measured (`fast`'s network, batch 16, two
-cores, forward, backward and step, two runs each): 16.4 and 16.6 -> 18.7 and 18.8 films a second at 224,
+cores, forward, backward and step, two runs each): 16.4 and 16.6 -> 18.7 and 18.8 images a second at 224,
 no difference at 160, and the same peak.
 """
 

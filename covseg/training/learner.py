@@ -52,9 +52,9 @@ class Learning(nn.Module):
         self.network = network
         self.classes = nn.Linear(features, 3) if features else None
 
-    def forward(self, films: Tensor) -> Answered:
+    def forward(self, images: Tensor) -> Answered:
         """Return mask logits, presence logits and strata logits (or None)."""
-        masks, presence, features = self.network.forward_with_features(films)  # type: ignore[operator]
+        masks, presence, features = self.network.forward_with_features(images)  # type: ignore[operator]
         return masks, presence, None if self.classes is None else self.classes(features)
 
 
@@ -100,15 +100,15 @@ class Learner:
         """The averaged network where one is kept, else the network."""
         return self.plain if self.average is None else self.average.module  # type: ignore[return-value]
 
-    def step(self, batch: Batch, films: int) -> tuple[float, Tensor]:
+    def step(self, batch: Batch, images: int) -> tuple[float, Tensor]:
         """Take one step; return the loss and the mask logits, detached.
 
         Parameters
         ----------
         batch : Batch
             This rank's part.
-        films : int
-            In the global batch: parts of unequal size weigh as many films as they hold.
+        images : int
+            In the global batch: parts of unequal size weigh as many images as they hold.
 
         Raises
         ------
@@ -121,8 +121,8 @@ class Learner:
             group["lr"] = learning_rate(self.steps / self.total_steps, optimiser)
         moved = on_device(batch, self.rank)
         with torch.autocast(self.rank.device.split(":")[0], torch.bfloat16, enabled=self.recipe.amp):
-            masks, presence, classes = self.learning(moved.films)
-        share = len(batch.samples) / films
+            masks, presence, classes = self.learning(moved.images)
+        share = len(batch.samples) / images
         loss = self.loss(
             masks.float(), moved.truth, presence.float(), classes, moved.strata, self._with_a_mask(moved.truth, share)
         )
@@ -140,9 +140,9 @@ class Learner:
         return loss.item(), masks.detach()
 
     def _with_a_mask(self, truth: Tensor, share: float) -> Tensor | None:
-        """Count films with each mask over all ranks, and return this rank's share of them; None for one rank alone.
+        """Count images with each mask over all ranks, and return this rank's share of them; None for one rank alone.
 
-        The mean over films with a mask is then that of the global batch, however unevenly they fell on the ranks.
+        The mean over images with a mask is then that of the global batch, however unevenly they fell on the ranks.
         """
         if self.rank.world == 1:
             return None
@@ -169,11 +169,11 @@ class Learner:
 
 
 def on_device(batch: Batch, rank: Rank) -> Batch:
-    """Move a batch to the rank's device, films channels-last."""
+    """Move a batch to the rank's device, images channels-last."""
     if rank.device == "cpu":
-        return batch._replace(films=batch.films.contiguous(memory_format=torch.channels_last))
-    films = batch.films.to(rank.device, non_blocking=True, memory_format=torch.channels_last)
-    return Batch(films, *(part.to(rank.device, non_blocking=True) for part in batch[1:]))
+        return batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
+    images = batch.images.to(rank.device, non_blocking=True, memory_format=torch.channels_last)
+    return Batch(images, *(part.to(rank.device, non_blocking=True) for part in batch[1:]))
 
 
 def learning_rate(share: float, config: OptimiserConfig) -> float:
@@ -196,9 +196,9 @@ def _freeze_unused(learning: Learning, loss: Loss, recipe: Recipe, rank: Rank) -
     """Freeze parameters that no gradient reaches: plain DDP would wait for them on its second step."""
     before = {name: value.clone() for name, value in learning.state_dict().items()}
     planes = 2 if recipe.input.channels == 4 else 1
-    films = torch.randn(2, planes, 64, 64, generator=torch.Generator().manual_seed(0)).to(rank.device)
+    images = torch.randn(2, planes, 64, 64, generator=torch.Generator().manual_seed(0)).to(rank.device)
     learning.train()
-    masks, presence, classes = learning(films)
+    masks, presence, classes = learning(images)
     strata = torch.zeros(2, dtype=torch.int64, device=rank.device)
     loss(masks, torch.ones_like(masks), presence, classes, strata).backward()
     for value in learning.parameters():

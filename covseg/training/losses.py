@@ -1,6 +1,6 @@
 """A weighted sum of losses on logits; every term is defined, with a useful or zero gradient, on empty masks.
 
-In: mask logits and truth ``(N, M, H, W)``, truth 0 or 1. Out: one number. Half of the films have no
+In: mask logits and truth ``(N, M, H, W)``, truth 0 or 1. Out: one number. Half of the images have no
 infection at all, so what a term does there decides the false alarms.
 """
 
@@ -26,9 +26,9 @@ def bce(logits: Tensor, truth: Tensor, pos_weight: float = 1.0) -> Tensor:
 
 
 def positive_dice(logits: Tensor, truth: Tensor, count: Tensor | None = None) -> Tensor:
-    """One minus soft Dice per film, over films with a mask.
+    """One minus soft Dice per image, over images with a mask.
 
-    Films without a mask are left to the other terms (soft Dice has no useful gradient there);
+    Images without a mask are left to the other terms (soft Dice has no useful gradient there);
     a batch without any mask gives 0 with a zero gradient.
 
     Parameters
@@ -36,7 +36,7 @@ def positive_dice(logits: Tensor, truth: Tensor, count: Tensor | None = None) ->
     logits, truth : Tensor, shape (N, H, W)
         Truth is 0 or 1.
     count : Tensor or None
-        What to divide by, where this is a part of a batch; None counts the films here.
+        What to divide by, where this is a part of a batch; None counts the images here.
     """
     probability = logits.sigmoid()
     overlap = (probability * truth).sum(dim=PLANE)
@@ -53,7 +53,7 @@ def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0) -> Tensor:
 
 
 def tversky(logits: Tensor, truth: Tensor, false_positive: float = 0.3, false_negative: float = 0.7) -> Tensor:
-    """One minus the Tversky index per film (arXiv 1706.05721); on an empty mask every false pixel still costs."""
+    """One minus the Tversky index per image (arXiv 1706.05721); on an empty mask every false pixel still costs."""
     probability = logits.sigmoid()
     overlap = (probability * truth).sum(dim=PLANE)
     wrong = (probability * (1 - truth)).sum(dim=PLANE)
@@ -80,7 +80,7 @@ def _signed_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def terms(config: LossConfig, pos_weight: float) -> list[tuple[float, Callable[[Tensor, Tensor], Tensor]]]:
-    """Return the terms that are a mean over films and have a weight, with their weights."""
+    """Return the terms that are a mean over images and have a weight, with their weights."""
     every: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
         (config.bce, lambda logits, truth: bce(logits, truth, pos_weight)),
         (config.focal, lambda logits, truth: focal(logits, truth, config.focal_gamma)),
@@ -129,7 +129,7 @@ class Loss:
         classes : Tensor, shape (N, 3), or None
         strata : Tensor of int64, shape (N,)
         with_a_mask : Tensor, shape (M,), or None
-            Films that have each mask, where this is one rank's part of a batch; see `positive_dice`.
+            Images that have each mask, where this is one rank's part of a batch; see `positive_dice`.
         """
         total = masks.sum() * 0
         for channel, name in enumerate(self.targets):

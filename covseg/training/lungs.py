@@ -9,7 +9,7 @@ from covseg.model_folder.backends import open_backend
 from covseg.registry import open_model
 from covseg.stages.preprocess import prepare, resize
 from covseg.stages.segment import segment
-from covseg.training.dataset import Films
+from covseg.training.dataset import ImageArrays
 from covseg.training.recipe import Recipe
 
 BATCH = 4
@@ -21,16 +21,16 @@ def lung_channel(recipe: Recipe, model: str) -> str | None:
         return None
     if recipe.data.lung == "truth":
         return "truth"
-    card = open_model(model).card
-    return f"predicted by {card.id}, weights {card.weights_sha256[:16]}"
+    config = open_model(model).config
+    return f"predicted by {config.id}, weights {config.weights_sha256[:16]}"
 
 
-def lung_masks(films: Films, recipe: Recipe, model: str) -> NDArray[np.uint8] | None:
-    """Return the masks {0, 255} ``(N, H, W)`` that the network sees beside the film; None where it sees none.
+def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.uint8] | None:
+    """Return the masks {0, 255} ``(N, H, W)`` that the network sees beside the image; None where it sees none.
 
     Parameters
     ----------
-    films : Films
+    images : Images
     recipe : Recipe
         ``data.lung`` says predicted or truth.
     model : str
@@ -39,18 +39,18 @@ def lung_masks(films: Films, recipe: Recipe, model: str) -> NDArray[np.uint8] | 
     if recipe.input.channels != 4:
         return None
     if recipe.data.lung == "truth":
-        return films.lungs
+        return images.lungs
     folder = open_model(model)
-    backend, card = open_backend(folder), folder.card
-    drawn = np.empty_like(films.films)
+    backend, config = open_backend(folder), folder.config
+    drawn = np.empty_like(images.images)
     for first in range(0, len(drawn), BATCH):
         pixels = np.stack(
             [
-                prepare(film.astype(np.float32) / 255, card.size, card.normalisation)[0]
-                for film in films.films[first : first + BATCH]
+                prepare(image.astype(np.float32) / 255, config.size, config.normalisation)[0]
+                for image in images.images[first : first + BATCH]
             ]
         )
         for row, answer in enumerate(segment(backend, pixels), first):
             lung = resize(answer.lung, *drawn.shape[1:])
-            drawn[row] = np.where(lung > card.thresholds.lung, 255, 0)
+            drawn[row] = np.where(lung > config.thresholds.lung, 255, 0)
     return drawn

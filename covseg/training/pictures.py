@@ -1,7 +1,7 @@
-"""What a person looks at while a network learns: curves, TensorBoard events, and a few Val films.
+"""What a person looks at while a network learns: curves, TensorBoard events, and a few Val images.
 
 In: the rows of ``metrics.csv`` and the averaged network. Out: ``curves.png``, ``events/``,
-``samples/epoch-NN.png``. The samples are patients' films: they stay in the run's folder.
+``samples/epoch-NN.png``. The samples are patients' images: they stay in the run's folder.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from covseg.training.run_folder import Row, replace
 
 PANELS = {
     "loss": ("train_loss", "val_loss"),
-    "Dice per film, empty = 1": ("train_dice", "val_dice", "val_iou"),
+    "Dice per image, empty = 1": ("train_dice", "val_dice", "val_iou"),
     "Val Dice per stratum": ("val_covid_dice", "val_noncovid_dice", "val_normal_dice", "val_lung_dice"),
-    "Val, films without infection": ("val_negative_specificity", "val_presence_specificity"),
+    "Val, images without infection": ("val_negative_specificity", "val_presence_specificity"),
     "pixel accuracy": ("val_accuracy",),
     "learning rate": ("learning_rate",),
 }
@@ -31,12 +31,12 @@ TRUE, DRAWN, LUNG = (0, 190, 0), (0, 0, 230), (230, 160, 0)  # BGR
 
 
 def draw(folder: Path, rows: list[Row], learning: Learning, val: Samples, rank: Rank) -> None:
-    """Renew the curves, add the last row's events and this epoch's films."""
+    """Renew the curves, add the last row's events and this epoch's images."""
     curves(folder, rows)
     events(folder, rows)
-    films = sample_strip(learning, val, rank)
+    images = sample_strip(learning, val, rank)
     (folder / "samples").mkdir(exist_ok=True)
-    cv2.imwrite(str(folder / "samples" / f"epoch-{int(rows[-1]['epoch']):02d}.png"), films)
+    cv2.imwrite(str(folder / "samples" / f"epoch-{int(rows[-1]['epoch']):02d}.png"), images)
 
 
 def curves(folder: Path, rows: list[Row]) -> None:
@@ -69,15 +69,15 @@ def events(folder: Path, rows: list[Row]) -> None:
 
 @torch.inference_mode()
 def sample_strip(learning: Learning, val: Samples, rank: Rank) -> NDArray[np.uint8]:
-    """Draw the same few Val films each epoch: truth green, prediction red, lung blue, BGR ``(S, n * S, 3)``."""
+    """Draw the same few Val images each epoch: truth green, prediction red, lung blue, BGR ``(S, n * S, 3)``."""
     learning.eval()
     places = np.linspace(0, len(val) - 1, min(SHOWN, len(val))).astype(int)
     tiles = []
     for place in places:
-        film, truth, _, row = val[-1, int(place)]
-        masks = learning(film[None].to(rank.device))[0][0].float().cpu().numpy() > 0
-        size = film.shape[-1]
-        grey = cv2.resize(val.films.films[row], (size, size), interpolation=cv2.INTER_AREA)
+        image, truth, _, row = val[-1, int(place)]
+        masks = learning(image[None].to(rank.device))[0][0].float().cpu().numpy() > 0
+        size = image.shape[-1]
+        grey = cv2.resize(val.images.images[row], (size, size), interpolation=cv2.INTER_AREA)
         tile = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
         for name, drawn, true in zip(val.recipe.data.targets, masks, truth.numpy() > 0, strict=True):
             _outline(tile, true, TRUE if name == "infection" else LUNG)

@@ -46,19 +46,19 @@ class NetworkConfig(_Frozen):
 
 
 class InputConfig(_Frozen):
-    """How a film reaches the network."""
+    """How an image reaches the network."""
 
     size: int = Field(ge=32, le=2048, multiple_of=32, description="Side of the square grid, pixels.")
     channels: Literal[1, 3, 4] = Field(1, description="Grey; grey as RGB; RGB and the lung mask.")
     normalisation: Literal["standardise", "unit", "imagenet"] = Field(
-        "unit", description="Zero mean and unit deviation per film; [0, 1]; ImageNet mean and deviation per channel."
+        "unit", description="Zero mean and unit deviation per image; [0, 1]; ImageNet mean and deviation per channel."
     )
     early_size: int | None = Field(None, ge=32, multiple_of=32, description="A smaller grid for the first epochs.")
     early_share: float = Field(0.0, ge=0, le=1, description="Share of the epochs that use `early_size`.")
 
 
 class LossConfig(_Frozen):
-    """A weighted sum; every term is defined on films with empty masks. See covseg/training/losses.py."""
+    """A weighted sum; every term is defined on images with empty masks. See covseg/training/losses.py."""
 
     bce: float = Field(0.0, ge=0)
     dice: float = Field(0.0, ge=0)
@@ -70,7 +70,7 @@ class LossConfig(_Frozen):
     tversky_false_positive: float = Field(0.3, ge=0)
     tversky_false_negative: float = Field(0.7, ge=0)
     lung: float = Field(1.0, ge=0, description="Weight of the lung mask where both masks are learnt.")
-    presence: float = Field(0.0, ge=0, description="Weight of the image-level BCE: any infection on the film.")
+    presence: float = Field(0.0, ge=0, description="Weight of the image-level BCE: any infection on the image.")
     classes: float = Field(0.0, ge=0, description="Weight of the cross-entropy over strata.")
 
     @model_validator(mode="after")
@@ -94,7 +94,7 @@ class OptimiserConfig(_Frozen):
 
 
 class AugmentConfig(_Frozen):
-    """Moves of the film (its masks move along), then of its grey values; a probability each, 0 leaves it out."""
+    """Moves of the image (its masks move along), then of its grey values; a probability each, 0 leaves it out."""
 
     mirror: float = Field(0.0, ge=0, le=1)
     affine: float = Field(0.0, ge=0, le=1, description="Probability of the four below, together.")
@@ -113,9 +113,9 @@ class AugmentConfig(_Frozen):
 
 
 class DataConfig(_Frozen):
-    """Which films, and what the lung channel shows."""
+    """Which images, and what the lung channel shows."""
 
-    strata: tuple[str, ...] = Field((), description="Only films of these; empty takes every stratum of the set.")
+    strata: tuple[str, ...] = Field((), description="Only images of these; empty takes every stratum of the set.")
     targets: tuple[Target, ...] = Field(("infection",), description="lung, infection, or both in this order.")
     lung: Literal["predicted", "truth"] = Field(
         "predicted", description="The fourth channel and the constraint; truth is declared in every table."
@@ -136,7 +136,8 @@ class StopConfig(_Frozen):
     epochs: int = Field(ge=1, le=10_000)
     patience: int | None = Field(None, ge=1, description="Epochs without a better metric; None trains to the end.")
     metric: str = Field(
-        "val_covid_dice", description="Kept at its highest: a column of metrics.csv; per film, threshold .5, model grid"
+        "val_covid_dice",
+        description="Kept at its highest: a column of metrics.csv; per image, threshold .5, model grid",
     )
 
 
@@ -153,7 +154,7 @@ class Recipe(_Frozen):
     augment: AugmentConfig = AugmentConfig()
     data: DataConfig = DataConfig()
     stop: StopConfig
-    batch: int = Field(ge=1, le=4096, description="Films a step over all ranks together.")
+    batch: int = Field(ge=1, le=4096, description="Images a step over all ranks together.")
     lung_constraint: bool = Field(
         False,
         description="Infection is kept only inside the lung mask (of the fourth channel, in training's own numbers).",

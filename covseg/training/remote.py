@@ -27,7 +27,7 @@ def folder_of(out: str | Path) -> Path:
     return local_path(out) or cache_folder() / "runs" / name
 
 
-def take(out: str | Path) -> Path:
+def pull(out: str | Path) -> Path:
     """Return the folder of a run, made equal to the bucket where `out` is one.
 
     Raises
@@ -67,7 +67,7 @@ def _differs(path: Path, etag: str) -> bool:
     return not path.is_file() or hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != etag
 
 
-def send(folder: Path, out: str | Path) -> None:
+def push(folder: Path, out: str | Path) -> None:
     """Upload what is new or changed, the state last."""
     store = open_store(str(out))
     there = {entry.key: entry.etag for entry in _files(store)}
@@ -77,18 +77,18 @@ def send(folder: Path, out: str | Path) -> None:
             store.upload(folder / key, key)
 
 
-def sending(hooks: Hooks, out: str | Path) -> Hooks:
+def pushing(hooks: Hooks, out: str | Path) -> Hooks:
     """Return hooks that also send the run after every state; for a folder, the same hooks."""
     if local_path(out) is not None:
         return hooks
     folder = folder_of(out)
 
     def epoch_done(row: Row, run: Path) -> None:
-        send(folder, out)
+        push(folder, out)
         hooks.epoch_done(row, run)
 
     def saved(run: Path) -> None:
-        send(folder, out)
+        push(folder, out)
         hooks.saved(run)
 
     return replace(hooks, epoch_done=epoch_done, saved=saved)

@@ -167,7 +167,7 @@ def keep_facts(folder: Path, facts: dict[str, Any], at: dict[str, int] | None) -
     Raises
     ------
     UsageError
-        When it would go on with other films, other lung masks or other starting weights.
+        When it would go on with other images, other lung masks or other starting weights.
     """
     now = json.loads(json.dumps(facts, default=str))
     found = read_facts(folder) if at and (folder / FACTS).exists() else now

@@ -28,19 +28,19 @@ from covseg.metrics.convention import Empty, ratios
 from covseg.settings.environment import code_version
 from covseg.training import run_folder
 from covseg.training.batches import Batch, Rank, Samples, grid, order, training_batches
-from covseg.training.dataset import SIDE, Films, load_split, without_leaks
+from covseg.training.dataset import SIDE, ImageArrays, load_split, without_leaks
 from covseg.training.heap import keep_freed_memory
 from covseg.training.learner import Learner, learning_rate
 from covseg.training.lungs import lung_channel, lung_masks
 from covseg.training.pictures import draw
 from covseg.training.recipe import Recipe
-from covseg.training.validate import DICE, counts, look, metrics, names
+from covseg.training.validate import DICE, counts, metrics, names, validate
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY = 200  # steps between two states inside an epoch
 SPLITS = ("Train", "Val")
-FEW = 6  # films of each split that a rehearsal reads
+FEW = 6  # images of each split that a rehearsal reads
 
 
 class TrainingFailed(CovsegError):
@@ -64,7 +64,7 @@ class Job:
     out : Path
         Folder of the run.
     limit : int or None
-        About so many films of each split.
+        About so many images of each split.
     resume : bool
         Go on with the run in `out`.
     lung_model : str
@@ -74,7 +74,7 @@ class Job:
     minutes : float or None
         Stop after so long, state saved; None trains to the end.
     drop_leaks : bool
-        Leave out films of Train that are, exactly or nearly, films of Val.
+        Leave out images of Train that are, exactly or nearly, images of Val.
     """
 
     data: Path | str
@@ -122,7 +122,7 @@ class Progress:
     since_best : int
         Epochs since then.
     sums : dict of str to float
-        Of the epoch that runs: loss, Dice and films of all ranks; seconds and waiting of this one.
+        Of the epoch that runs: loss, Dice and images of all ranks; seconds and waiting of this one.
     """
 
     epoch: int = 0
@@ -139,7 +139,7 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
     ------
     UsageError
         Before the first step: no data, weights that cannot be fetched, a folder that holds another run or one that
-        learnt from other films.
+        learnt from other images.
     TrainingFailed
         When the loss is not finite; the last state is kept.
     StorageFull
@@ -152,12 +152,12 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
         keep_freed_memory()
     rows = run_folder.open_run(job.out, recipe, job.resume) if rank.index == 0 else []
     sets = _sets(recipe, job)
-    films = len(sets["Train"])
-    if min(films, recipe.batch) < rank.world:
-        raise UsageError(f"{rank.world} ranks share batches of {min(films, recipe.batch)} films: take fewer workers")
-    steps = len(order(films, recipe.batch, recipe.seed, 0))
-    learner = Learner(recipe, rank, steps * recipe.stop.epochs, _pos_weight(recipe, sets["Train"].films))
-    progress = _take_up(learner, job.out)
+    images = len(sets["Train"])
+    if min(images, recipe.batch) < rank.world:
+        raise UsageError(f"{rank.world} ranks share batches of {min(images, recipe.batch)} images: take fewer workers")
+    steps = len(order(images, recipe.batch, recipe.seed, 0))
+    learner = Learner(recipe, rank, steps * recipe.stop.epochs, _pos_weight(recipe, sets["Train"].images))
+    progress = _resume(learner, job.out)
     if rank.index == 0 and not _over(recipe, progress):
         run_folder.check_room(job.out, learner.plain)
         at = {"epoch": progress.epoch, "step": progress.step}
@@ -168,8 +168,8 @@ def train(recipe: Recipe, job: Job, hooks: Hooks | None = None, rank: Rank | Non
     return progress
 
 
-def rehearse(recipe: Recipe, job: Job) -> dict[str, str]:
-    """Do all that can fail before the first step, on a few films; return what the encoder would start from.
+def preflight(recipe: Recipe, job: Job) -> dict[str, str]:
+    """Do all that can fail before the first step, on a few images; return what the encoder would start from.
 
     Raises
     ------
@@ -177,8 +177,8 @@ def rehearse(recipe: Recipe, job: Job) -> dict[str, str]:
         No data, weights that cannot be fetched or read, a metric that is not measured.
     """
     root = local_copy(job.data, SPLITS)
-    films = {split: _films(root, split, recipe, FEW) for split in SPLITS}
-    if recipe.stop.metric not in (known := names(recipe.data.targets, films["Val"].known)):
+    images = {split: _images(root, split, recipe, FEW) for split in SPLITS}
+    if recipe.stop.metric not in (known := names(recipe.data.targets, images["Val"].known)):
         raise _not_measured(recipe, known)
     return Learner(recipe, Rank(), 1).start
 
@@ -188,38 +188,38 @@ def _not_measured(recipe: Recipe, known: Iterable[str]) -> UsageError:
     return UsageError(f"stop.metric {recipe.stop.metric!r} is not measured on this Val: wanted one of {wanted}")
 
 
-def _films(root: Path, split: str, recipe: Recipe, limit: int | None) -> Films:
+def _images(root: Path, split: str, recipe: Recipe, limit: int | None) -> ImageArrays:
     targets = recipe.data.targets
     if recipe.input.channels == 4 and recipe.data.lung == "truth":
         targets = ("lung", *targets)
-    films = load_split(root, split, limit, recipe.data.strata, targets, max(SIDE, recipe.input.size))
-    if recipe.network.classes and films.known != STRATA:
-        raise UsageError(f"network.classes is for {', '.join(STRATA)}; this set has {', '.join(films.known)}")
-    return films
+    images = load_split(root, split, limit, recipe.data.strata, targets, max(SIDE, recipe.input.size))
+    if recipe.network.classes and images.known != STRATA:
+        raise UsageError(f"network.classes is for {', '.join(STRATA)}; this set has {', '.join(images.known)}")
+    return images
 
 
 def _sets(recipe: Recipe, job: Job) -> dict[str, Samples]:
     root = local_copy(job.data, SPLITS)
-    films = {split: _films(root, split, recipe, job.limit) for split in SPLITS}
-    if recipe.stop.metric not in (known := metrics(films["Val"], recipe.data.targets)):
+    images = {split: _images(root, split, recipe, job.limit) for split in SPLITS}
+    if recipe.stop.metric not in (known := metrics(images["Val"], recipe.data.targets)):
         raise _not_measured(recipe, known)
     if job.drop_leaks:
-        films["Train"], dropped = without_leaks(films["Train"], films["Val"])
-        log.info("left out %d films of Train that are films of Val", dropped)
-    return {split: Samples(one, recipe, lung_masks(one, recipe, job.lung_model)) for split, one in films.items()}
+        images["Train"], dropped = without_leaks(images["Train"], images["Val"])
+        log.info("left out %d images of Train that are images of Val", dropped)
+    return {split: Samples(one, recipe, lung_masks(one, recipe, job.lung_model)) for split, one in images.items()}
 
 
-def _pos_weight(recipe: Recipe, films: Films) -> float:
+def _pos_weight(recipe: Recipe, images: ImageArrays) -> float:
     """Return BCE's weight; of the data: background over foreground pixels of the infection masks of Train."""
     if recipe.loss.pos_weight != "data":
         return float(recipe.loss.pos_weight)
-    found = int(np.count_nonzero(films.infections))
+    found = int(np.count_nonzero(images.infections))
     if not found:
-        raise UsageError("loss.pos_weight = 'data', but no film of Train has infection: give a number")
-    return (films.infections.size - found) / found
+        raise UsageError("loss.pos_weight = 'data', but no image of Train has infection: give a number")
+    return (images.infections.size - found) / found
 
 
-def _take_up(learner: Learner, folder: Path) -> Progress:
+def _resume(learner: Learner, folder: Path) -> Progress:
     state = run_folder.load_state(folder)
     if state is None:
         return Progress()
@@ -237,9 +237,9 @@ def _facts(learner: Learner, sets: dict[str, Samples], job: Job) -> dict[str, An
     return {
         "label": recipe.label, "recipe_sha256": recipe.digest, "seed": recipe.seed, **learner.start,
         "lung_channel": lung_channel(recipe, job.lung_model),
-        "set": sets["Train"].films.source, "strata": recipe.data.strata or sets["Train"].films.known,
+        "set": sets["Train"].images.source, "strata": recipe.data.strata or sets["Train"].images.known,
         "films": {split: len(samples) for split, samples in sets.items()}, "limit": job.limit,
-        "drop_leaks": job.drop_leaks, "data_sha256": {name: one.films.digest for name, one in sets.items()},
+        "drop_leaks": job.drop_leaks, "data_sha256": {name: one.images.digest for name, one in sets.items()},
         "parameters": sum(value.numel() for value in learner.plain.network.parameters()),
         "ranks": learner.rank.world, "device": learner.rank.device, "threads": torch.get_num_threads(),
         "torch": torch.__version__, "python": platform.python_version(), "code_version": code_version(),
@@ -282,10 +282,10 @@ class _Run:
         log.info("epoch %d: %s", progress.epoch, {name: round(value, 4) for name, value in row.items()})
         self.hooks.epoch_done(row, self.job.out)
 
-    def _step(self, batch: Batch, films: int, waited: float) -> None:
+    def _step(self, batch: Batch, images: int, waited: float) -> None:
         begun = time.monotonic()
         try:
-            loss, masks = self.learner.step(batch, films)
+            loss, masks = self.learner.step(batch, images)
         except FloatingPointError as error:
             saved = "the last saved state" if run_folder.has_state(self.job.out) else "no state yet"
             raise TrainingFailed(
@@ -321,7 +321,7 @@ class _Run:
         if dist.is_initialized() and self.rank.world > 1:
             for value in best.state_dict().values():
                 dist.broadcast(value, 0)
-        row |= look(best, self.sets["Val"], self.learner.loss, self.rank, self.job.workers)
+        row |= validate(best, self.sets["Val"], self.learner.loss, self.rank, self.job.workers)
         metric, progress = self.recipe.stop.metric, self.progress
         if row[metric] > progress.best:
             progress.best, progress.since_best = row[metric], 0
@@ -359,7 +359,7 @@ def over_ranks(values: list[float], rank: Rank) -> list[float]:
 
 
 def _train_dice(masks: torch.Tensor, batch: Batch) -> NDArray[np.float64]:
-    """Dice of the last mask, per film, empty = 1, on the augmented films of the step."""
+    """Dice of the last mask, per image, empty = 1, on the augmented images of the step."""
     found = counts(masks[:, -1] > 0, batch.truth[:, -1] > 0).numpy()
     return ratios(found, Empty.ONE)[:, DICE]
 

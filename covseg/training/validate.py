@@ -1,7 +1,7 @@
-"""One look at Val: per-film counts on the model grid at threshold .5, to a row of numbers.
+"""One look at Val: per-image counts on the model grid at threshold .5, to a row of numbers.
 
-The convention is in the names: per film; ``val_dice`` over all films counts an empty answer to an empty
-truth as 1; ``val_covid_dice`` is COVID-19 films only. The released numbers come from `covseg.evaluation`.
+The convention is in the names: per image; ``val_dice`` over all images counts an empty answer to an empty
+truth as 1; ``val_covid_dice`` is COVID-19 images only. The released numbers come from `covseg.evaluation`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from covseg.metrics.convention import RATIOS, Empty, ratios
 from covseg.training.batches import Rank, Samples, validation_batches
-from covseg.training.dataset import Films
+from covseg.training.dataset import ImageArrays
 from covseg.training.learner import Learning, on_device
 from covseg.training.losses import Loss
 from covseg.training.recipe import Recipe
@@ -34,15 +34,15 @@ def counts(guess: Tensor, truth: Tensor) -> Tensor:
     return torch.stack([both, false, missed, guess.shape[-1] * guess.shape[-2] - both - false - missed], dim=-1)
 
 
-def constrained(guess: Tensor, films: Tensor, recipe: Recipe) -> Tensor:
+def constrained(guess: Tensor, images: Tensor, recipe: Recipe) -> Tensor:
     """Empty the infection outside the lung plane that the network saw, where the recipe says so."""
-    if not (recipe.lung_constraint and films.shape[1] > 1):
+    if not (recipe.lung_constraint and images.shape[1] > 1):
         return guess
-    return guess & (films[:, 1:2] > 0)
+    return guess & (images[:, 1:2] > 0)
 
 
 @torch.inference_mode()
-def look(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: int = 0) -> dict[str, float]:
+def validate(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: int = 0) -> dict[str, float]:
     """Judge the network on a split; every rank takes its part and all get the same row.
 
     Returns
@@ -53,15 +53,15 @@ def look(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: 
     learning.eval()
     rows: list[tuple[int, int, NDArray[np.int64], float]] = []
     losses: list[tuple[float, int]] = []
-    films = samples.films
-    share = torch.from_numpy(_present(films, samples.recipe.data.targets).mean(axis=0)).float().to(rank.device)
+    images = samples.images
+    share = torch.from_numpy(_present(images, samples.recipe.data.targets).mean(axis=0)).float().to(rank.device)
     for batch in validation_batches(samples, rank, workers):
         moved = on_device(batch, rank)
-        masks, presence, classes = learning(moved.films)
-        with_a_mask = share * len(batch.samples)  # the Dice term is then a mean over the split's films, not a batch's
+        masks, presence, classes = learning(moved.images)
+        with_a_mask = share * len(batch.samples)  # the Dice term is then a mean over the split's images, not a batch's
         value = loss(masks.float(), moved.truth, presence.float(), classes, moved.strata, with_a_mask)
         losses.append((value.item(), len(batch.samples)))
-        guess = constrained(masks > 0, moved.films, samples.recipe)
+        guess = constrained(masks > 0, moved.images, samples.recipe)
         found = counts(guess, moved.truth > 0).cpu().numpy()
         rows += zip(
             batch.samples.tolist(), batch.strata.tolist(), list(found), presence.float().cpu().tolist(), strict=True
@@ -70,8 +70,8 @@ def look(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: 
     if dist.is_initialized() and rank.world > 1:
         rows, losses = _gathered(rows, rank), _gathered(losses, rank)
     rows.sort(key=lambda row: row[0])
-    mean = sum(value * films for value, films in losses) / sum(films for _, films in losses)
-    return {"val_loss": mean} | summary(rows, samples.recipe.data.targets, films.known)
+    mean = sum(value * images for value, images in losses) / sum(images for _, images in losses)
+    return {"val_loss": mean} | summary(rows, samples.recipe.data.targets, images.known)
 
 
 def _gathered(mine: list[Any], rank: Rank) -> list[Any]:
@@ -113,17 +113,17 @@ def names(targets: tuple[str, ...], known: tuple[str, ...]) -> list[str]:
     return list(summary([(0, 0, np.zeros((len(targets), 4), np.int64), 0.0)], targets, known))
 
 
-def metrics(films: Films, targets: tuple[str, ...]) -> list[str]:
-    """Name the numbers that an epoch can be chosen by on these films: higher is better."""
-    masks = _present(films, targets)
+def metrics(images: ImageArrays, targets: tuple[str, ...]) -> list[str]:
+    """Name the numbers that an epoch can be chosen by on these images: higher is better."""
+    masks = _present(images, targets)
     counted = np.stack([np.zeros_like(masks), np.zeros_like(masks), masks, ~masks], axis=-1).astype(np.int64)
-    rows = [(row, int(films.strata[row]), counted[row], 0.0) for row in range(len(films.names))]
-    return [name for name, value in summary(rows, targets, films.known).items() if not np.isnan(value)]
+    rows = [(row, int(images.strata[row]), counted[row], 0.0) for row in range(len(images.names))]
+    return [name for name, value in summary(rows, targets, images.known).items() if not np.isnan(value)]
 
 
-def _present(films: Films, targets: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Tell which films have which masks, ``(N, M)``."""
-    drawn = {"lung": films.lungs, "infection": films.infections}
+def _present(images: ImageArrays, targets: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Tell which images have which masks, ``(N, M)``."""
+    drawn = {"lung": images.lungs, "infection": images.infections}
     return np.stack([drawn[name].any(axis=(1, 2)) for name in targets], axis=1)
 
 

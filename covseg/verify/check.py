@@ -41,14 +41,14 @@ class Verdict:
     ----------
     breaches : list of str
         Empty when everything holds.
-    films, objects, orphans : int
+    images, objects, orphans : int
         Rows of the newest snapshot; objects whose digest was computed; objects that no commit names.
     snapshot : int or None
         Number of the newest manifest.
     """
 
     breaches: list[str] = field(default_factory=list)
-    films: int = 0
+    images: int = 0
     objects: int = 0
     orphans: int = 0
     snapshot: int | None = None
@@ -79,7 +79,7 @@ class _Check:
         self.shards: set[str] = set()
         self.rows = array("Q")  # short digests of the rows of all shard tables
         self.named = array("Q")  # of the names of all committed objects
-        self.planned = array("Q")  # of key and ETag of all planned films
+        self.planned = array("Q")  # of key and ETag of all planned images
         self.counted: Counter[str] = Counter()
 
     def run(self) -> None:
@@ -182,10 +182,10 @@ class _Check:
             self._rows(shard, members, pq.read_table(io.BytesIO(sheet)).to_pylist(), record)
 
     def _rows(self, shard: str, members: list[tuple[bytes, int, str]], rows: list[Json], record: Json) -> None:
-        """Check clause 2 in one shard: its rows are its planned films, each once, with one terminal status."""
+        """Check clause 2 in one shard: its rows are its planned images, each once, with one terminal status."""
         planned = Counter((as_text(key), size, etag) for key, size, etag in members)
         found = Counter((row["key"], row["size"], row["etag"]) for row in rows)
-        self._expect(planned == found, f"shard {shard}: its rows are not its {len(members)} planned films")
+        self._expect(planned == found, f"shard {shard}: its rows are not its {len(members)} planned images")
         masks = {named["name"] for named in record["objects"] if named["name"].startswith(("masks/", "packed/"))}
         for row in rows:
             self._expect(terminal(row), f"{row['input_id']}: status {row['status']} with reason {row['reason']}")
@@ -204,11 +204,11 @@ class _Check:
         stated = {f"status {name}": count for name, count in self.manifest["statuses"].items()}
         stated |= {f"reason {name}": count for name, count in self.manifest["reasons"].items()}
         self._expect(stated == dict(self.counted), "the manifest's counts are not those of the rows")
-        self.verdict.films = len(self.rows)
+        self.verdict.images = len(self.rows)
         self._expect(
-            len(self.rows) == self.manifest["films"] == len(self.planned), "films, rows and plan differ in number"
+            len(self.rows) == self.manifest["films"] == len(self.planned), "images, rows and plan differ in number"
         )
-        self._expect(len(np.unique(numbers(self.planned))) == len(self.planned), "a film is planned twice")
+        self._expect(len(np.unique(numbers(self.planned))) == len(self.planned), "an image is planned twice")
         self._expect(set(self.manifest["commits"]) == self.shards, "the manifest's shards are not the plan's")
 
     def _foreign(self) -> None:

@@ -24,11 +24,11 @@ class CalibrateConfig(CalibrateSettings):
 
 
 def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
-    """Choose thresholds, minimum areas, presence gate and temperature on Val; write them into the model."""
+    """Choose thresholds, minimum areas, image-level threshold and temperature on Val; write them into the model."""
     from covseg.calibration.run import run
     from covseg.registry import open_model
 
-    found = run(config, progress_line("films"))
+    found = run(config, progress_line("images"))
     print("\n".join(screen(found, config.specificity)))
     place = open_model(config.model).path
     where = "nothing written: dry run" if config.dry_run else f"written into {place}/covseg.json"
@@ -38,9 +38,9 @@ def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
 
 def screen(found: Calibration, least: float) -> list[str]:
     """Show the families of settings and the choice in about fifteen lines."""
-    films = ", ".join(f"{name} {count}" for name, count in found.films.counts.items())
+    images = ", ".join(f"{name} {count}" for name, count in found.images.counts.items())
     lines = [
-        f"{found.films.name} {found.films.split}: {films}; left out {found.excluded}, refused {found.refused}",
+        f"{found.images.name} {found.images.split}: {images}; left out {found.excluded}, refused {found.refused}",
         f"objective: highest mean Dice on positives, specificity on negatives >= {least}; model grid",
         f"{'what may move':<24}{'Dice':>7}{'spec':>7}   {'Dice, cross-fitted':<20}{'spec, cross-fitted':<20}Dice gain",
     ]

@@ -29,7 +29,7 @@ class CompareConfig(BaseModel):
 
 
 def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
-    """Compare evaluations film by film: paired differences with intervals, per stratum, and cost."""
+    """Compare evaluations image by image: paired differences with intervals, per stratum, and cost."""
     from covseg.evaluation.compare import compare as contrast
     from covseg.evaluation.compare import open_evaluations
     from covseg.records import RESEARCH_ONLY
@@ -40,7 +40,7 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
         told = {"intended_use": RESEARCH_ONLY, "rows": [_plain(row) for row in rows]}
         config.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print("\n".join([*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label)]))
-    print("Paired bootstrap over films; p is two-sided and not corrected for the number of rows.")
+    print("Paired bootstrap over images; p is two-sided and not corrected for the number of rows.")
     print(RESEARCH_ONLY)
     return 0
 
@@ -55,7 +55,7 @@ def cost_lines(evaluations: list[Evaluation]) -> list[str]:
     names = [f"{one.label} ({one.content['model']['id']})" for one in evaluations]
     width = max(map(len, names))
     lines = [
-        f"{data['set']} {data['split']}, {data['films']} films; lung mask: {evaluations[0].content['lung_mask']}",
+        f"{data['set']} {data['split']}, {data['films']} images; lung mask: {evaluations[0].content['lung_mask']}",
         f"{'':<{width}}{'parameters':>12}{'GFLOP':>8}{'films/s':>9}  backend",
     ]
     for name, one in zip(names, evaluations, strict=True):

@@ -38,7 +38,7 @@ def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
     from covseg.datacheck.page import render_check
     from covseg.storage import LocalStore
 
-    found = look(config.root, config.against, progress_line("films"))
+    found = look(config.root, config.against, progress_line("images"))
     store = LocalStore(config.output)
     store.write("data.json", json.dumps(to_json(found), indent=1).encode())
     store.write("data.html", render_check(found, config.root.name))
@@ -65,7 +65,7 @@ def screen(found: Check) -> list[str]:
         lines += [f"    {one['reason']}: {one['detail']}" for one in split["excluded"][:5]]
         outside = sum(split["infection_outside_lung"].values())
         lines.append(
-            f"    empty infection masks {split['empty_infection']}; infection outside the lung in {outside} films"
+            f"    empty infection masks {split['empty_infection']}; infection outside the lung in {outside} images"
         )
     for words, pairs in (("across splits", found.across), ("inside splits", found.inside)):
         lines.append(f"duplicates {words}: {len(pairs)} pairs")

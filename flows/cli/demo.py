@@ -1,6 +1,6 @@
-"""``make demo``: made films and bad files in; masks, rows and reports out; then what to run next.
+"""``make demo``: made images and bad files in; masks, rows and reports out; then what to run next.
 
-No patient image takes part: the films are drawn by `covseg.synthetic.phantom`.
+No patient image takes part: the images are drawn by `covseg.synthetic.phantom`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 HERE = Path("demo")
 STEPS = (
     (
-        "Draw 24 films, PNG and DICOM, and every kind of bad file",
+        "Draw 24 images, PNG and DICOM, and every kind of bad file",
         "flows.cli phantom 24 {demo}/phantoms --format both --bad",
     ),
     (
-        "Walk them through the corridor in this process",
+        "Walk them through the pipeline in this process",
         "flows.cli predict {demo}/phantoms/films -o {demo}/predicted",
     ),
     (
@@ -42,7 +42,7 @@ def main() -> None:
     for name in ("predicted", "archive"):
         print(f"\nReport: {(HERE / name / 'report.html').resolve()}")
     print(
-        "\nThe films are drawn, and the model learnt from real ones: it sees their lungs, and seldom their infection "
+        "\nThe images are drawn, and the model learnt from real ones: it sees their lungs, and seldom their infection "
         f"({HERE}/phantoms/truth.csv). The damaged files are refused on purpose."
     )
     print("\nNext: .venv/bin/covseg predict YOUR_FOLDER -o OUT")

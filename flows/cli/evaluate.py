@@ -27,7 +27,7 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
     from covseg.evaluation.evaluate import evaluate as run
     from covseg.evaluation.text import screen
 
-    content = run(config, progress_line("films"))
+    content = run(config, progress_line("images"))
     if config.json_:
         shown = {name: content[name] for name in ("headline", "data", "warnings", "cost")}
         print(json.dumps({"intended_use": content["intended_use"], **shown, "output": str(config.output)}))

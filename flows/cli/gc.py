@@ -20,9 +20,9 @@ class GcConfig(Destination):
 
 def gc(config: Annotated[GcConfig, Parameter(name="*")]) -> int:
     """Remove objects that no record names, and uploads that nobody finished."""
-    from covseg.archive import gc as sweep
+    from covseg.archive import gc as collect
     from covseg.archive import load_run
 
-    swept = sweep(load_run(*config.stores()), config.older_than_hours * 3600, dry_run=config.dry_run)
-    config.tell({**asdict(swept), "removed": 0 if config.dry_run else swept.orphans + swept.uploads})
+    collected = collect(load_run(*config.stores()), config.older_than_hours * 3600, dry_run=config.dry_run)
+    config.tell({**asdict(collected), "removed": 0 if config.dry_run else collected.orphans + collected.uploads})
     return 0

@@ -1,4 +1,4 @@
-"""``covseg models release | combine | gate | card``: from a run, or from other folders, to a finished model folder."""
+"""``covseg models release | combine | fit-filter | card``: from a run, or other folders, to a finished model folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ReleaseConfig(_Config):
     lung_model: str = Field("default", description="Draws the lungs for a run that draws infection only.")
     licence: str = Field("", description="Of the training data, where it is no published set.")
     citation: str = Field("", description="Of the training data, where it is no published set.")
-    data: Path | None = Field(None, description="Folder with Val: prove the exported graph on real films.")
+    data: Path | None = Field(None, description="Folder with Val: prove the exported graph on real images.")
 
 
 class CombineConfig(_Config):
@@ -42,15 +42,15 @@ class CombineConfig(_Config):
     folders: tuple[str, ...] = Field(description="Model folders, 'default', 'accurate', or versions in a registry.")
     output: Annotated[Path, Parameter(alias="-o")] = Field(description="A new or empty folder.")
     name: str = Field(description="Id of the new model.")
-    mirror: bool = Field(False, description="Every model also reads the film mirrored: twice the cost.")
+    mirror: bool = Field(False, description="Every model also reads the image mirrored: twice the cost.")
 
 
-class GateConfig(_Config):
-    """What `covseg models gate` can be told."""
+class FitFilterConfig(_Config):
+    """What `covseg models fit-filter` can be told."""
 
     folder: Path = Field(description="Model folder, changed in place.")
     data: Path = Field(description="Folder with Train and Val (COVID-QU-Ex), or images/, masks/.")
-    films: int = Field(900, ge=20, description="Train films that stand for frontal chest films.")
+    images: int = Field(900, ge=20, description="Train images that stand for frontal chest radiographs.")
     members: int = Field(60, ge=4, description="Drawn images of every family of what is not one.")
     json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the result as JSON.")
 
@@ -69,7 +69,7 @@ def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
 
 
 def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
-    """Make one model of several: the mean of their probabilities, and of the mirrored film's with --mirror."""
+    """Make one model of several: the mean of their probabilities, and of the mirrored image's with --mirror."""
     from covseg.registry import open_model
     from covseg.release.combine import combine as join
 
@@ -78,16 +78,16 @@ def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
     return 0
 
 
-def gate(config: Annotated[GateConfig, Parameter(name="*")]) -> int:
-    """Fit the gate that refuses what is no frontal chest film; new weights need a new gate."""
+def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
+    """Fit the input filter that refuses what is no frontal chest radiograph; new weights need another fit."""
     from covseg.release.fit_input_filter import renew
 
-    found = renew(config.folder, config.data, config.films, config.members)
+    found = renew(config.folder, config.data, config.images, config.members)
     if config.json_:
         print(json.dumps(found))
         return 0
     print(
-        f"gate of {config.folder}: {found['val_refused']:.2%} of {found['val_films']} Val films refused, "
+        f"input filter of {config.folder}: {found['val_refused']:.2%} of {found['val_films']} Val images refused, "
         f"{found['val_flagged']:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
     )
     return 0
@@ -109,6 +109,6 @@ def card(config: Annotated[CardConfig, Parameter(name="*")]) -> int:
 
 def _unfinished(folder: Path) -> str:
     return (
-        "it has no gate and no thresholds yet: "
-        f"covseg models gate {folder} --data ROOT, then covseg calibrate {folder} --data ROOT"
+        "it has no input filter and no thresholds yet: "
+        f"covseg models fit-filter {folder} --data ROOT, then covseg calibrate {folder} --data ROOT"
     )

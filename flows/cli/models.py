@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.cli.model_folders import card, combine, gate, release
+from flows.cli.model_folders import card, combine, fit_filter, release
 
 if TYPE_CHECKING:
     from covseg.registry.registry import Shown
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 models = App(
     name="models",
-    help="Models: to a folder (release, combine, gate, card); in a registry (list, show, pull, push, promote).",
+    help="Models: to a folder (release, combine, fit-filter, card); in a registry (list, show, pull, push, promote).",
 )
-for command in (release, combine, gate, card):
+for command in (release, combine, fit_filter, card):
     models.command(command)
 _REGISTRY = "Folder or s3://bucket/prefix; default: COVSEG_REGISTRY."
 _REFERENCE = (
@@ -129,7 +129,7 @@ def _show_version(ref: str, as_json: bool) -> int:
     _, version = resolve(parse(ref))
     folder = open_model(ref)
     if as_json:
-        card = folder.card.model_dump(mode="json")
+        card = folder.config.model_dump(mode="json")
         return _print({"reference": folder.reference, **version.model_dump(), "covseg.json": card})
     print(f"{folder.reference}: {_line(version)}")
     print("\n".join(f"    {file.sha256[:16]}  {file.size:>12}  {file.name}" for file in version.files))

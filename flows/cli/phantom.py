@@ -1,4 +1,4 @@
-"""``covseg phantom``: made chest films with known lungs and infection."""
+"""``covseg phantom``: made chest radiographs with known lungs and infection."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class PhantomConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: int = Field(ge=1, description="Films to make.")
+    count: int = Field(ge=1, description="Images to make.")
     directory: Path = Field(description="Folder for films/, truth/lung/, truth/infection/ and truth.csv.")
-    seed: int = Field(0, ge=0, description="Of the first film; the others follow by one.")
+    seed: int = Field(0, ge=0, description="Of the first image; the others follow by one.")
     size: int = Field(512, ge=64, le=8192, description="Height in pixels, and width without --width.")
     width: int | None = Field(None, ge=64, le=8192, description="Width in pixels.")
     format: Literal["png", "png16", "dicom", "both"] = Field(
@@ -34,28 +34,29 @@ class PhantomConfig(BaseModel):
     )
     bad: bool = Field(False, description="Also write films/bad/: every input that must be refused, reasons in bad.csv.")
     layout: Literal["films", "covid-qu-ex"] = Field(
-        "films", description="covid-qu-ex: Train/ and Val/ with three strata, N films in Train and half as many in Val."
+        "films",
+        description="covid-qu-ex: Train/ and Val/ with three strata, N images in Train and half as many in Val.",
     )
     dry_run: bool = Field(False, description="Say what would be made, and stop.")
     json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the summary as JSON.")
 
 
 def phantom(config: Annotated[PhantomConfig, Parameter(name="*")]) -> int:
-    """Make chest films with known lungs and infection; the same seed is the same film."""
+    """Make chest radiographs with known lungs and infection; the same seed is the same image."""
     if config.layout == "covid-qu-ex" and (config.bad or config.format != "png" or config.width):
         raise UsageError("--layout covid-qu-ex holds square 8-bit PNG only: drop --bad, --format and --width")
     if not config.dry_run:
-        _write_dataset(config) if config.layout == "covid-qu-ex" else _write_films(config)
+        _write_dataset(config) if config.layout == "covid-qu-ex" else _write_images(config)
     return _tell(config)
 
 
-def _write_films(config: PhantomConfig) -> None:
+def _write_images(config: PhantomConfig) -> None:
     from covseg.storage import LocalStore
-    from covseg.synthetic.phantom.writer import write_bad_inputs, write_films
+    from covseg.synthetic.phantom.writer import write_bad_inputs, write_images
 
     store = LocalStore(config.directory)
     seeds, size = range(config.seed, config.seed + config.count), (config.size, config.width or config.size)
-    for _ in write_films(store, seeds, size, FORMATS[config.format]):
+    for _ in write_images(store, seeds, size, FORMATS[config.format]):
         pass
     if config.bad:
         from covseg.synthetic.bad_inputs import bad_inputs
@@ -78,7 +79,7 @@ def _tell(config: PhantomConfig) -> int:
         summary: dict[str, object] = {**_splits(config), "directory": str(config.directory)}
     else:
         summary = {
-            "films": config.count,
+            "images": config.count,
             "source": str(config.directory / "films"),
             "truth": str(config.directory / "truth.csv"),
         }

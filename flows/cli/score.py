@@ -54,10 +54,10 @@ def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
 
 
 def refused_share(summary: Summary) -> str:
-    """Say how many films were quarantined, and how many were allowed."""
+    """Say how many images were quarantined, and how many were allowed."""
     quarantined, scored = summary.statuses.get("quarantined", 0), summary.statuses.get("scored", 0)
     share = quarantined / max(quarantined + scored, 1)
-    return f"{quarantined} films quarantined, {share:.1%} of the readable; allowed {summary.max_failed:.1%}"
+    return f"{quarantined} images quarantined, {share:.1%} of the readable; allowed {summary.max_failed:.1%}"
 
 
 def _scoring() -> Callable[[ScoreSettings, Callable[[Progress], None]], Summary]:
@@ -95,7 +95,7 @@ def show_progress() -> Callable[[Progress], None]:
         said = now
         rate = progress.finished / (now - start)
         refused = progress.finished - progress.statuses["scored"]
-        line = f"{progress.finished} of at most {progress.films} films, {rate:.1f}/s, {refused} refused"
+        line = f"{progress.finished} of at most {progress.images} images, {rate:.1f}/s, {refused} refused"
         print(f"\r{line}   " if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
     return tell

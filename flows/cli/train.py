@@ -35,9 +35,9 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
 
     recipe = load_recipe(config.recipe, config.settings)
     if config.dry_run:
-        from covseg.training.train import rehearse
+        from covseg.training.train import preflight
 
-        print(f"{recipe.label}: {rehearse(recipe, job_of(config, 'cpu'))}", file=sys.stderr)
+        print(f"{recipe.label}: {preflight(recipe, job_of(config, 'cpu'))}", file=sys.stderr)
         print(recipe.model_dump_json(indent=1))
         return 0
     print(f"{recipe.label}: {recipe.title}", file=sys.stderr)

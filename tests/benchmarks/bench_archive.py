@@ -31,12 +31,17 @@ from covseg.verify import verify
 
 KEY = b"a key for the bench"
 CONFIG = ScoringConfig(
-    model_id="bench", weights_sha256="0" * 64, card={}, backend="onnxruntime cpu fp32", batch=4, code_version="1"
+    model_id="bench",
+    weights_sha256="0" * 64,
+    model_settings={},
+    backend="onnxruntime cpu fp32",
+    batch=4,
+    code_version="1",
 )
 
 
 class Endless(MemoryStore):
-    """A bucket of `count` films whose listing is computed, not kept."""
+    """A bucket of `count` images whose listing is computed, not kept."""
 
     def __init__(self, count: int) -> None:
         super().__init__(name="endless")
@@ -51,7 +56,7 @@ class Endless(MemoryStore):
 
 
 def row_of(entry: Entry) -> Row:
-    """Return a full row; one in fifty repeats the content of another film."""
+    """Return a full row; one in fifty repeats the content of another image."""
     number = int(entry.etag, 16)
     digest = hashlib.sha256(b"%d" % (number if number % 50 else number // 2)).hexdigest()
     share = int(digest[:6], 16) / 0xFFFFFF

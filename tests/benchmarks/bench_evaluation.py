@@ -1,6 +1,6 @@
-"""What the metrics of 932 films cost, apart from inference: wall and CPU seconds on one thread.
+"""What the metrics of 932 images cost, apart from inference: wall and CPU seconds on one thread.
 
-Masks are made: truth is a smooth blob on half of the films, the prediction a shifted copy. Judging
+Masks are made: truth is a smooth blob on half of the images, the prediction a shifted copy. Judging
 is counts, distances, lesions and border; the table is every convention, stratum and interval.
 
 Run: ``python -m tests.benchmarks.bench_evaluation [--films 932] [--size 256]``.
@@ -14,7 +14,7 @@ import time
 import cv2
 import numpy as np
 
-from covseg.metrics.image_results import Cases, judge
+from covseg.metrics.image_results import ImageResults, score_masks
 from covseg.metrics.summary import summarise
 from covseg.records import Masks, Truth
 
@@ -22,7 +22,7 @@ STRATA = ("COVID-19", "Non-COVID", "Normal")
 
 
 def made(seed: int, size: int) -> tuple[Masks, Truth]:
-    """One film's masks and truth."""
+    """One image's masks and truth."""
     noise = np.random.default_rng(seed).standard_normal((size, size)).astype(np.float32)
     field = cv2.GaussianBlur(noise, (0, 0), size / 16)
     infection = (field > field.std()).astype(np.uint8) if seed % 2 else np.zeros((size, size), np.uint8)
@@ -39,18 +39,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     flags = parser.parse_args()
     cv2.setNumThreads(1)
-    films = [made(seed, flags.size) for seed in range(64)]
-    cases, clocks = Cases(), [(time.perf_counter(), time.process_time())]
-    for number in range(flags.films):
-        masks, truth = films[number % 64]
+    images = [made(seed, flags.size) for seed in range(64)]
+    results, clocks = ImageResults(), [(time.perf_counter(), time.process_time())]
+    for number in range(flags.images):
+        masks, truth = images[number % 64]
         stratum = "COVID-19" if number % 2 else STRATA[1 + number % 4 // 2]
-        cases.add(judge(f"{number}.png", stratum, masks, truth, (number % 97) / 97, number % 89 / 89))
+        results.add(score_masks(f"{number}.png", stratum, masks, truth, (number % 97) / 97, number % 89 / 89))
     clocks.append((time.perf_counter(), time.process_time()))
-    summarise(cases, STRATA)
+    summarise(results, STRATA)
     clocks.append((time.perf_counter(), time.process_time()))
     for name, start, end in (("judging", *clocks[:2]), ("the table", *clocks[1:]), ("together", clocks[0], clocks[2])):
         wall, busy = end[0] - start[0], end[1] - start[1]
-        print(f"{name:<10} {flags.films} films of {flags.size} px: {wall:6.2f} s wall, {busy:6.2f} s CPU")
+        print(f"{name:<10} {flags.images} images of {flags.size} px: {wall:6.2f} s wall, {busy:6.2f} s CPU")
 
 
 if __name__ == "__main__":

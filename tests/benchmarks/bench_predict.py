@@ -1,7 +1,7 @@
-"""What a film costs: the model alone, the corridor, and the loop a user would write instead.
+"""What an image costs: the model alone, the pipeline, and the loop a user would write instead.
 
 Every figure is measured in one run, in processes of their own, as CPU-seconds (user + system) and
-wall seconds per film; the cost of starting (imports, model) is measured with four films and taken
+wall seconds per image; the cost of starting (imports, model) is measured with four images and taken
 off. The graph is exported before, into a cache of this run, and that is told apart. Ratios travel,
 absolute figures do not.
 
@@ -43,8 +43,8 @@ network, size = load(folder), folder.card.size
 with (out / "rows.csv").open("w") as file:
     rows = csv.writer(file)
     for path in sorted(source.iterdir()):
-        film = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        small = cv2.resize(film, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         if folder.card.normalisation == "standardise":
             small = (small - small.mean()) / small.std()
         with torch.no_grad():
@@ -98,10 +98,10 @@ def run(words: list[str], cores: int) -> tuple[float, float, float]:
     return used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss / 1024
 
 
-def cost(make: Callable[[int], list[str]], films: int, cores: int) -> dict[str, float]:
-    """Measure a command at `films` films and at 4, and return the marginal cost of a film."""
-    few, many = (run(make(count), cores) for count in (4, films))
-    marginal = films - 4
+def cost(make: Callable[[int], list[str]], images: int, cores: int) -> dict[str, float]:
+    """Measure a command at `films` images and at 4, and return the marginal cost of an image."""
+    few, many = (run(make(count), cores) for count in (4, images))
+    marginal = images - 4
     return {
         "cpu_ms": 1e3 * (many[0] - few[0]) / marginal,
         "wall_ms": 1e3 * (many[1] - few[1]) / marginal,
@@ -111,23 +111,23 @@ def cost(make: Callable[[int], list[str]], films: int, cores: int) -> dict[str, 
     }
 
 
-def write_films(folder: Path, count: int, size: int) -> None:
+def write_images(folder: Path, count: int, size: int) -> None:
     """Write `count` 8-bit PNG phantoms; 60 are drawn, the others are their shifted copies."""
     from covseg.synthetic.phantom import make_phantom
 
     folder.mkdir(parents=True)
     drawn = [(make_phantom(seed, size, size).pixels // 16).astype(np.uint8) for seed in range(min(count, 60))]
     for number in range(count):
-        film = np.roll(drawn[number % len(drawn)], number // len(drawn), axis=0)
-        cv2.imwrite(str(folder / f"{number:05d}.png"), film)
+        image = np.roll(drawn[number % len(drawn)], number // len(drawn), axis=0)
+        cv2.imwrite(str(folder / f"{number:05d}.png"), image)
 
 
-def measure(root: Path, films: int, size: int) -> dict[str, dict[str, float]]:
-    """Measure every way of scoring `films` films of `size` x `size`."""
+def measure(root: Path, images: int, size: int) -> dict[str, dict[str, float]]:
+    """Measure every way of scoring `films` images of `size` x `size`."""
     folders = {}
-    for count in (4, films):
+    for count in (4, images):
         folders[count] = root / f"{size}-{count}"
-        write_films(folders[count], count, size)
+        write_images(folders[count], count, size)
     out = str(root / "out")
 
     def predict(count: int, *words: str) -> list[str]:
@@ -146,7 +146,7 @@ def measure(root: Path, films: int, size: int) -> dict[str, dict[str, float]]:
     }
     table = {}
     for name, (make, cores) in ways.items():
-        table[name] = cost(make, films, cores)
+        table[name] = cost(make, images, cores)
         print(
             f"{size:>6}  {name:<32}" + "".join(f"{key} {value:8.2f}  " for key, value in table[name].items()),
             flush=True,
@@ -155,7 +155,7 @@ def measure(root: Path, films: int, size: int) -> dict[str, dict[str, float]]:
 
 
 def agreement(out: Path) -> float:
-    """Return the mean IoU of the lungs that `predict` and the naive loop drew on the same films."""
+    """Return the mean IoU of the lungs that `predict` and the naive loop drew on the same images."""
     shares = []
     for row in pq.read_table(out / "severity.parquet", columns=["key", "mask_uri"]).to_pylist():
         if row["mask_uri"]:
@@ -179,11 +179,11 @@ def main() -> None:
         figures["conversion"] = {"cpu_s": cpu_s, "wall_s": wall_s}
         print(f"        conversion to ONNX, once a model and machine: {cpu_s:.1f} CPU-s, {wall_s:.1f} s", flush=True)
         for size in flags.sizes:
-            table = figures[str(size)] = measure(Path(scratch), flags.films, size)
+            table = figures[str(size)] = measure(Path(scratch), flags.images, size)
             floor, ours = table["model only, onnx, 1 core"], table["predict, no pictures, 1 core"]
             naive, both = table["naive loop, torch, 2 cores"], table["predict, no pictures, 2 cores"]
             rest, decode = ours["cpu_ms"] - floor["cpu_ms"], table["decode only, 1 core"]["cpu_ms"]
-            print(f"{size:>6}  all but the model: {rest:.1f} CPU-ms a film, x {rest / decode:.1f} of decoding")
+            print(f"{size:>6}  all but the model: {rest:.1f} CPU-ms an image, x {rest / decode:.1f} of decoding")
             print(
                 f"{size:>6}  against the naive loop: x {naive['wall_ms'] / both['wall_ms']:.2f} wall on 2 cores, "
                 f"x {table['naive loop, torch, 1 core']['cpu_ms'] / ours['cpu_ms']:.2f} CPU on 1"

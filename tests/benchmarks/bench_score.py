@@ -1,4 +1,4 @@
-"""What scoring through Ray costs beside `covseg predict`: start-up apart, then films per second and CPU per film.
+"""What scoring through Ray costs beside `covseg predict`: start-up apart, then images per second and CPU per image.
 
 Every way runs in a process of its own, held to one core or two. Rates are taken from the second quarter of
 the shards on, when every worker is warm; CPU-seconds are those of the process and all that it started.
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.bench_predict import cost, export, write_films
+from tests.benchmarks.bench_predict import cost, export, write_images
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -56,10 +56,10 @@ def score_once(source: str, dest: str, cores: int, shard_size: int) -> dict[str,
     settings = ScoreSettings(source=source, dest=dest, workers=cores, shard_size=shard_size)
     summary = score_archive(settings, tell)
     first, last = marks[len(marks) // 4], marks[-1]
-    films = last[0] - first[0]
+    images = last[0] - first[0]
     return {
-        "wall_ms": 1e3 * (last[1] - first[1]) / films,
-        "cpu_ms": 1e3 * (last[2] - first[2]) / films,
+        "wall_ms": 1e3 * (last[1] - first[1]) / images,
+        "cpu_ms": 1e3 * (last[2] - first[2]) / images,
         "start_s": summary.start_s,
         "publish_s": summary.publish_s,
     }
@@ -88,15 +88,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["COVSEG_CACHE"] = f"{scratch}/cache"  # inherited by every process below
         export()  # beside both ways, or the first would pay for it
-        folders = {count: Path(scratch) / str(count) for count in (4, flags.films)}
+        folders = {count: Path(scratch) / str(count) for count in (4, flags.images)}
         for count, folder in folders.items():
-            write_films(folder, count, flags.size)
+            write_images(folder, count, flags.size)
         found = {}
         for cores in (1, 2):
             words = ["-m", "flows.cli", "predict", "-o", f"{scratch}/out", "--no-overlay", "--no-pictures"]
             words += ["--streams", str(cores)]
-            found["predict", cores] = cost(lambda count, w=words: [*w, str(folders[count])], flags.films, cores)
-            found["score", cores] = measure(folders[flags.films], cores, max(8, min(256, flags.films // 16)))
+            found["predict", cores] = cost(lambda count, w=words: [*w, str(folders[count])], flags.images, cores)
+            found["score", cores] = measure(folders[flags.images], cores, max(8, min(256, flags.images // 16)))
             for way in ("predict", "score"):
                 told = "  ".join(f"{name} {value:8.2f}" for name, value in found[way, cores].items())
                 print(f"{way:<8} {cores} core(s)  {told}", flush=True)

@@ -1,4 +1,4 @@
-"""What a film of training costs in CPU time: one process, and two ranks that share the same global batch.
+"""What an image of training costs in CPU time: one process, and two ranks that share the same global batch.
 
 Every way runs in processes of its own, a thread and a core each; CPU-seconds (user + system, all threads)
 are taken between two steps inside the first epoch, so that imports, validation and pictures are left out.
@@ -27,9 +27,9 @@ WARM = 4  # steps before the clock starts
 
 def free_port() -> int:
     """Return a port of loopback that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as check_conditional_writes:
+        check_conditional_writes.bind(("127.0.0.1", 0))
+        return int(check_conditional_writes.getsockname()[1])
 
 
 def one_rank(root: Path, recipe_name: str, settings: list[str], place: tuple[int, int, int]) -> dict[str, float]:
@@ -63,7 +63,7 @@ def one_rank(root: Path, recipe_name: str, settings: list[str], place: tuple[int
 
 
 def measure(root: Path, flags: argparse.Namespace, world: int) -> dict[str, float]:
-    """Run `world` ranks; return milliseconds a film, all ranks together."""
+    """Run `world` ranks; return milliseconds an image, all ranks together."""
     port = free_port()
     words = [sys.executable, "-m", "tests.benchmarks.bench_training", "--recipe", flags.recipe, "--root", str(root)]
     words += [word for one in flags.set for word in ("--set", one)]
@@ -75,10 +75,10 @@ def measure(root: Path, flags: argparse.Namespace, world: int) -> dict[str, floa
         for index in range(world)
     ]
     told: list[dict[str, Any]] = [json.loads(rank.communicate()[0].splitlines()[-1]) for rank in ranks]
-    films = flags.steps * flags.batch
+    images = flags.steps * flags.batch
     return {
-        "cpu_ms": 1e3 * sum(one["cpu"] for one in told) / films,
-        "wall_ms": 1e3 * max(one["wall"] for one in told) / films,
+        "cpu_ms": 1e3 * sum(one["cpu"] for one in told) / images,
+        "wall_ms": 1e3 * max(one["wall"] for one in told) / images,
         "wait": max(one["wait"] for one in told),
     }
 
@@ -111,13 +111,13 @@ def main() -> None:
     }
     for world, told in found.items():
         print(
-            f"{world} rank(s), global batch {flags.batch}: {told['cpu_ms']:8.1f} CPU-ms a film, "
+            f"{world} rank(s), global batch {flags.batch}: {told['cpu_ms']:8.1f} CPU-ms an image, "
             f"{told['wall_ms']:8.1f} ms, {100 * told['wait']:.1f} % of a step is data and augmentation"
         )
     ratios = [one[2]["cpu_ms"] / one[1]["cpu_ms"] for one in rounds]
     each = ", ".join(f"{one:.3f}" for one in ratios)
-    print(f"two ranks: x {statistics.median(ratios):.3f} CPU a film (rounds {each})")
-    print(f"two ranks: x {found[1]['wall_ms'] / found[2]['wall_ms']:.2f} films a second")
+    print(f"two ranks: x {statistics.median(ratios):.3f} CPU an image (rounds {each})")
+    print(f"two ranks: x {found[1]['wall_ms'] / found[2]['wall_ms']:.2f} images a second")
 
 
 if __name__ == "__main__":

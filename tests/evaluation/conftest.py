@@ -2,7 +2,7 @@
 
 Index
 -----
-made_set      a made data set in the Kaggle layout: Train 12 and Val 16 films of 96 x 96
+made_set      a made data set in the Kaggle layout: Train 12 and Val 16 images of 96 x 96
 model_copy    a copy of the default model's folder that a test may change, on a 96-pixel grid
 """
 
@@ -29,7 +29,7 @@ def made_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_copy(tmp_path: Path, model_folder: ModelFolder) -> Path:
     folder = tmp_path / "model"
     shutil.copytree(model_folder.path, folder)
-    card = json.loads((folder / "covseg.json").read_text())
-    card |= {"size": 96, "gate": None}  # the gate was fitted on another grid and would refuse every film
-    (folder / "covseg.json").write_text(json.dumps(card))
+    config = json.loads((folder / "covseg.json").read_text())
+    config |= {"size": 96, "gate": None}  # the input filter was fitted on another grid and would refuse every image
+    (folder / "covseg.json").write_text(json.dumps(config))
     return folder

@@ -10,7 +10,15 @@ from scipy import ndimage, optimize
 
 from covseg.calibration.calibrate import along, calibrate, fit_all, frontier
 from covseg.calibration.fit import FOLDS, choose, fit, fit_temperature, fold_sums, folds_of, temper_all
-from covseg.calibration.threshold_grid import Grid, Table, outcomes, presence_candidates, refused_sweep, stack, sweep
+from covseg.calibration.threshold_grid import (
+    Grid,
+    Table,
+    count_grid,
+    outcomes,
+    presence_candidates,
+    refused_counts,
+    stack,
+)
 from covseg.data import open_set
 from covseg.errors import UsageError
 from covseg.metrics.image_level import log_loss
@@ -40,27 +48,27 @@ def truth_of(seed, size=48):
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10_000), st.sampled_from(SMALL.presence), st.sampled_from(SMALL.min_infection_share))
-def test_counts_of_a_sweep_are_those_of_the_corridors_own_masks(seed, presence, share):
-    film, truth = prediction(seed), truth_of(seed + 1)
-    table = stack([sweep(film, truth, SMALL, 0.5)], [bool(truth.any())], [0], SMALL)
+def test_counts_of_a_sweep_are_those_of_the_pipelines_own_masks(seed, presence, share):
+    image, truth = prediction(seed), truth_of(seed + 1)
+    table = stack([count_grid(image, truth, SMALL, 0.5)], [bool(truth.any())], [0], SMALL)
     for level in SMALL.infection:
         for part in SMALL.min_component_share:
             chosen = Thresholds(infection=level, min_component_share=part, min_infection_share=share, presence=presence)
-            mask = postprocess(film, chosen).infection
+            mask = postprocess(image, chosen).infection
             [dice], [kept] = outcomes(table, chosen)
             total = int(mask.sum()) + int(truth.sum())
             assert kept == mask.any()
             assert dice == pytest.approx(2 * int((mask & truth).sum()) / total)
 
 
-def made_table(seed=0, films=200):
-    """Films whose Dice grows with the threshold, and a presence that tells the classes apart, not perfectly."""
+def made_table(seed=0, images=200):
+    """Images whose Dice grows with the threshold, and a presence that tells the classes apart, not perfectly."""
     generator = np.random.default_rng(seed)
-    positive = np.arange(films) < films // 2
-    shape = (films, 3, 3)
-    dice = np.where(positive[:, None, None], generator.uniform(0.3, 0.9, (films, 1, 1)) + np.zeros(shape), 0)
-    area = np.where(positive[:, None, None], 0.1, generator.uniform(0, 0.05, (films, 1, 1))) + np.zeros(shape)
-    presence = np.clip(np.where(positive, 0.7, 0.3) + 0.2 * generator.standard_normal(films), 0.01, 0.99)
+    positive = np.arange(images) < images // 2
+    shape = (images, 3, 3)
+    dice = np.where(positive[:, None, None], generator.uniform(0.3, 0.9, (images, 1, 1)) + np.zeros(shape), 0)
+    area = np.where(positive[:, None, None], 0.1, generator.uniform(0, 0.05, (images, 1, 1))) + np.zeros(shape)
+    presence = np.clip(np.where(positive, 0.7, 0.3) + 0.2 * generator.standard_normal(images), 0.01, 0.99)
     return Table(dice, area, np.ones(shape, bool), presence, positive, (~positive).astype(np.int64), SMALL)
 
 
@@ -97,7 +105,7 @@ def test_fold_sums_add_up_to_the_whole():
 
 
 def test_a_stratum_smaller_than_the_folds_can_be_calibrated_on():
-    few = made_table(films=8)
+    few = made_table(images=8)
     found = fit("x", few, SMALL, 0.9, outcomes(few, Thresholds(min_component_share=0, min_infection_share=0)))
     assert np.isfinite(found.crossfit_dice.value)
 
@@ -116,7 +124,7 @@ def test_a_demand_that_cannot_be_met_takes_the_highest_specificity_there_is():
 
 
 def test_the_cross_fitted_estimate_does_not_believe_noise(made_set):
-    """Presence without information: on the films that chose it a gate looks good, cross-fitted it does not."""
+    """Presence without information: on the images that chose it a threshold looks good, cross-fitted it does not."""
     generator = np.random.default_rng(5)
     gaps = []
     for seed in range(6):
@@ -130,9 +138,9 @@ def test_the_cross_fitted_estimate_does_not_believe_noise(made_set):
     assert np.mean(gaps) > 0
 
 
-def test_a_refused_film_cannot_be_helped_by_any_setting():
-    films = [refused_sweep(SMALL, positive) for positive in (True, False)]
-    table = stack(films, [True, False], [0, 1], SMALL)
+def test_a_refused_image_cannot_be_helped_by_any_setting():
+    images = [refused_counts(SMALL, positive) for positive in (True, False)]
+    table = stack(images, [True, False], [0, 1], SMALL)
     for presence in (0.0, 1.0):
         dice, kept = outcomes(table, Thresholds(presence=presence))
         assert dice[0] == 0 and kept[1]
@@ -157,7 +165,7 @@ def test_tempering_is_undone_by_its_inverse(probability, temperature):
         assert temper(tempered, 1 / temperature) == pytest.approx(probability, rel=1e-6)
 
 
-def test_candidates_of_the_gate_lie_between_films():
+def test_candidates_of_the_gate_lie_between_images():
     assert presence_candidates(np.array([0.2, 0.4, 0.4, 0.9, np.inf])) == (0.0, 0.3, 0.65)
 
 
@@ -175,9 +183,9 @@ def test_calibrate_writes_thresholds_and_leaves_the_rest(made_set, model_copy):
     before = json.loads((model_copy / "covseg.json").read_text())
     found = calibrate(CalibrateSettings(model=str(model_copy), data=made_set, specificity=0.5, backend="torch"))
     after = json.loads((model_copy / "covseg.json").read_text())
-    card = open_folder(model_copy).card
-    assert card.thresholds == found.chosen
-    assert card.metrics["calibration"]["counts"] == {"COVID-19": 8, "Non-COVID": 4, "Normal": 4}
+    config = open_folder(model_copy).config
+    assert config.thresholds == found.chosen
+    assert config.metrics["calibration"]["counts"] == {"COVID-19": 8, "Non-COVID": 4, "Normal": 4}
     assert {name: after[name] for name in before if name not in ("thresholds", "metrics")} == {
         name: before[name] for name in before if name not in ("thresholds", "metrics")
     }
@@ -193,7 +201,7 @@ def test_the_command_writes_the_curves_and_a_dry_run_leaves_the_model(made_set, 
     flags = ["--data", str(made_set), "--backend", "torch", "--dry-run", "-o", str(tmp_path / "out")]
     assert covseg(["calibrate", str(model_copy), *flags]) == 0
     said = capsys.readouterr().out
-    assert "presence gate alone" in said and "cross-fitted" in said and "dry run" in said
+    assert "image-level threshold alone" in said and "cross-fitted" in said and "dry run" in said
     assert (model_copy / "covseg.json").read_bytes() == before
     page = (tmp_path / "out" / "calibration.html").read_text()
     assert page.count("data:image/svg+xml") == 5 and "<script" not in page
@@ -213,9 +221,9 @@ def own_test_split(made_set, tmp_path):
     return tmp_path / "set"
 
 
-def test_a_set_that_the_corridor_refuses_whole_is_a_clear_error(made_set, model_copy, model_folder):
-    card = json.loads((model_copy / "covseg.json").read_text())
-    card["gate"] = model_folder.card.gate.model_dump() | {"refuse_above": -1e6}
-    (model_copy / "covseg.json").write_text(json.dumps(card))
-    with pytest.raises(UsageError, match="refused every film"):
+def test_a_set_that_the_pipeline_refuses_whole_is_a_clear_error(made_set, model_copy, model_folder):
+    config = json.loads((model_copy / "covseg.json").read_text())
+    config["gate"] = model_folder.config.input_filter.model_dump() | {"refuse_above": -1e6}
+    (model_copy / "covseg.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="refused every image"):
         calibrate(CalibrateSettings(model=str(model_copy), data=made_set, specificity=0.5, backend="torch"))

@@ -1,4 +1,4 @@
-"""What is kept of a judged film, and what the table says about it."""
+"""What is kept of a judged image, and what the table says about it."""
 
 import tracemalloc
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covseg.metrics.image_results import SCHEMA, Cases, border_band, judge, refused
+from covseg.metrics.image_results import SCHEMA, ImageResults, border_band, refused, score_masks
 from covseg.metrics.intervals import estimates, paired, resamples, weighted_mean
 from covseg.metrics.measures import Name
 from covseg.metrics.summary import find, headline, refusal_counts, status_counts, summarise
@@ -26,13 +26,13 @@ def square(side, top=0, left=0, size=64):
 def make(guess, real, key="a.png", stratum="COVID-19", presence=0.9):
     lung = np.ones_like(real)
     masks = Masks(lung, guess, lung, False, 0.0, 0, None)
-    return judge(key, stratum, masks, Truth(real, lung), presence, float(guess.mean()))
+    return score_masks(key, stratum, masks, Truth(real, lung), presence, float(guess.mean()))
 
 
-def cases_of(*cases):
-    found = Cases()
-    for case in cases:
-        found.add(case)
+def results_of(*results):
+    found = ImageResults()
+    for result in results:
+        found.add(result)
     return found
 
 
@@ -46,36 +46,36 @@ FOUR = (
 
 
 def test_every_pair_of_masks_has_a_status_that_is_counted_beside_the_mean():
-    cases = cases_of(*FOUR, refused("r.png", "COVID-19", "not_frontal_chest", Truth(square(5), None)))
-    assert status_counts(cases, STRATA)["all"] == {
+    results = results_of(*FOUR, refused("r.png", "COVID-19", "not_frontal_chest", Truth(square(5), None)))
+    assert status_counts(results, STRATA)["all"] == {
         "ok": 1,
         "both_empty": 1,
         "missed": 1,
         "false_alarm": 1,
         "refused": 1,
     }
-    hd95 = find(summarise(cases, STRATA, draws=50), "all", Name("surface", "hd95"))
+    hd95 = find(summarise(results, STRATA, draws=50), "all", Name("surface", "hd95"))
     assert (hd95.n, hd95.value) == (1, 0.0)
 
 
 def test_the_headline_is_covid_only_beside_specificity_on_negatives():
-    found = headline(summarise(cases_of(*FOUR), STRATA, draws=50))
+    found = headline(summarise(results_of(*FOUR), STRATA, draws=50))
     assert found["covid_dice"].value == 0.5 and found["covid_dice"].n == 2
     assert found["negative_specificity"].value == 0.5 and found["negative_specificity"].n == 2
 
 
-def test_a_refused_film_is_a_miss_or_a_false_alarm_and_never_dropped():
+def test_a_refused_image_is_a_miss_or_a_false_alarm_and_never_dropped():
     lost = refused("r.png", "COVID-19", "not_frontal_chest", Truth(square(10), None))
     held = refused("s.png", "Normal", "not_frontal_chest", Truth(EMPTY, None))
-    cases = cases_of(*FOUR, lost, held)
-    found = headline(summarise(cases, STRATA, draws=50))
+    results = results_of(*FOUR, lost, held)
+    found = headline(summarise(results, STRATA, draws=50))
     assert found["covid_dice"].value == pytest.approx(1 / 3) and found["covid_dice"].n == 3
     assert found["negative_specificity"].value == pytest.approx(1 / 3)
-    assert refusal_counts(cases) == {"COVID-19": {"not_frontal_chest": 1}, "Normal": {"not_frontal_chest": 1}}
+    assert refusal_counts(results) == {"COVID-19": {"not_frontal_chest": 1}, "Normal": {"not_frontal_chest": 1}}
 
 
-def test_a_stratum_without_films_has_no_number_and_no_error():
-    lines = summarise(cases_of(FOUR[0], FOUR[1]), STRATA, draws=50)
+def test_a_stratum_without_images_has_no_number_and_no_error():
+    lines = summarise(results_of(FOUR[0], FOUR[1]), STRATA, draws=50)
     assert find(lines, "Normal", Name("infection", "dice", "image", "one")).n == 0
     assert np.isnan(headline(lines)["negative_specificity"].value)
 
@@ -84,8 +84,8 @@ def test_small_lesions_are_found_by_one_pixel_and_missed_by_none():
     truth = square(4) | square(4, 20, 20) | square(30, 30, 30)  # two small ones and a large one
     hit = EMPTY.copy()
     hit[1, 1] = 1
-    case = make(hit, truth)
-    assert (case.small_lesions, case.small_missed) == (2, 1)
+    result = make(hit, truth)
+    assert (result.small_lesions, result.small_missed) == (2, 1)
 
 
 def test_errors_near_the_lung_border_are_counted_inside_the_band_only():
@@ -93,50 +93,50 @@ def test_errors_near_the_lung_border_are_counted_inside_the_band_only():
     guess = EMPTY.copy()
     guess[10, 10], guess[30, 30] = 1, 1  # at the border, and in the middle
     masks = Masks(lung, guess, lung, False, 0.0, 0, None)
-    case = judge("a", "Normal", masks, Truth(EMPTY, lung), 0.5, 0.1)
+    result = score_masks("a", "Normal", masks, Truth(EMPTY, lung), 0.5, 0.1)
     assert border_band(lung)[10, 10] and not border_band(lung)[30, 30]
-    assert (case.fp, case.border_error) == (2, 1)
+    assert (result.fp, result.border_error) == (2, 1)
 
 
 def test_the_true_fraction_is_of_the_true_lung_and_nan_without_one():
     lung = square(20)
     masks = Masks(lung, EMPTY, lung, False, 0.0, 0, None)
-    assert judge("a", "COVID-19", masks, Truth(square(10), lung), 0.5, 0.0).fraction_truth == 0.25
-    assert np.isnan(judge("a", "COVID-19", masks, Truth(square(10), None), 0.5, 0.0).fraction_truth)
+    assert score_masks("a", "COVID-19", masks, Truth(square(10), lung), 0.5, 0.0).fraction_truth == 0.25
+    assert np.isnan(score_masks("a", "COVID-19", masks, Truth(square(10), None), 0.5, 0.0).fraction_truth)
 
 
 def test_at_most_300_bytes_stay_of_a_case():
     template = vars(FOUR[0])
     tracemalloc.start()
-    cases = Cases()
+    results = ImageResults()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(5000):
-        cases.add(type(FOUR[0])(**{**template, "key": f"Val/COVID-19/images/covid_{number}.png"}))
+        results.add(type(FOUR[0])(**{**template, "key": f"Val/COVID-19/images/covid_{number}.png"}))
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown / 5000 <= 300
 
 
 def test_columns_survive_arrow():
-    cases = cases_of(*FOUR)
-    table = cases.to_arrow()
-    again = Cases.from_arrow(table)
+    results = results_of(*FOUR)
+    table = results.to_arrow()
+    again = ImageResults.from_arrow(table)
     assert table.schema == SCHEMA and str(again.to_arrow().to_pydict()) == str(table.to_pydict())  # NaN as text
-    assert again.keys == cases.keys and (again.counts() == cases.counts()).all()
+    assert again.keys == results.keys and (again.counts() == results.counts()).all()
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**20), st.integers(1, 40), st.integers(1, 40))
-def test_counts_partition_the_film(seed, a, b):
+def test_counts_partition_the_image(seed, a, b):
     generator = np.random.default_rng(seed)
     guess, real = ((generator.random((a, b)) > 0.6).astype(np.uint8) for _ in range(2))
-    case = make(guess, real)
-    [[tp, fp, fn, tn]] = cases_of(case).counts()
+    result = make(guess, real)
+    [[tp, fp, fn, tn]] = results_of(result).counts()
     assert tp + fp + fn + tn == a * b and tp + fn == real.sum() and tp + fp == guess.sum()
-    assert (case.surface == Surface.OK) == bool(guess.any() and real.any())
+    assert (result.surface == Surface.OK) == bool(guess.any() and real.any())
 
 
-def test_resampling_keeps_the_films_of_each_group():
+def test_resampling_keeps_the_images_of_each_group():
     groups = np.array([0] * 7 + [1] * 3)
     for weights in resamples(groups, 200, seed=0):
         assert (weights[:, :7].sum(axis=1) == 7).all() and (weights[:, 7:].sum(axis=1) == 3).all()
@@ -155,10 +155,12 @@ def test_a_95_percent_interval_covers_the_truth_about_95_times_in_100():
     for trial in range(400):
         [one] = estimates(weighted_mean(generator.random((60, 1))), np.zeros(60, np.int64), np.array([60]), 400, trial)
         hits += one.low <= 0.5 <= one.high
-    assert 0.91 <= hits / 400 <= 0.98  # a percentile interval of 60 films is a little short; 400 trials scatter by .011
+    assert (
+        0.91 <= hits / 400 <= 0.98
+    )  # a percentile interval of 60 images is a little short; 400 trials scatter by .011
 
 
-def test_a_paired_interval_is_narrower_than_the_films_are_apart():
+def test_a_paired_interval_is_narrower_than_the_images_are_apart():
     base = np.random.default_rng(2).random((100, 1))
     better = base + 0.02 + 0.005 * np.random.default_rng(3).standard_normal((100, 1))
     groups = np.zeros(100, np.int64)

@@ -42,7 +42,7 @@ def value(counts, metric, reduction, empty, refused=None):
 
 
 def negatives(clean, total):
-    """Films without infection, of which `clean` have an empty mask and the rest one false pixel."""
+    """Images without infection, of which `clean` have an empty mask and the rest one false pixel."""
     return np.array([[0, 0, 0, 9]] * clean + [[0, 1, 0, 8]] * (total - clean))
 
 
@@ -70,7 +70,7 @@ def test_the_all_row_is_the_mixture_of_its_strata(table, empty):
     cut = len(table) // 2
     parts = [part for part in (table[:cut], table[cut:]) if len(part)]
     if empty is Empty.SKIP:
-        return  # sizes then are those of the films that were kept
+        return  # sizes then are those of the images that were kept
     mixed = sum(len(part) * value(part, "dice", IMAGE, empty) for part in parts) / len(table)
     assert value(table, "dice", IMAGE, empty) == pytest.approx(mixed)
 
@@ -164,7 +164,7 @@ def test_policies_are_ordered_and_agree_where_nothing_is_empty(table):
     assert len({value(full, "dice", IMAGE, empty) for empty in Empty}) == 1
 
 
-def test_a_refused_film_earns_no_point_under_any_policy():
+def test_a_refused_image_earns_no_point_under_any_policy():
     table = np.array([[0, 0, 0, 0], [0, 0, 0, 9], [0, 0, 7, 0]])  # refused negative, clean negative, refused positive
     refused = np.array([True, False, True])
     assert value(table, "dice", IMAGE, "one", refused) == pytest.approx(1 / 3)
@@ -172,7 +172,7 @@ def test_a_refused_film_earns_no_point_under_any_policy():
     assert value(table, "recall", IMAGE, "skip", refused) == 0
 
 
-def test_batches_of_films_pool_pixels_before_dividing():
+def test_batches_of_images_pool_pixels_before_dividing():
     table = np.array([[10, 0, 0, 90], [0, 10, 10, 80]])
     assert value(table, "dice", IMAGE, "one") == 0.5
     assert value(table, "dice", batch(2), "one") == 0.5

@@ -1,4 +1,4 @@
-"""`covseg evaluate`, `compare` and `data check` on made films, end to end."""
+"""`covseg evaluate`, `compare` and `data check` on made images, end to end."""
 
 import html
 import json
@@ -22,7 +22,7 @@ from covseg.evaluation.page import render
 from covseg.evaluation.text import screen
 from covseg.metrics.measures import Name
 from covseg.model_folder.test_uses import LEDGER
-from covseg.pipeline import Corridor, resolve
+from covseg.pipeline import Pipeline, resolve
 from covseg.predict import predict
 from covseg.settings.evaluate import EvaluateSettings
 from covseg.storage import LocalStore
@@ -52,16 +52,16 @@ def value(content, stratum, part, metric, reduction="image", empty=""):
 
 def test_what_is_judged_is_what_predict_writes(made_set, evaluation, model_folder, backend, tmp_path):
     """One pipeline: the masks of `covseg predict` give the same counts."""
-    films = open_set(made_set, "Val")
-    corridor = Corridor(model_folder.card, resolve(model_folder, backend, 4), key=b"k")
-    entries = list(run_module.entries_of(films))
-    rows = {row.key: row for row in predict(corridor, backend, LocalStore(made_set), entries, LocalStore(tmp_path))}
-    _, cases = read_back(evaluation[0])
-    for number, film in enumerate(films.films):
-        guess = cv2.imread(str(tmp_path / rows[film.key].mask_uri), cv2.IMREAD_UNCHANGED) == 2
-        real = cv2.imread(str(made_set / film.infection), cv2.IMREAD_UNCHANGED) > 0
+    images = open_set(made_set, "Val")
+    pipeline = Pipeline(model_folder.config, resolve(model_folder, backend, 4), key=b"k")
+    entries = list(run_module.entries_of(images))
+    rows = {row.key: row for row in predict(pipeline, backend, LocalStore(made_set), entries, LocalStore(tmp_path))}
+    _, results = read_back(evaluation[0])
+    for number, image in enumerate(images.images):
+        guess = cv2.imread(str(tmp_path / rows[image.key].mask_uri), cv2.IMREAD_UNCHANGED) == 2
+        real = cv2.imread(str(made_set / image.infection), cv2.IMREAD_UNCHANGED) > 0
         expected = [(guess & real).sum(), (guess & ~real).sum(), (~guess & real).sum(), (~guess & ~real).sum()]
-        assert cases.keys[number] == film.key and cases.counts()[number].tolist() == expected
+        assert results.keys[number] == image.key and results.counts()[number].tolist() == expected
 
 
 def test_every_convention_of_every_stratum_is_in_the_json(evaluation):
@@ -91,7 +91,7 @@ def test_all_is_the_mixture_of_the_strata(evaluation):
     assert value(content, "all", "infection", "dice", "image", "one")["value"] == pytest.approx(mixed, abs=1e-5)
 
 
-def test_cases_have_one_row_a_film_with_its_own_dice(evaluation):
+def test_cases_have_one_row_an_image_with_its_own_dice(evaluation):
     table = pq.read_table(evaluation[0] / "cases.parquet")
     assert table.num_rows == 16 and len(set(table["key"].to_pylist())) == 16
     for row in table.to_pylist():
@@ -107,19 +107,19 @@ def test_the_screen_begins_with_the_headline_and_fits(evaluation):
 
 def test_the_page_is_a_pure_function_and_names_nothing_outside(evaluation):
     output, content = evaluation
-    _, cases = read_back(output)
+    _, results = read_back(output)
     page = html.unescape((output / "evaluation.html").read_text())
     bare = re.sub(r"data:[a-z/+]+;base64,[A-Za-z0-9+/=]+", "", page)
     assert "http:" not in bare and "https:" not in bare and "<script" not in bare
     assert "default-src 'none'" in page and "Research use only" in page and "predicted" in page
-    assert render(content, cases, []) == render(content, cases, [])
+    assert render(content, results, []) == render(content, results, [])
 
 
 def test_names_are_escaped_in_the_page(evaluation):
     output, content = evaluation
-    _, cases = read_back(output)
+    _, results = read_back(output)
     evil = {**content, "model": {**content["model"], "id": "<img src=x onerror=alert(1)>"}}
-    assert b"<img src=x" not in render(evil, cases, [])
+    assert b"<img src=x" not in render(evil, results, [])
 
 
 def test_the_true_lung_is_declared_and_used(made_set, tmp_path):
@@ -142,7 +142,7 @@ def test_the_true_lung_is_declared_and_used(made_set, tmp_path):
 
 def test_the_true_lung_is_no_matter_of_the_gate_and_a_bad_one_is_left_out(made_set, tmp_path):
     root = shutil.copytree(made_set, tmp_path / "set")
-    bad = open_set(root, "Val").films[0]
+    bad = open_set(root, "Val").images[0]
     cv2.imwrite(str(root / bad.lung), np.full((96, 96), 9, np.uint8))
     content = {
         lung: evaluate(
@@ -159,28 +159,28 @@ def test_the_true_lung_is_no_matter_of_the_gate_and_a_bad_one_is_left_out(made_s
 
 def test_bad_truth_is_left_out_and_counted_by_name(made_set, tmp_path):
     root = shutil.copytree(made_set, tmp_path / "set")
-    films = open_set(root, "Val").films
-    cv2.imwrite(str(root / films[0].infection), np.full((96, 96), 9, np.uint8))
-    (root / films[1].lung).unlink()
+    images = open_set(root, "Val").images
+    cv2.imwrite(str(root / images[0].infection), np.full((96, 96), 9, np.uint8))
+    (root / images[1].lung).unlink()
     content = evaluate(
         EvaluateSettings(model="default", data=root, split="Val", output=tmp_path / "out", backend="torch", draws=100)
     )
     assert content["data"]["excluded_counts"] == {"missing_lung_mask": 1, "mask_not_binary": 1}
-    assert films[0].infection in " ".join(one["detail"] for one in content["data"]["excluded"])
-    assert any("2 films were left out" in warning for warning in content["warnings"])
+    assert images[0].infection in " ".join(one["detail"] for one in content["data"]["excluded"])
+    assert any("2 images were left out" in warning for warning in content["warnings"])
     assert value(content, "COVID-19", "infection", "dice", "image", "one")["n"] == 6
 
 
-def test_a_refused_film_stays_in_the_table_as_a_failure(made_set, tmp_path, monkeypatch):
-    lost = open_set(made_set, "Val").films[0].key
-    finish = Corridor.finish
+def test_a_refused_image_stays_in_the_table_as_a_failure(made_set, tmp_path, monkeypatch):
+    lost = open_set(made_set, "Val").images[0].key
+    finish = Pipeline.finish
 
-    def refusing(self, film, prediction):
-        if film.entry.key == lost:
-            return self.refuse(film.entry, RadiographRefused(Reason.NOT_FRONTAL_CHEST, "gate", "test"), "0" * 64)
-        return finish(self, film, prediction)
+    def refusing(self, image, prediction):
+        if image.entry.key == lost:
+            return self.refuse(image.entry, RadiographRefused(Reason.NOT_FRONTAL_CHEST, "gate", "test"), "0" * 64)
+        return finish(self, image, prediction)
 
-    monkeypatch.setattr(Corridor, "finish", refusing)
+    monkeypatch.setattr(Pipeline, "finish", refusing)
     content = evaluate(
         EvaluateSettings(model="default", data=made_set, split="Val", output=tmp_path, backend="torch", draws=100)
     )
@@ -219,9 +219,9 @@ def test_a_model_compared_with_itself_differs_by_nothing(evaluation):
 
 def test_an_emptied_model_gains_specificity_and_loses_dice(evaluation, made_set, model_folder, tmp_path):
     strict = shutil.copytree(model_folder.path, tmp_path / "strict")
-    card = json.loads((strict / "covseg.json").read_text())
-    card["thresholds"] = {"presence": 1.0}
-    (strict / "covseg.json").write_text(json.dumps(card))
+    config = json.loads((strict / "covseg.json").read_text())
+    config["thresholds"] = {"presence": 1.0}
+    (strict / "covseg.json").write_text(json.dumps(config))
     evaluate(
         EvaluateSettings(
             model=str(strict), data=made_set, split="Val", output=tmp_path / "out", backend="torch", draws=100
@@ -232,36 +232,38 @@ def test_an_emptied_model_gains_specificity_and_loses_dice(evaluation, made_set,
     assert rows["COVID-19", Name("infection", "dice", "image", "skip")].other == 0.0
 
 
-def test_a_model_does_not_win_by_leaving_hard_films_empty(evaluation, made_set, model_folder, tmp_path):
-    """Distances and fractions are compared over the films that both have, and n says how many."""
+def test_a_model_does_not_win_by_leaving_hard_images_empty(evaluation, made_set, model_folder, tmp_path):
+    """Distances and fractions are compared over the images that both have, and n says how many."""
     timid = shutil.copytree(model_folder.path, tmp_path / "timid")
-    card = json.loads((timid / "covseg.json").read_text())
-    _, cases = read_back(evaluation[0])
-    card["thresholds"]["presence"] = float(np.median(cases.column("presence")[cases.positive]))  # half are left empty
-    (timid / "covseg.json").write_text(json.dumps(card))
+    config = json.loads((timid / "covseg.json").read_text())
+    _, results = read_back(evaluation[0])
+    config["thresholds"]["presence"] = float(
+        np.median(results.column("presence")[results.positive])
+    )  # half are left empty
+    (timid / "covseg.json").write_text(json.dumps(config))
     evaluate(
         EvaluateSettings(
             model=str(timid), data=made_set, split="Val", output=tmp_path / "out", backend="torch", draws=100
         )
     )
     read = open_evaluations([evaluation[0], tmp_path / "out"])
-    both = ~np.isnan(read[0].cases.column("nsd")) & ~np.isnan(read[1].cases.column("nsd"))
-    assert both.sum() < (~np.isnan(read[0].cases.column("nsd"))).sum(), "the timid model leaves some empty"
+    both = ~np.isnan(read[0].results.column("nsd")) & ~np.isnan(read[1].results.column("nsd"))
+    assert both.sum() < (~np.isnan(read[0].results.column("nsd"))).sum(), "the timid model leaves some empty"
     row = next((one for one in compare(read, 200) if one.name.metric == "nsd" and one.stratum == "all"), None)
     if row:
         assert row.difference.n == both.sum()
-        assert row.first == pytest.approx(read[0].cases.column("nsd")[both].mean())
+        assert row.first == pytest.approx(read[0].results.column("nsd")[both].mean())
     else:
         assert not both.any()
 
 
-def test_evaluations_of_other_films_are_not_compared(evaluation, made_set, tmp_path):
+def test_evaluations_of_other_images_are_not_compared(evaluation, made_set, tmp_path):
     evaluate(
         EvaluateSettings(
             model="default", data=made_set, split="Val", output=tmp_path, limit=8, backend="torch", draws=100
         )
     )
-    with pytest.raises(UsageError, match="judge other films"):
+    with pytest.raises(UsageError, match="judge other images"):
         open_evaluations([evaluation[0], tmp_path])
     with pytest.raises(UsageError, match=r"no metrics\.json"):
         open_evaluations([evaluation[0], made_set])
@@ -279,8 +281,8 @@ def test_the_commands_work_from_the_command_line(made_set, evaluation, tmp_path,
 
 def test_a_data_check_finds_what_is_wrong_and_what_is_twice(made_set, tmp_path, capsys):
     root = shutil.copytree(made_set, tmp_path / "set")
-    train, val = open_set(root, "Train").films, open_set(root, "Val").films
-    shutil.copy(root / train[0].key, root / val[0].key)  # the same film on both sides
+    train, val = open_set(root, "Train").images, open_set(root, "Val").images
+    shutil.copy(root / train[0].key, root / val[0].key)  # the same image on both sides
     dimmed = cv2.imread(str(root / train[1].key), cv2.IMREAD_GRAYSCALE) // 2
     cv2.imwrite(str(root / val[1].key), dimmed)  # and one under another exposure
     cv2.imwrite(str(root / val[2].infection), np.full((96, 96), 3, np.uint8))
@@ -308,9 +310,9 @@ def test_a_set_is_checked_against_another(made_set, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_known_near_duplicates_of_the_real_set_are_found(val_images):
+def test_the_known_near_duplicates_of_the_real_set_are_found(val_root):
     known = {(3465, 2356), (4020, 667), (3977, 804), (444, 686), (1380, 3926), (1438, 3551)}
-    found = check(val_images.parent)
+    found = check(val_root.parent)
     numbers = {
         frozenset(int(re.search(r"covid_(\d+)", key).group(1)) for key in (pair.first, pair.second))
         for _, _, pair in [*found.across, *found.inside]

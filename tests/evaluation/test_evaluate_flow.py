@@ -33,6 +33,6 @@ def test_the_flow_judges_and_leaves_the_three_files(made_set, tmp_path, prefect_
             artifacts = {one.key: one.data for one in client.read_artifacts()}
     assert names["evaluate default on Val"].is_completed()
     assert "negative specificity" in artifacts["evaluate-table"] and "evaluation.html" in artifacts["evaluate-page"]
-    assert "covid_" not in artifacts["evaluate-table"]  # no names of films in the Prefect database
+    assert "covid_" not in artifacts["evaluate-table"]  # no names of images in the Prefect database
     assert result["headline"]["covid_dice"]["n"] == 4
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "cases.parquet", "evaluation.html"}

@@ -9,7 +9,7 @@ from scipy import ndimage, stats
 from skimage.metrics import hausdorff_distance
 
 from covseg.metrics.convention import Empty, ratios
-from covseg.metrics.image_results import Cases, judge
+from covseg.metrics.image_results import ImageResults, score_masks
 from covseg.metrics.surface import surface_scores
 from covseg.records import Masks, Truth
 
@@ -20,16 +20,16 @@ def blob(seed, size=64, share=0.2):
     return (field > np.quantile(field, 1 - share)).astype(np.uint8)
 
 
-def case(guess, truth, lung=None):
+def result(guess, truth, lung=None):
     lung = np.ones_like(truth) if lung is None else lung
     masks = Masks(lung, guess, lung, False, 0.0, 0, None)
-    return judge("a.png", "COVID-19", masks, Truth(truth, lung), 0.5, 0.1)
+    return score_masks("a.png", "COVID-19", masks, Truth(truth, lung), 0.5, 0.1)
 
 
 def counts_of(guess, truth):
-    cases = Cases()
-    cases.add(case(guess, truth))
-    return cases.counts()
+    results = ImageResults()
+    results.add(result(guess, truth))
+    return results.counts()
 
 
 @settings(deadline=None, max_examples=25)
@@ -90,7 +90,7 @@ def test_equal_masks_have_no_distance_and_a_shift_has_its_own():
     assert hd95 == 20.0 and nsd == 0.0
 
 
-def test_a_mask_at_the_edge_of_the_film_keeps_its_edge_as_boundary():
+def test_a_mask_at_the_edge_of_the_image_keeps_its_edge_as_boundary():
     mask = np.ones((9, 9), np.uint8)
     inner = mask.copy()
     inner[0] = 0
@@ -107,7 +107,7 @@ def test_auroc_equals_the_rank_sum_statistic_with_ties():
     assert ours == pytest.approx(u / (positive.sum() * (~positive).sum()))
 
 
-def test_auroc_with_weights_equals_auroc_of_repeated_films():
+def test_auroc_with_weights_equals_auroc_of_repeated_images():
     from covseg.metrics.image_level import auroc
 
     generator = np.random.default_rng(4)

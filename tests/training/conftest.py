@@ -2,7 +2,7 @@
 
 Index
 -----
-made_set      a made data set in the Kaggle layout: Train 20 and Val 8 films of 96 x 96
+made_set      a made data set in the Kaggle layout: Train 20 and Val 8 images of 96 x 96
 one_thread    (always) torch on one thread: tiny steps on two threads mostly wait for each other
 """
 

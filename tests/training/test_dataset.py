@@ -1,4 +1,4 @@
-"""Labelled sets in memory: any site's films, read as scoring reads them, and nothing left out in silence."""
+"""Labelled sets in memory: any site's images, read as scoring reads them, and nothing left out in silence."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from covseg.training import run_folder
 from covseg.training.dataset import load_split
 from covseg.training.recipe import load_recipe
 from covseg.training.train import Job, train
-from tests.dicom_films import dataset, written
+from tests.dicom_images import dataset, written
 
 SIZES = [(96, 96), (128, 96), (640, 700)]
 
 
 @pytest.fixture
 def own_set(tmp_path: Path) -> Path:
-    """A site's own set: films of several sizes, 12 bits, strata of its own, no lung masks."""
+    """A site's own set: images of several sizes, 12 bits, strata of its own, no lung masks."""
     root = tmp_path / "own"
     for name in ("images", "masks"):
         (root / name).mkdir(parents=True)
     rows = ["film,stratum,split"]
     for split in ("Train", "Val"):
         for number, (height, width) in enumerate(SIZES * 2):
-            film, name = make_phantom(number, height, width), f"{split}-{number}.png"
-            mask = film.infection_mask if number % 2 else np.zeros_like(film.infection_mask)
-            cv2.imwrite(str(root / "images" / name), film.pixels)  # 12 bits in 16
+            image, name = make_phantom(number, height, width), f"{split}-{number}.png"
+            mask = image.infection_mask if number % 2 else np.zeros_like(image.infection_mask)
+            cv2.imwrite(str(root / "images" / name), image.pixels)  # 12 bits in 16
             cv2.imwrite(str(root / "masks" / name), mask * 255)
             rows.append(f"{name},{'Pneumonia' if number % 2 else 'No finding'},{split}")
     (root / "labels.csv").write_text("\n".join(rows) + "\n")
     return root
 
 
-def test_films_of_a_site_are_read_as_scoring_reads_them(own_set: Path) -> None:
-    films = load_split(own_set, "Train", targets=("infection",), side=128)
-    assert films.films.shape == films.infections.shape == (6, 128, 128), "several sizes: squares"
-    assert set(np.unique(films.infections)) == {0, 255} and not films.lungs.any()
-    assert films.known == ("No finding", "Pneumonia") and films.source == "own set"
-    whole = read((own_set / "images" / films.names[0]).read_bytes()).pixels
-    assert len(np.unique(films.films[0])) > 100, "12 bits keep their greys"
-    assert abs(float(films.films[0].mean()) / 255 - float(whole.mean())) < 0.01
+def test_images_of_a_site_are_read_as_scoring_reads_them(own_set: Path) -> None:
+    images = load_split(own_set, "Train", targets=("infection",), side=128)
+    assert images.images.shape == images.infections.shape == (6, 128, 128), "several sizes: squares"
+    assert set(np.unique(images.infections)) == {0, 255} and not images.lungs.any()
+    assert images.known == ("No finding", "Pneumonia") and images.source == "own set"
+    whole = read((own_set / "images" / images.names[0]).read_bytes()).pixels
+    assert len(np.unique(images.images[0])) > 100, "12 bits keep their greys"
+    assert abs(float(images.images[0].mean()) / 255 - float(whole.mean())) < 0.01
 
 
 def test_a_sites_own_strata_get_their_own_columns(own_set: Path, tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_lung_recipe_reads_a_set_of_lung_masks_only(made_set: Path, tmp_path: 
         shutil.rmtree(folder)
     with pytest.raises(UsageError, match="no folder infection masks"):
         load_split(tmp_path / "lungs", "Train")
-    films = load_split(tmp_path / "lungs", "Train", targets=("lung",))
-    assert films.lungs.any(axis=(1, 2)).all() and not films.infections.any()
+    images = load_split(tmp_path / "lungs", "Train", targets=("lung",))
+    assert images.lungs.any(axis=(1, 2)).all() and not images.infections.any()
 
 
 def test_a_limit_is_what_it_says(made_set: Path) -> None:
@@ -82,16 +82,16 @@ def test_a_limit_is_what_it_says(made_set: Path) -> None:
     assert len(few.names) == 4 and {few.known[place] for place in few.strata} == {"COVID-19"}
 
 
-def test_dicom_films_can_be_learnt_from(own_set: Path) -> None:
-    film = make_phantom(0, 96, 96)
+def test_dicom_images_can_be_learnt_from(own_set: Path) -> None:
+    image = make_phantom(0, 96, 96)
     (own_set / "images" / "Train-0.png").unlink()
-    (own_set / "images" / "Train-0.dcm").write_bytes(written(dataset(film.pixels, 12)))
+    (own_set / "images" / "Train-0.dcm").write_bytes(written(dataset(image.pixels, 12)))
     labels = (own_set / "labels.csv").read_text().replace("Train-0.png", "Train-0.dcm")
     (own_set / "labels.csv").write_text(labels)
     assert "Train-0.dcm" in load_split(own_set, "Train", targets=("infection",)).names
 
 
-def test_a_film_that_cannot_be_read_is_named(own_set: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named(own_set: Path) -> None:
     (own_set / "images" / "Train-0.png").write_bytes(b"no film")
     with pytest.raises(UsageError, match=r"Train-0.png: .*mend the set before training"):
         load_split(own_set, "Train", targets=("infection",))

@@ -1,4 +1,4 @@
-"""Losses: values by hand, and a gradient that pushes the right way on films without infection."""
+"""Losses: values by hand, and a gradient that pushes the right way on images without infection."""
 
 import math
 
@@ -12,15 +12,15 @@ from covseg.training.recipe import LossConfig
 TERMS = {"bce": bce, "focal": focal, "tversky": tversky, "boundary": boundary}
 
 
-def square(films=2, side=32, filled=()):
-    truth = torch.zeros(films, side, side)
-    for film in filled:
-        truth[film, 8:24, 8:24] = 1
+def square(images=2, side=32, filled=()):
+    truth = torch.zeros(images, side, side)
+    for image in filled:
+        truth[image, 8:24, 8:24] = 1
     return truth
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_a_false_pixel_costs_on_a_film_without_infection(name):
+def test_a_false_pixel_costs_on_an_image_without_infection(name):
     logits = torch.full((2, 32, 32), -1.0, requires_grad=True)
     loss = TERMS[name](logits, square())
     loss.backward()
@@ -28,7 +28,7 @@ def test_a_false_pixel_costs_on_a_film_without_infection(name):
     assert (logits.grad > 0).all()
 
 
-def test_dice_leaves_empty_films_alone_with_a_zero_gradient():
+def test_dice_leaves_empty_images_alone_with_a_zero_gradient():
     logits = torch.zeros(2, 32, 32, requires_grad=True)
     loss = positive_dice(logits, square())
     loss.backward()
@@ -46,7 +46,7 @@ def test_the_right_mask_costs_less_than_none_and_than_all(name):
 
 
 def test_values_by_hand():
-    truth = square(films=1, side=2)
+    truth = square(images=1, side=2)
     assert bce(torch.zeros(1, 2, 2), truth).item() == pytest.approx(math.log(2))
     assert focal(torch.zeros(1, 2, 2), truth).item() == pytest.approx(0.25 * math.log(2))
     # 4 pixels at .5, no truth: 1 - 1 / (.3 * 2 + 1)
@@ -56,7 +56,7 @@ def test_values_by_hand():
 
 
 def test_a_positive_weight_counts_missed_pixels_more():
-    truth = square(films=1, filled=(0,))
+    truth = square(images=1, filled=(0,))
     logits = torch.zeros_like(truth)
     share = truth.mean().item()
     assert bce(logits, truth, 5.0).item() == pytest.approx(math.log(2) * (1 + 4 * share))
@@ -65,7 +65,7 @@ def test_a_positive_weight_counts_missed_pixels_more():
 def test_parts_of_a_batch_weigh_to_the_whole_however_unevenly_masks_fell():
     torch.manual_seed(0)
     logits, truth = torch.randn(8, 1, 16, 16), torch.zeros(8, 1, 16, 16)
-    truth[[0, 4, 5, 6], 0, 4:9, 4:9] = 1  # one film with a mask in the first part, three in the second
+    truth[[0, 4, 5, 6], 0, 4:9, 4:9] = 1  # one image with a mask in the first part, three in the second
     loss = Loss(LossConfig(bce=1, dice=1, tversky=1), ["infection"])
 
     def value(rows, count=None):

@@ -35,9 +35,9 @@ def test_the_attention_unet_has_the_34_9_million_parameters_of_its_2d_form():
 
 
 def test_a_gate_of_zeros_halves_the_skip():
-    from covseg.networks.attention import Gate
+    from covseg.networks.attention import AttentionGate
 
-    gate = Gate(8).eval()
+    gate = AttentionGate(8).eval()
     for value in gate.parameters():
         torch.nn.init.zeros_(value)
     skip = torch.randn(1, 8, 4, 4)
@@ -125,9 +125,9 @@ def test_a_cascade_empties_infection_outside_the_lung():
 def test_an_ensemble_of_one_with_a_mirror_is_symmetric():
     one = {"network": "plain-unet", "network_args": {"widths": (4, 8), "masks": 2}}
     network = build("ensemble", {"members": [one], "mirror": True}).eval()
-    films = torch.randn(1, 1, 32, 32)
+    images = torch.randn(1, 1, 32, 32)
     with torch.no_grad():
-        masks, turned = network.forward_with_features(films)[0], network.forward_with_features(films.flip(3))[0]
+        masks, turned = network.forward_with_features(images)[0], network.forward_with_features(images.flip(3))[0]
     assert torch.allclose(masks, turned.flip(3), atol=1e-5)
 
 

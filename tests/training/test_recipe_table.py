@@ -33,7 +33,7 @@ def run(made_set, tmp_path_factory):
 
 def test_the_budget_names_what_was_changed(run):
     told = row(run)["budget"]
-    assert told.startswith("1 of 30 epochs, 20 films, seed 1, cpu; ")
+    assert told.startswith("1 of 30 epochs, 20 images, seed 1, cpu; ")
     assert "input.size 64 (recipe: 256)" in told
     assert "batch 4 (recipe: 8)" in told
 
@@ -48,8 +48,8 @@ def test_the_budget_names_what_the_encoder_started_from(run, tmp_path):
 
 def test_a_run_that_draws_lungs_only_has_no_infection_numbers(run):
     cells = row(run)
-    assert cells["COVID-19 Dice, per film"] == "-"
-    assert "n 8" in cells["lung Dice, per film"]
+    assert cells["COVID-19 Dice, per image"] == "-"
+    assert "n 8" in cells["lung Dice, per image"]
 
 
 def test_a_run_that_was_not_evaluated_is_named(run, tmp_path):

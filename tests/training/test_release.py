@@ -1,4 +1,4 @@
-"""A run becomes a model folder that the corridor takes, alone or behind another model's lungs."""
+"""A run becomes a model folder that the pipeline takes, alone or behind another model's lungs."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ def released(made_set: Path, tmp_path: Path, *settings: str, lung_model: str = "
     return tmp_path / "model"
 
 
-def film() -> np.ndarray:
+def image() -> np.ndarray:
     return (make_phantom(3, 256, 256).pixels / 4095).astype(np.float32)
 
 
 def answers(folder: Path | str, backend: str, pixels: np.ndarray):
     model = open_folder(folder)
-    return segment(open_backend(model, backend), prepare(pixels, model.card.size, model.card.normalisation)[0][None])[0]
+    return segment(
+        open_backend(model, backend), prepare(pixels, model.config.size, model.config.normalisation)[0][None]
+    )[0]
 
 
 def test_a_run_that_draws_both_masks_stands_alone(made_set, tmp_path):
     folder = released(made_set, tmp_path, "data.targets=['lung', 'infection']", "stop.metric=val_lung_dice")
-    card = open_folder(folder).card
-    assert (card.network, card.normalisation, card.size) == ("plain-unet", "unit", 64)
-    assert card.training["run"]["films"] == {"Train": 20, "Val": 8}
-    assert "weights" not in card.training["recipe"]["network"]
-    ours, exported = (answers(folder, name, film()) for name in ("torch", "onnx"))
+    config = open_folder(folder).config
+    assert (config.network, config.normalisation, config.size) == ("plain-unet", "unit", 64)
+    assert config.training["run"]["films"] == {"Train": 20, "Val": 8}
+    assert "weights" not in config.training["recipe"]["network"]
+    ours, exported = (answers(folder, name, image()) for name in ("torch", "onnx"))
     assert np.abs(ours.infection - exported.infection).max() < 1e-4
 
 
@@ -64,9 +66,9 @@ def test_an_export_that_is_not_the_model_is_refused(made_set, tmp_path, monkeypa
 
 
 def test_a_run_that_draws_infection_gets_the_other_models_lungs(made_set, tmp_path):
-    folder = released(made_set, tmp_path, f"input.size={open_folder().card.size}")
-    ours, default = answers(folder, "torch", film()), answers("default", "torch", film())
-    assert open_folder(folder).card.network == "cascade"
+    folder = released(made_set, tmp_path, f"input.size={open_folder().config.size}")
+    ours, default = answers(folder, "torch", image()), answers("default", "torch", image())
+    assert open_folder(folder).config.network == "cascade"
     assert np.abs(ours.lung - default.lung).max() < 1e-3
     assert ours.infection.shape == default.infection.shape
 
@@ -80,9 +82,9 @@ def test_a_network_that_sees_the_lung_is_released_with_it(made_set, tmp_path):
         "lung_constraint=true",
     )
     folder = released(made_set, tmp_path, *settings)
-    args = open_folder(folder).card.network_args
+    args = open_folder(folder).config.network_args
     assert args["sees_lung"] and args["constrained"]
-    ours, exported = (answers(folder, name, film()) for name in ("torch", "onnx"))
+    ours, exported = (answers(folder, name, image()) for name in ("torch", "onnx"))
     assert np.abs(ours.infection - exported.infection).max() < 1e-3
     assert ours.infection[ours.lung < 0.4].max() < 1e-6
     with pytest.raises(
@@ -93,19 +95,19 @@ def test_a_network_that_sees_the_lung_is_released_with_it(made_set, tmp_path):
 
 def test_a_lung_run_draws_no_infection(made_set, tmp_path):
     answer = answers(
-        released(made_set, tmp_path, "data.targets=['lung']", "stop.metric=val_lung_dice"), "torch", film()
+        released(made_set, tmp_path, "data.targets=['lung']", "stop.metric=val_lung_dice"), "torch", image()
     )
     assert answer.infection.max() < 1e-6
     assert answer.presence < 1e-6
 
 
-def test_a_model_says_what_is_known_of_its_films_and_no_more(made_set, tmp_path):
-    card = open_folder(released(made_set, tmp_path, "data.targets=['lung', 'infection']")).card
+def test_a_model_says_what_is_known_of_its_images_and_no_more(made_set, tmp_path):
+    config = open_folder(released(made_set, tmp_path, "data.targets=['lung', 'infection']")).config
     assert (
-        card.training["data"]
-        == "own set: COVID-19, Non-COVID, Normal; 20 films of Train; epoch chosen on Val (8 films)"
+        config.training["data"]
+        == "own set: COVID-19, Non-COVID, Normal; 20 images of Train; epoch chosen on Val (8 images)"
     )
-    assert "(not recorded)" in card.licence and card.citation == "not recorded"
+    assert "(not recorded)" in config.licence and config.citation == "not recorded"
     told = release(tmp_path / "run", tmp_path / "model", "tiny-1", licence="CC0", citation="us, 2026")
     assert "(CC0)" in told.licence and told.citation == "us, 2026"
 

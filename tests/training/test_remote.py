@@ -15,7 +15,7 @@ from covseg.settings.environment import cache_folder
 from covseg.settings.train import TrainSettings
 from covseg.storage import entries, open_store
 from covseg.training import run_folder
-from covseg.training.remote import folder_of, sending, take
+from covseg.training.remote import folder_of, pull, pushing
 from covseg.training.train import Hooks
 from workers.training_job import run
 
@@ -41,7 +41,7 @@ def test_a_run_in_a_bucket_is_resumed_on_a_machine_that_never_saw_it(made_set, s
     found = run(asked(made_set, out, resume=True))
     assert found["epochs"] == 2
     shutil.rmtree(cache_folder() / "runs")
-    assert (take(out) / run_folder.WEIGHTS).read_bytes() == (tmp_path / "whole" / run_folder.WEIGHTS).read_bytes()
+    assert (pull(out) / run_folder.WEIGHTS).read_bytes() == (tmp_path / "whole" / run_folder.WEIGHTS).read_bytes()
 
 
 def test_what_left_the_bucket_leaves_its_copy(s3_bucket, tmp_path, monkeypatch):
@@ -49,14 +49,14 @@ def test_what_left_the_bucket_leaves_its_copy(s3_bucket, tmp_path, monkeypatch):
     out = f"s3://{s3_bucket}/run"
     open_store(out).write("samples/epoch-01.png", b"film")
     open_store(out).write(".ray/one/last.pt", b"a cluster's")
-    folder = take(out)
+    folder = pull(out)
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["epoch-01.png"]
     open_store(out).delete("samples/epoch-01.png")
     (folder / "recipe.json").write_text("of a run that somebody deleted")
-    assert not [path for path in take(out).rglob("*") if path.is_file()]
+    assert not [path for path in pull(out).rglob("*") if path.is_file()]
 
 
 def test_a_folder_is_worked_in_and_sent_nowhere(tmp_path):
     hooks = Hooks()
     assert folder_of(str(tmp_path)) == tmp_path
-    assert sending(hooks, str(tmp_path)) is hooks
+    assert pushing(hooks, str(tmp_path)) is hooks

@@ -162,7 +162,7 @@ def test_a_folder_with_another_run_is_refused(made_set, tmp_path):
         train(tiny("optimiser.lr=0.1"), Job(made_set, tmp_path, resume=True))
 
 
-def test_a_run_goes_on_with_the_films_that_it_began_with(made_set, tmp_path):
+def test_a_run_goes_on_with_the_images_that_it_began_with(made_set, tmp_path):
     with pytest.raises(Stopped):
         train(tiny(), Job(made_set, tmp_path), stop_after(1))
     with pytest.raises(UsageError, match=r"whose data_sha256 is .* choose another --out"):
@@ -192,11 +192,11 @@ def test_a_metric_that_is_not_measured_is_said_before_the_first_step(made_set, t
         train(tiny("stop.metric=val_lung_dice"), Job(made_set, tmp_path / "run"))
 
 
-def test_a_metric_that_no_film_of_val_counts_for_is_said_before_the_first_step(made_set, tmp_path):
+def test_a_metric_that_no_image_of_val_counts_for_is_said_before_the_first_step(made_set, tmp_path):
     healthy = tiny('data.strata=["Non-COVID", "Normal"]')
     with pytest.raises(UsageError, match=r"'val_covid_dice' is not measured on this Val: wanted one of val_dice"):
         train(healthy, Job(made_set, tmp_path / "run"))
-    with pytest.raises(UsageError, match="stratum covid has no film"):
+    with pytest.raises(UsageError, match="stratum covid has no image"):
         train(tiny('data.strata=["COVID"]'), Job(made_set, tmp_path / "run"))
 
 
@@ -242,9 +242,9 @@ def test_an_encoder_can_start_from_another_runs_weights(made_set, tmp_path):
     assert all(torch.equal(found[f"encoder.{name}"].to(value.dtype), value) for name, value in kept.items())
 
 
-def test_a_leaked_film_is_left_out_of_training(made_set):
+def test_a_leaked_image_is_left_out_of_training(made_set):
     training, held_out = load_split(made_set, "Train"), load_split(made_set, "Val")
-    training.films[3] = held_out.films[5]
+    training.images[3] = held_out.images[5]
     left, dropped = without_leaks(training, held_out)
     assert dropped == 1
     assert left.names == [name for row, name in enumerate(training.names) if row != 3]

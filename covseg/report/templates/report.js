@@ -4,7 +4,7 @@
   const data = JSON.parse(byId("data").textContent);
   const at = Object.fromEntries(data.columns.map((name, place) => [name, place]));
   const value = (place, name) => data.rows[place][at[name]];
-  const lines = [...document.querySelectorAll("#films tbody tr")];
+  const lines = [...document.querySelectorAll("#images tbody tr")];
   const tiles = [...document.querySelectorAll("#gallery li")];
   const place = (element) => Number(element.dataset.place);
   let shown = lines.map(place); // places of the rows that pass the filter, in the order of the table
@@ -51,16 +51,16 @@
     }
     shown = lines.filter((line) => !line.hidden).map(place);
     const picturesShown = tiles.filter((tile) => !tile.hidden).length;
-    byId("films-none").hidden = shown.length > 0;
+    byId("images-none").hidden = shown.length > 0;
     if (tiles.length) byId("pictures-none").hidden = picturesShown > 0 || !shown.length;
-    byId("films-shown").textContent = (shown.length ? "" : "No film matches: ") +
+    byId("images-shown").textContent = (shown.length ? "" : "No image matches: ") +
       `${count(shown.length)} of ${count(lines.length)} rows and ${picturesShown} of ${tiles.length} pictures shown`;
   };
   const sortBy = (header) => {
     const name = header.dataset.column;
     const first = header.dataset.kind === "text" ? "ascending" : "descending";
     const order = header.ariaSort === first ? (first === "ascending" ? "descending" : "ascending") : first;
-    document.querySelectorAll("#films th").forEach((other) => other.removeAttribute("aria-sort"));
+    document.querySelectorAll("#images th").forEach((other) => other.removeAttribute("aria-sort"));
     header.setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
     const rank = (line) => {
@@ -78,8 +78,8 @@
     update();
   };
 
-  // One film, large.
-  const dialog = byId("film");
+  // One image, large.
+  const dialog = byId("image");
   let opened = 0;
   const tileOf = (row) => tiles.find((one) => place(one) === row);
   const make = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: name ?? "" });
@@ -108,7 +108,7 @@
     }
     return list;
   };
-  // Why nothing is marked on a scored film.
+  // Why nothing is marked on a scored image.
   const unmarked = (row) => {
     const [fraction, probability, least] = [value(row, "infected_fraction"), value(row, "infection_probability"), data.presence];
     if (fraction > 0 || probability === null) return [];
@@ -119,12 +119,12 @@
     if (least !== null && probability < least) {
       const close = probability >= 0.005 && least - probability < 0.005;
       const [low, high] = close ? [probability, least].map((number) => number.toFixed(6)) : [said, limit];
-      return [`Infection probability ${low} is under the model’s ${high}: nothing is marked on this film.${before}`];
+      return [`Infection probability ${low} is under the model’s ${high}: nothing is marked on this image.${before}`];
     }
     if (fraction === null) return []; // no lung found is the reason
     const pixels = "no part of the lung reached the pixel threshold, or only parts too small to count";
-    if (least === null) return [`Nothing is marked on this film: its infection probability, ${said}, is under the model’s presence threshold, or ${pixels}.${before}`];
-    return [`Nothing is marked on this film: ${least ? `its infection probability, ${said}, reaches the model’s ${limit}, but ` : ""}${pixels}.${before}`];
+    if (least === null) return [`Nothing is marked on this image: its infection probability, ${said}, is under the model’s presence threshold, or ${pixels}.${before}`];
+    return [`Nothing is marked on this image: ${least ? `its infection probability, ${said}, reaches the model’s ${limit}, but ` : ""}${pixels}.${before}`];
   };
   const headline = (row) => {
     if (value(row, "status") !== "scored") {
@@ -155,21 +155,21 @@
   const show = (row) => {
     opened = row;
     const tile = tileOf(row);
-    const picture = byId("film-picture");
-    picture.replaceChildren(tile ? tile.querySelector(".layers").cloneNode(true) : make("p", "No picture of this film is in the report.", "soft"));
+    const picture = byId("image-picture");
+    picture.replaceChildren(tile ? tile.querySelector(".layers").cloneNode(true) : make("p", "No picture of this image is in the report.", "soft"));
     picture.querySelector("img")?.classList.add("frame");
     picture.hidden = value(row, "status") !== "scored"; // a refused file has none
-    byId("film-toggles").hidden = byId("film-resolution").hidden = !tile;
+    byId("image-toggles").hidden = byId("image-resolution").hidden = !tile;
     dialog.querySelector('[data-toggle="heat"]').hidden = !picture.querySelector(".heat");
     dialog.classList.toggle("plainly", !tile);
-    byId("film-title").textContent = "Film " + value(row, "input_id");
-    byId("film-row").replaceChildren(...headline(row), ...flags(row), facts(row));
+    byId("image-title").textContent = "Image " + value(row, "input_id");
+    byId("image-row").replaceChildren(...headline(row), ...flags(row), facts(row));
     const here = shown.indexOf(row);
-    byId("film-previous").disabled = here <= 0;
-    byId("film-next").disabled = here < 0 || here === shown.length - 1;
+    byId("image-previous").disabled = here <= 0;
+    byId("image-next").disabled = here < 0 || here === shown.length - 1;
     if (!dialog.open) {
       dialog.showModal();
-      byId("film-close").focus();
+      byId("image-close").focus();
     }
     dialog.scrollTop = 0;
   };
@@ -181,10 +181,10 @@
   // Wire the page.
   for (const filter of filters) for (const event of ["input", "change"]) filter.addEventListener(event, update);
   byId("filter-reset").addEventListener("click", () => { filters.forEach((filter) => { filter.value = ""; }); update(); });
-  document.querySelectorAll("#films th").forEach((header) => header.querySelector("button").addEventListener("click", () => sortBy(header)));
+  document.querySelectorAll("#images th").forEach((header) => header.querySelector("button").addEventListener("click", () => sortBy(header)));
   lines.forEach((line) => line.addEventListener("click", () => show(place(line))));
   tiles.forEach((tile) => tile.addEventListener("click", () => show(place(tile))));
-  byId("films")?.addEventListener("keydown", (event) => move(buttons(lines), event, { ArrowDown: 1, ArrowUp: -1 }));
+  byId("images")?.addEventListener("keydown", (event) => move(buttons(lines), event, { ArrowDown: 1, ArrowUp: -1 }));
   byId("gallery")?.addEventListener("keydown", (event) =>
     move(buttons(tiles), event, { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perLine(), ArrowUp: -perLine() }));
   for (const [name, css] of [["contours", "hide-contours"], ["heat", "show-heat"]]) {
@@ -193,9 +193,9 @@
       all.forEach((one) => one.setAttribute("aria-pressed", String(one.getAttribute("aria-pressed") !== "true")));
     }));
   }
-  byId("film-previous").addEventListener("click", () => step(-1));
-  byId("film-next").addEventListener("click", () => step(1));
-  byId("film-close").addEventListener("click", () => dialog.close());
+  byId("image-previous").addEventListener("click", () => step(-1));
+  byId("image-next").addEventListener("click", () => step(1));
+  byId("image-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => { if (event.key === "ArrowLeft") step(-1); else if (event.key === "ArrowRight") step(1); });
   update();

@@ -21,7 +21,7 @@ DICOM with BurnedInAnnotation = YES                   ``burned_in_annotation``
 animated PNG, DICOM of several frames                 ``multi_frame``
 zero bytes / nothing but zeros                        ``empty`` / ``corrupt``
 text, SVG, PDF, archives, anything unknown            ``not_an_image``
-GIF, TIFF, BMP, WebP, JPEG 2000 file, HEIF, ...       ``unreadable_format``: an image, perhaps a film
+GIF, TIFF, BMP, WebP, JPEG 2000 file, HEIF, ...       ``unreadable_format``: an image, perhaps an image
 ends early                                            ``truncated``
 wrong checksum, broken stream, broken header          ``corrupt``
 over 64 million pixels, by the header                 ``too_large``, before anything is decoded
@@ -36,7 +36,7 @@ import hashlib
 
 from covseg.errors import RadiographRefused, Reason
 from covseg.records import Radiograph
-from covseg.stages.read.dicom import DicomFilm, read_dicom
+from covseg.stages.read.dicom import DicomImage, read_dicom
 from covseg.stages.read.grey import check_contrast, grey
 from covseg.stages.read.jpeg import read_jpeg
 from covseg.stages.read.png import read_png
@@ -46,7 +46,7 @@ __all__ = ["read"]
 
 
 def read(data: bytes) -> Radiograph:
-    """Decode one film.
+    """Decode one image.
 
     Parameters
     ----------
@@ -61,26 +61,31 @@ def read(data: bytes) -> Radiograph:
     Raises
     ------
     RadiographRefused
-        For anything that is not one readable film; nothing else is raised, whatever the bytes.
+        For anything that is not one readable image; nothing else is raised, whatever the bytes.
     """
     kind = sniff(data)
     try:
-        film = _film(kind, data)
+        image = _image(kind, data)
     except (RadiographRefused, KeyboardInterrupt, SystemExit):
         raise
     except MemoryError as error:
-        raise RadiographRefused(Reason.TOO_LARGE, "read", f"no memory to decode this {kind} film") from error
+        raise RadiographRefused(Reason.TOO_LARGE, "read", f"no memory to decode this {kind} image") from error
     except BaseException as error:  # a panic of the RLE decoder, written in Rust, is no Exception
         # A decoder's own words may quote the header: its class is enough, the rest is chained.
         detail = f"the {kind} decoder failed: {type(error).__name__}"
         raise RadiographRefused(Reason.CORRUPT, "read", detail) from error
-    check_contrast(film.pixels, kind)
+    check_contrast(image.pixels, kind)
     return Radiograph(
-        film.pixels, hashlib.sha256(data).hexdigest(), film.view_position, film.pixel_spacing_mm, kind, film.orientation
+        image.pixels,
+        hashlib.sha256(data).hexdigest(),
+        image.view_position,
+        image.pixel_spacing_mm,
+        kind,
+        image.orientation,
     )
 
 
-def _film(kind: str, data: bytes) -> DicomFilm:
+def _image(kind: str, data: bytes) -> DicomImage:
     if kind == "dicom":
         return read_dicom(data)
-    return DicomFilm(grey(read_png(data) if kind == "png" else read_jpeg(data)), None, None, None)
+    return DicomImage(grey(read_png(data) if kind == "png" else read_jpeg(data)), None, None, None)

@@ -1,7 +1,7 @@
 """Compressed images as DICOM carries them: their own header first, then the fastest decoder of each family.
 
 In: one codestream (JPEG, JPEG lossless, JPEG-LS, JPEG 2000, RLE) or native pixel data, and the layout that it must
-have. Out: stored samples. The family is read from the codestream; a header that claims another size than the film's
+have. Out: stored samples. The family is read from the codestream; a header that claims another size than the image's
 is refused before the decoder allocates for it. No decoder here is under the GPL.
 """
 
@@ -36,7 +36,7 @@ class Layout:
     rows, columns, samples : int
         Size in pixels, and samples per pixel (1 or 3).
     bits_allocated, bits_used : int
-        Of the container, and of it from bit 0 up to the film's highest bit.
+        Of the container, and of it from bit 0 up to the image's highest bit.
     signed : bool
         Two's complement samples.
     photometric : str
@@ -188,7 +188,7 @@ def _decoder(frame: bytes, syntax: UID, layout: Layout) -> tuple[UID, str]:
         return syntax, "pylibjpeg"
     if not str(syntax).startswith("1.2.840.10008.1.2.4.") or syntax not in _JPEG_FAMILY:
         detail = (
-            f"no decoder for transfer syntax {syntax.name}: convert the film to one of DICOM's JPEG or RLE syntaxes"
+            f"no decoder for transfer syntax {syntax.name}: convert the image to one of DICOM's JPEG or RLE syntaxes"
         )
         raise RadiographRefused(Reason.MISSING_DECODER, "read", detail)
     header = jpeg_frame(frame)
@@ -205,11 +205,11 @@ def _decoder(frame: bytes, syntax: UID, layout: Layout) -> tuple[UID, str]:
 
 
 def _check(frame: Frame, layout: Layout) -> None:
-    """Refuse a codestream that would decode to something else than the film's header says."""
+    """Refuse a codestream that would decode to something else than the image's header says."""
     found = (frame.height, frame.width, frame.components)
     wanted = (layout.rows, layout.columns, layout.samples)
     if found != wanted:
-        detail = f"the codestream claims (height, width, components) {found}, the film's header {wanted}"
+        detail = f"the codestream claims (height, width, components) {found}, the image's header {wanted}"
         raise RadiographRefused(Reason.CORRUPT, "read", detail)
     if frame.bits > 16:
         detail = f"{frame.bits} bits per sample: wanted at most 16"

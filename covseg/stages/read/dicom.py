@@ -1,8 +1,8 @@
-"""DICOM: is it a film, how large is it, and what grey is each pixel.
+"""DICOM: is it an image, how large is it, and what grey is each pixel.
 
 In: the bytes of a DICOM object. Out: pixels, view position and spacing. Everything is judged from the header first:
 what is not one projection radiograph is refused before its pixels are touched. Whether it shows a chest from the
-front is not judged here: headers are often wrong about that, so the gate looks at the pixels.
+front is not judged here: headers are often wrong about that, so the input filter looks at the pixels.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from covseg.stages.read.elements import Elements, read_elements
 from covseg.stages.read.grey import Pixels, Samples, check_size, grey
 from covseg.stages.read.lookup import grey_table
 
-FILM_MODALITIES = {"CR", "DX", "RG"}  # computed, digital and scanned conventional radiography
+IMAGE_MODALITIES = {"CR", "DX", "RG"}  # computed, digital and scanned conventional radiography
 _IMAGELESS_MODALITIES = {"SEG", "SR", "PR", "KO", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTRECORD", "AU", "ECG", "HD"}
 # Without a modality the class decides: CR, DX, secondary capture.
-_FILM_CLASSES: set[str] = {uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation}
-_FILM_CLASSES |= {uid.SecondaryCaptureImageStorage, ""}
+_IMAGE_CLASSES: set[str] = {uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation}
+_IMAGE_CLASSES |= {uid.SecondaryCaptureImageStorage, ""}
 _VIEWS = {"PA", "AP", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 _SQUARE_WITHIN = 0.01
 
 
 @dataclass(frozen=True)
-class DicomFilm:
-    """A film out of DICOM: pixels float32 ``(H, W)`` in [0, 1]; view, spacing (mm) and sides, as the header says."""
+class DicomImage:
+    """An image out of DICOM: pixels float32 ``(H, W)`` in [0, 1]; view, spacing (mm) and sides, as the header says."""
 
     pixels: Pixels
     view_position: str | None
@@ -41,8 +41,8 @@ class DicomFilm:
     orientation: str | None
 
 
-def read_dicom(data: bytes) -> DicomFilm:
-    """Decode one DICOM film.
+def read_dicom(data: bytes) -> DicomImage:
+    """Decode one DICOM image.
 
     Parameters
     ----------
@@ -64,19 +64,19 @@ def read_dicom(data: bytes) -> DicomFilm:
     layout = _layout(elements)
     check_size(layout.columns, layout.rows)
     samples = _samples(elements, layout)
-    return DicomFilm(_grey(elements, layout, samples), _view(elements), _spacing(elements), _orientation(elements))
+    return DicomImage(_grey(elements, layout, samples), _view(elements), _spacing(elements), _orientation(elements))
 
 
 def _check_scope(elements: Elements) -> None:
-    """Refuse what is no single, finished film, by the header alone."""
+    """Refuse what is no single, finished image, by the header alone."""
     modality, sop_class = elements.text("Modality"), elements.text("SOPClassUID")
-    is_film = modality in FILM_MODALITIES or (not modality and sop_class in _FILM_CLASSES)
+    is_image = modality in IMAGE_MODALITIES or (not modality and sop_class in _IMAGE_CLASSES)
     if sop_class == uid.MediaStorageDirectoryStorage or modality in _IMAGELESS_MODALITIES:
-        _refuse(Reason.NOT_AN_IMAGE, f"a DICOM object that holds no film (modality {_code(modality)})")
-    if not is_film:
+        _refuse(Reason.NOT_AN_IMAGE, f"a DICOM object that holds no image (modality {_code(modality)})")
+    if not is_image:
         # An object without pixels is no image of any kind, unless it was cut before them: its size gives it away.
         kind = Reason.NOT_RADIOGRAPH if "Rows" in elements else Reason.NOT_AN_IMAGE
-        _refuse(kind, f"modality {_code(modality)}: wanted {', '.join(sorted(FILM_MODALITIES))}")
+        _refuse(kind, f"modality {_code(modality)}: wanted {', '.join(sorted(IMAGE_MODALITIES))}")
     if elements.number("NumberOfFrames", 1) > 1:
         _refuse(Reason.MULTI_FRAME, f"{elements.number('NumberOfFrames'):.0f} frames: wanted one")
     if elements.text("BurnedInAnnotation") == "YES":

@@ -166,7 +166,7 @@ def read_elements(data: bytes) -> Elements:
     Raises
     ------
     RadiographRefused
-        ``truncated``, ``corrupt``, ``too_large`` (a deflated object that inflates beyond any film).
+        ``truncated``, ``corrupt``, ``too_large`` (a deflated object that inflates beyond any image).
     """
     source = BytesIO(data)
     source.seek(132 if data[128:132] == b"DICM" else 0)

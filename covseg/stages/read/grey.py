@@ -1,4 +1,4 @@
-"""Grey values: how decoded samples of any depth and colour become [0, 1], and which films are refused by them.
+"""Grey values: how decoded samples of any depth and colour become [0, 1], and which images are refused by them.
 
 In: decoded integer samples. Out: float32 in [0, 1]. It knows nothing of file formats.
 """
@@ -16,10 +16,10 @@ from covseg.errors import RadiographRefused, Reason
 Samples = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
 Pixels = NDArray[np.float32]
 
-MIN_SIDE = 64  # the lungs of a smaller film span fewer pixels than one rib of a full-size one
-MAX_PIXELS = 64_000_000  # 35 x 43 cm film scanned at 50 micrometres has 60 million; flat panels stay below 20
+MIN_SIDE = 64  # the lungs of a smaller image span fewer pixels than one rib of a full-size one
+MAX_PIXELS = 64_000_000  # 35 x 43 cm image scanned at 50 micrometres has 60 million; flat panels stay below 20
 BLANK_SPAN = 0.05
-MIN_LEVELS = 8  # masks and label maps have two or three; the flattest real film has dozens
+MIN_LEVELS = 8  # masks and label maps have two or three; the flattest real image has dozens
 CHROMA_LIMIT, COLOURED_SHARE = 64 / 255, 0.1
 
 # A detector digitises at one of these depths.
@@ -27,7 +27,7 @@ _DEPTHS = (8, 10, 12, 14, 15, 16)
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a film by the size that its header claims, before anything is decoded.
+    """Refuse an image by the size that its header claims, before anything is decoded.
 
     Raises
     ------
@@ -46,9 +46,9 @@ def grey(samples: Samples) -> Pixels:
     """Scale decoded samples of a PNG or JPEG to [0, 1].
 
     8-bit samples are divided by 255. 16-bit samples are divided by the full scale of the smallest usual detector
-    depth (8, 10, 12, 14, 15 or 16 bits) that holds the film's maximum, because the file does not say it: a 12-bit film
-    in a 16-bit file has no value above 4095. The film's own minimum and maximum are not used: a dim film stays dim,
-    and a film and its crop keep the same grey values.
+    depth (8, 10, 12, 14, 15 or 16 bits) that holds the image's maximum, for the file does not say it: a 12-bit
+    image in a 16-bit file has no value above 4095. The image's own minimum and maximum are not used: a dim image
+    stays dim, and an image and its crop keep the same grey values.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def grey(samples: Samples) -> Pixels:
     Raises
     ------
     RadiographRefused
-        ``not_radiograph`` when the film is clearly coloured.
+        ``not_radiograph`` when the image is clearly coloured.
     """
     if samples.ndim == 3:
         samples = luma(samples)
@@ -78,10 +78,10 @@ def full_scale(samples: Samples) -> int:
 
 
 def luma(samples: Samples) -> Samples:
-    """Return the luma (ITU-R BT.601) of a film stored in colour; R = G = B comes back unchanged.
+    """Return the luma (ITU-R BT.601) of an image stored in colour; R = G = B comes back unchanged.
 
-    A tinted film base or a coloured marker is read. Refused is a film of which more than a tenth differs by more than
-    a quarter of the scale between its channels: a photograph in colour, a heat map, a rendering.
+    A tinted film base or a coloured marker is read. Refused is an image of which more than a tenth differs by more
+    than a quarter of the scale between its channels: a photograph in colour, a heat map, a rendering.
 
     Parameters
     ----------
@@ -96,21 +96,21 @@ def luma(samples: Samples) -> Samples:
     chroma = cv2.subtract(cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue))
     coloured = float((chroma > CHROMA_LIMIT * full_scale(samples)).mean())
     if coloured > COLOURED_SHARE:
-        detail = f"{coloured:.0%} of the image is strongly coloured: wanted a grey film"
+        detail = f"{coloured:.0%} of the image is strongly coloured: wanted a grey image"
         raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", detail)
     return cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
 
 
 def check_contrast(pixels: Pixels, kind: str) -> None:
-    """Refuse a blank film, and an image of a few flat levels.
+    """Refuse a blank image, and an image of a few flat levels.
 
     Parameters
     ----------
     pixels : ndarray of float32, shape (H, W)
         In [0, 1].
     kind : str
-        ``png``, ``jpeg`` or ``dicom``. A picture file of zeros alone is an empty mask, as archives that hold films
-        beside their masks have by the hundred; a DICOM film of zeros is a failed exposure.
+        ``png``, ``jpeg`` or ``dicom``. A picture file of zeros alone is an empty mask, as archives that hold images
+        beside their masks have by the hundred; a DICOM image of zeros is a failed exposure.
 
     Raises
     ------
@@ -118,16 +118,16 @@ def check_contrast(pixels: Pixels, kind: str) -> None:
         ``no_contrast`` for a constant image, or a few levels that lie together; ``not_radiograph`` for a few levels
         that lie apart, as in a mask, a label map or a 1-bit scan.
     """
-    # A coarse sample settles it for every real film without sorting millions of values.
+    # A coarse sample settles it for every real image without sorting millions of values.
     levels = np.unique(pixels[::16, ::16])
     if levels.size < MIN_LEVELS:
         levels = np.unique(pixels)
     if levels.size >= MIN_LEVELS:
         return
     if kind != "dicom" and levels[-1] == 0:
-        raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", "every pixel is 0: an empty mask, wanted a film")
-    # A label map counts from 0; noise on a blank film lies around its base.
+        raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", "every pixel is 0: an empty mask, wanted an image")
+    # A label map counts from 0; noise on a blank image lies around its base.
     if levels.size == 1 or (levels[0] > 0 and levels[-1] - levels[0] < BLANK_SPAN):
         raise RadiographRefused(Reason.NO_CONTRAST, "read", f"a blank image: {levels.size} grey level(s), side by side")
-    detail = f"{levels.size} grey levels: a mask or drawing, wanted a film"
+    detail = f"{levels.size} grey levels: a mask or drawing, wanted an image"
     raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", detail)

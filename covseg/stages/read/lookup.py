@@ -1,6 +1,6 @@
 """From stored values to grey: DICOM's modality, VOI and polarity steps, as one table.
 
-In: the allowed elements. Out: a table with one grey value in [0, 1] for each possible stored value. A film is then
+In: the allowed elements. Out: a table with one grey value in [0, 1] for each possible stored value. An image is then
 one look-up, and its steps cost the same at any size. Source: DICOM PS3.3, C.11.1, C.11.2, C.11.2.1.2, C.7.6.3.1.2.
 """
 
@@ -19,15 +19,15 @@ def grey_table(elements: Elements, bits: int, *, signed: bool) -> NDArray[np.flo
     """Return the grey value of each stored value, from the lowest to the highest.
 
     The modality LUT, or rescale slope and intercept, comes first. Then the first VOI LUT; without one the first window
-    (LINEAR, LINEAR_EXACT or SIGMOID); without a usable window the full range of the stored bits. Where a film offers
+    (LINEAR, LINEAR_EXACT or SIGMOID); without a usable window the full range of the stored bits. Where an image offers
     several, the first is the one that its maker shows first. MONOCHROME1 is inverted last.
 
-    Greys are rounded to 16 bits, so that a film and its inverted twin get the same floats.
+    Greys are rounded to 16 bits, so that an image and its inverted twin get the same floats.
 
     Parameters
     ----------
     elements : Elements
-        Of the film.
+        Of the image.
     bits : int
         Bits stored, 1 to 16.
     signed : bool

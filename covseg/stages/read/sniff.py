@@ -1,6 +1,6 @@
 """What are these bytes? Judged by content; a key's suffix is never looked at.
 
-In: the bytes of one object. Out: the kind of film, or a refusal. It decodes nothing.
+In: the bytes of one object. Out: the kind of image, or a refusal. It decodes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Kind = Literal["png", "jpeg", "dicom"]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 
-# Images of a format that is not read. They may well be films, so they are quarantined, not passed over.
+# Images of a format that is not read. They may well be images, so they are quarantined, not passed over.
 _FOREIGN = {
     "GIF": b"GIF8",
     "TIFF": b"II*\0",
@@ -31,7 +31,7 @@ _VALUE_REPRESENTATIONS = frozenset(
 
 
 def sniff(data: bytes) -> Kind:
-    """Tell which door of the reader these bytes belong to.
+    """Tell which stage of the reader these bytes belong to.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Procedural chest radiographs with known lungs and infection: what the demo and the tests look at.
 
-No patient image is stored in the repository; these films are made from a seed. They are drawn by
+No patient image is stored in the repository; these images are made from a seed. They are drawn by
 hand-written rules (rough attenuation physics), never by a model, and no model is trained on them.
 Right and left differ (heart, domes, infection), so that a swapped side shows.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from covseg.records import Mask
 from covseg.synthetic.phantom.anatomy import make_anatomy
 from covseg.synthetic.phantom.exposure import make_exposure
-from covseg.synthetic.phantom.film import expose, lung_masks
+from covseg.synthetic.phantom.image import expose, lung_masks
 from covseg.synthetic.phantom.infection import EDGE, FIELD, make_opacity
 
 BITS = 12
@@ -25,7 +25,7 @@ WHITE = (1 << BITS) - 1
 
 @dataclass(frozen=True)
 class Phantom:
-    """One made film and its truth.
+    """One made image and its truth.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Phantom:
         return {name: int((part & self.infection_mask).sum()) / int(part.sum()) for name, part in parts.items()}
 
     def mirror(self) -> Phantom:
-        """Return the film flipped left to right, with the truth as it reads: what was right is now left."""
+        """Return the image flipped left to right, with the truth as it reads: what was right is now left."""
         return replace(
             self,
             pixels=np.ascontiguousarray(self.pixels[:, ::-1]),
@@ -72,16 +72,16 @@ class Phantom:
 
 
 def make_phantom(seed: int, height: int = 512, width: int = 512, infected: bool | None = None) -> Phantom:
-    """Make one film; the same seed is the same patient at every size.
+    """Make one image; the same seed is the same patient at every size.
 
     Parameters
     ----------
     seed : int
         Not negative.
     height, width : int
-        In pixels, 64 or more. Anatomy is stretched to the film, as films of other shapes are.
+        In pixels, 64 or more. Anatomy is stretched to the image, as images of other shapes are.
     infected : bool or None
-        None lets the seed decide: two films in three are infected.
+        None lets the seed decide: two images in three are infected.
 
     Examples
     --------

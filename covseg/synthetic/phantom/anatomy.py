@@ -1,6 +1,6 @@
-"""Where everything lies on a made chest film: outlines and lines, as fractions of the film.
+"""Where everything lies on a made chest radiograph: outlines and lines, as fractions of the image.
 
-In: a random stream. Out: an `Anatomy`, vector shapes that any film size can be drawn from, so that
+In: a random stream. Out: an `Anatomy`, vector shapes that any image size can be drawn from, so that
 one seed is the same patient at every size. It knows nothing of pixels, exposure or infection.
 """
 
@@ -40,12 +40,12 @@ TORSO = (
 ARM = ((1.12, -0.03), (1.36, 0.0), (1.55, 0.2), (1.72, 0.7), (1.9, 1.3), (1.62, 1.3), (1.42, 0.7), (1.24, 0.3))
 TRACHEA = ((0.0, -0.5), (0.0, -0.1), (-0.025, 0.2), (-0.03, 0.34))  # the aortic arch pushes it to the right
 HILUM = {RIGHT_SIGN: (0.20, 0.45), LEFT_SIGN: (0.20, 0.42)}
-BREASTS, GAS_BUBBLE, WIRE = 0.4, 0.8, 0.2  # share of the films that show them
+BREASTS, GAS_BUBBLE, WIRE = 0.4, 0.8, 0.2  # share of the images that show them
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Outlines ``(N, 2)`` of (x, y) as fractions of the film, and the lines drawn inside them.
+    """Outlines ``(N, 2)`` of (x, y) as fractions of the image, and the lines drawn inside them.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Anatomy:
     strokes : dict of str to list of Stroke
         By tissue: ``posterior_rib``, ``anterior_rib``, ``clavicle``, ``process``, ``trachea``, ``vessel``, ``wire``.
     center, half_width : float
-        Midline and half width of the thorax, as fractions of the film's width; the half width is the unit of lengths.
+        Midline and half width of the thorax, as fractions of the image's width; the half width is the unit of lengths.
     """
 
     lungs: dict[str, Points]
@@ -78,7 +78,7 @@ def make_anatomy(rng: np.random.Generator) -> Anatomy:
     Parameters
     ----------
     rng : numpy Generator
-        Consumed in a fixed order; the film's size plays no part.
+        Consumed in a fixed order; the image's size plays no part.
     """
     frame = make_frame(rng)
     lungs = {"right": _lung(rng, frame, RIGHT_SIGN), "left": _lung(rng, frame, LEFT_SIGN)}
@@ -129,7 +129,7 @@ def _torso(rng: np.random.Generator, frame: Frame) -> Points:
 
 
 def _organs(rng: np.random.Generator, frame: Frame) -> dict[str, list[Points]]:
-    """Outline arms, hila, and on some films breasts and the gas in the stomach."""
+    """Outline arms, hila, and on some images breasts and the gas in the stomach."""
     arm = np.array(ARM)
     arm[3:7, 0] += rng.uniform(-0.22, 0.1)
     breast = (rng.uniform(0.6, 0.7), rng.uniform(0.78, 0.9)), (rng.uniform(0.32, 0.42), rng.uniform(0.2, 0.28))
@@ -162,7 +162,7 @@ def _vessels(rng: np.random.Generator, frame: Frame, sign: float) -> list[Stroke
 
 
 def _wire(rng: np.random.Generator, frame: Frame) -> list[Stroke]:
-    """Lay an electrode's lead over some films."""
+    """Lay an electrode's lead over some images."""
     start, sign, bend = rng.uniform(0.3, 0.9), float(rng.choice(SIGNS)), rng.normal(0, 0.12, 2)
     path = [(start, -0.3), (start + bend[0], 0.2), (start + bend[1], 0.5), (start + 0.1, 0.75)]
     return [frame.stroke(sign, path, 0.012)] if rng.random() < WIRE else []

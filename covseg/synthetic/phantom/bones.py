@@ -1,6 +1,6 @@
 """The skeleton of a made chest: ribs, clavicles, spine, shoulders.
 
-In: a `Frame` and a random stream. Out: outlines and strokes by name, for ``film.py`` to draw.
+In: a `Frame` and a random stream. Out: outlines and strokes by name, for ``image.py`` to draw.
 """
 
 from __future__ import annotations

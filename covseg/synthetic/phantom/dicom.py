@@ -43,20 +43,20 @@ def encode_dicom(phantom: Phantom, inverted: bool = False) -> bytes:
     spacing = round(FIELD_MM / max(height, width), 6)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    film = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     values: dict[str, object] = {**dict.fromkeys(LEFT_EMPTY), **HEADER, **_identifiers(phantom, inverted)}
     for name, value in values.items():
-        setattr(film, name, value)
-    film.AnatomicRegionSequence = [_code("43799004", "Chest")]
-    film.ViewCodeSequence = [_code("399348003", "postero-anterior")]
-    film.PixelSpacing = film.ImagerPixelSpacing = [spacing, spacing]
-    film.Rows, film.Columns = height, width
-    film.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    film.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
-    film.PixelIntensityRelationshipSign = -1 if inverted else 1
-    film.PixelData = (WHITE - phantom.pixels if inverted else phantom.pixels).astype("<u2").tobytes()
+        setattr(image, name, value)
+    image.AnatomicRegionSequence = [_code("43799004", "Chest")]
+    image.ViewCodeSequence = [_code("399348003", "postero-anterior")]
+    image.PixelSpacing = image.ImagerPixelSpacing = [spacing, spacing]
+    image.Rows, image.Columns = height, width
+    image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    image.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
+    image.PixelIntensityRelationshipSign = -1 if inverted else 1
+    image.PixelData = (WHITE - phantom.pixels if inverted else phantom.pixels).astype("<u2").tobytes()
     buffer = io.BytesIO()
-    film.save_as(buffer, enforce_file_format=True)
+    image.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 

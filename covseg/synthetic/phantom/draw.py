@@ -1,6 +1,6 @@
 """Vector shapes to pixel layers; noise of a given grain.
 
-In: outlines and strokes as fractions of the film. Out: uint8 layers 0-255, float32 fields.
+In: outlines and strokes as fractions of the image. Out: uint8 layers 0-255, float32 fields.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def draw(strokes: list[Stroke], height: int, width: int) -> Mask:
 
 
 def _fixed(points: Points, height: int, width: int) -> NDArray[np.int32]:
-    """Film fractions to fixed-point pixel coordinates, where pixel centres are whole numbers."""
+    """Image fractions to fixed-point pixel coordinates, where pixel centres are whole numbers."""
     return np.round((points * (width, height) - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
 
 
@@ -53,6 +53,6 @@ def enlarged(layer: Field, height: int, width: int) -> Field:
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> Field:
-    """Return noise of zero mean and unit deviation, about, whose grain is 1/`cells` of the film."""
+    """Return noise of zero mean and unit deviation, about, whose grain is 1/`cells` of the image."""
     grain = rng.standard_normal((cells + 3, cells + 3), dtype=np.float32)
     return cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)

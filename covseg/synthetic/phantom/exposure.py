@@ -1,4 +1,4 @@
-"""How one film was taken: beam, detector curve, collimator and side marker.
+"""How one image was taken: beam, detector curve, collimator and side marker.
 
 In: attenuation. Out: grey values. It knows nothing of anatomy.
 """
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from covseg.synthetic.phantom.draw import blurred
 
-LUNG_FLOOR = 0.08  # attenuation that black never exceeds: a film without air around the body keeps grey lungs
+LUNG_FLOOR = 0.08  # attenuation that black never exceeds: an image without air around the body keeps grey lungs
 Field = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How one film was taken.
+    """How one image was taken.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Exposure:
     marker : str
         Letter of the side marker.
     margins : tuple of float
-        Left, top, right and bottom, black by collimation, as fractions of the film.
+        Left, top, right and bottom, black by collimation, as fractions of the image.
     """
 
     shoulder: float
@@ -63,7 +63,7 @@ class Exposure:
 
 
 def make_exposure(rng: np.random.Generator) -> Exposure:
-    """Draw how a film was taken."""
+    """Draw how an image was taken."""
     return Exposure(
         shoulder=rng.uniform(0.6, 2.0),
         gamma=rng.uniform(1.25, 1.8),

@@ -1,4 +1,4 @@
-"""Thorax coordinates, and how they lie on a film.
+"""Thorax coordinates, and how they lie on an image.
 
 (u, v): u is 0 at the midline and 1 at a lung's widest, v is 0 at the lung apex and 1 at the
 costophrenic angle. A side's sign tells where u grows to: the patient's right is image left.
@@ -16,7 +16,7 @@ RIGHT_SIGN, LEFT_SIGN = -1.0, 1.0
 SIGNS = (RIGHT_SIGN, LEFT_SIGN)
 
 # The lung wall from the apex down, and the dome from the costophrenic angle back to the midline; read
-# off the mean lung masks of adult frontal films.
+# off the mean lung masks of adult frontal images.
 LUNG_WALL = (
     (0.14, 0.10), (0.19, 0.03), (0.30, 0.0), (0.46, 0.035), (0.60, 0.13), (0.73, 0.28), (0.83, 0.46), (0.91, 0.66),
 )  # fmt: skip
@@ -26,7 +26,7 @@ DOME = ((0.90, 0.935), (0.74, 0.875), (0.54, 0.85), (0.34, 0.86), (0.16, 0.88), 
 
 @dataclass(frozen=True)
 class Stroke:
-    """Lines drawn with one pen: points ``(K, N, 2)`` and thickness as fractions of the film, density in (0, 1]."""
+    """Lines drawn with one pen: points ``(K, N, 2)`` and thickness as fractions of the image, density in (0, 1]."""
 
     points: Points
     thickness: float
@@ -35,18 +35,18 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Frame:
-    """How thorax coordinates lie on one film.
+    """How thorax coordinates lie on one image.
 
     Parameters
     ----------
     center, apex, height : float
-        Midline, top and height of the lungs, as fractions of the film.
+        Midline, top and height of the lungs, as fractions of the image.
     half : dict of float to float
-        Half width of the thorax by sign, as a fraction of the film's width.
+        Half width of the thorax by sign, as a fraction of the image's width.
     lift : dict of float to float
         How much higher each dome is than `DOME`, by sign; the right one is higher.
     turn : ndarray, shape (2, 2)
-        Rotation about the middle of the film.
+        Rotation about the middle of the image.
     """
 
     center: float
@@ -57,7 +57,7 @@ class Frame:
     turn: Points
 
     def place(self, points: ArrayLike, sign: float) -> Points:
-        """Map (u, v) ``(..., 2)`` of one side to film fractions (x, y); u below 0 crosses the midline."""
+        """Map (u, v) ``(..., 2)`` of one side to image fractions (x, y); u below 0 crosses the midline."""
         u, v = np.moveaxis(np.asarray(points, dtype=float), -1, 0)
         half = np.where(u >= 0, self.half[sign], self.half[-sign])
         x, y = self.center + sign * u * half, self.apex + v * self.height

@@ -1,7 +1,7 @@
 """Where a made infection lies: patchy, peripheral, heavier below, and never the same on both sides.
 
 In: a random stream and the lungs' outlines. Out: an opacity field on a small grid, resized to any
-film. It knows nothing of exposure.
+image. It knows nothing of exposure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def make_opacity(rng: np.random.Generator, lungs: dict[str, Points]) -> Field:
     ----------
     rng : numpy Generator
     lungs : dict of str to ndarray
-        Outlines ``(N, 2)`` of ``right`` and ``left`` as fractions of the film.
+        Outlines ``(N, 2)`` of ``right`` and ``left`` as fractions of the image.
 
     Returns
     -------

@@ -25,12 +25,12 @@ FORMATS = ("png", "png16", "monochrome2", "monochrome1")
 TRUTH_COLUMNS = (
     "key", "seed", "infected_fraction", "infected_fraction_right", "infected_fraction_left", "lung_area_px",
 )  # fmt: skip
-STRATA = ("COVID-19", "COVID-19", "Non-COVID", "Normal")  # dealt in turn: half of the films are infected
+STRATA = ("COVID-19", "COVID-19", "Non-COVID", "Normal")  # dealt in turn: half of the images are infected
 FILE_NAMES = {"COVID-19": "covid_{}.png", "Non-COVID": "non_COVID ({}).png", "Normal": "Normal ({}).png"}
 
 
 def encode(phantom: Phantom, file_format: str) -> bytes:
-    """Return the film as one file.
+    """Return the image as one file.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def encode(phantom: Phantom, file_format: str) -> bytes:
         For any other format.
     """
     if file_format not in FORMATS:
-        raise ValueError(f"unknown film format {file_format!r}: wanted one of {', '.join(FORMATS)}")
+        raise ValueError(f"unknown image format {file_format!r}: wanted one of {', '.join(FORMATS)}")
     if file_format == "png":
         return _png(np.round(phantom.pixels * np.float32(255 / WHITE)).astype(np.uint8))
     if file_format == "png16":
@@ -58,10 +58,10 @@ def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def write_films(
+def write_images(
     store: Store, seeds: range, size: tuple[int, int], formats: tuple[str, ...] = ("png",)
 ) -> Iterator[Phantom]:
-    """Write films and their truth; yields every phantom when it lies in the store.
+    """Write images and their truth; yields every phantom when it lies in the store.
 
     ``films/phantom-0000.png`` or ``.dcm``, ``truth/lung/`` and ``truth/infection/`` with masks {0, 255}
     of the same stem, and ``truth.csv`` last.
@@ -70,11 +70,11 @@ def write_films(
     ----------
     store : Store
     seeds : range
-        One film each.
+        One image each.
     size : tuple of int
         Height and width in pixels.
     formats : tuple of str
-        Taken in turn, film by film; see `encode`.
+        Taken in turn, image by image; see `encode`.
     """
     rows: list[tuple[object, ...]] = []
     for index, phantom in enumerate(_made(seeds, lambda each: make_phantom(each, *size))):
@@ -117,16 +117,16 @@ def write_bad_inputs(store: Store, bad: dict[str, tuple[bytes, Reason]]) -> None
 def write_dataset(root: Path, split_sizes: dict[str, int], seed: int = 0, size: int = 256) -> None:
     """Write a made data set in the Kaggle layout of COVID-QU-Ex.
 
-    ``{split}/{stratum}/{images,infection masks,lung masks}/*.png``, 8-bit grey films and masks
-    {0, 255}. As in the real one, only COVID-19 films have infection, and file names are unique.
+    ``{split}/{stratum}/{images,infection masks,lung masks}/*.png``, 8-bit grey images and masks
+    {0, 255}. As in the real one, only COVID-19 images have infection, and file names are unique.
 
     Parameters
     ----------
     root : Path
     split_sizes : dict of str to int
-        Films a split, dealt to the strata 2 : 1 : 1, such as ``{"Train": 16, "Val": 8}``.
+        Images a split, dealt to the strata 2 : 1 : 1, such as ``{"Train": 16, "Val": 8}``.
     seed : int
-        Of the first film; no seed is used twice.
+        Of the first image; no seed is used twice.
     size : int
         Height and width in pixels.
     """

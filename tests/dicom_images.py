@@ -1,4 +1,4 @@
-"""DICOM films made for the tests: any stored values, any header, any transfer syntax."""
+"""DICOM images made for the tests: any stored values, any header, any transfer syntax."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pydicom.encaps import encapsulate
 
 from covseg.errors import RadiographRefused
 from covseg.stages.read import read
-from covseg.synthetic.bad_inputs import film
+from covseg.synthetic.bad_inputs import image
 
 SIDE = 96
 CANARY = "CANARY^NAME"
-TWELVE_BIT = film(SIDE).astype(np.uint16) * 16 + 5
+TWELVE_BIT = image(SIDE).astype(np.uint16) * 16 + 5
 PLAIN = TWELVE_BIT / 4095
 
 
 def dataset(stored, bits, photometric="MONOCHROME2", **changes):
-    """Build a CR film of stored values, with a patient in its header."""
+    """Build a CR image of stored values, with a patient in its header."""
     one = Dataset()
     elements = {
         "SOPClassUID": uid.ComputedRadiographyImageStorage, "SOPInstanceUID": "2.25.1", "StudyDate": "20200101",

@@ -1,10 +1,10 @@
-"""Rough attenuation physics: an anatomy and an opacity field to a film.
+"""Rough attenuation physics: an anatomy and an opacity field to an image.
 
 In: vector shapes. Out: grey values in [0, 1], bone bright. Attenuation is summed along the beam,
 scatter veils it, and the exposure maps it to grey the way a digital detector's default curve does.
 Shapes are drawn at no more than `DRAWN` pixels a side, then enlarged: finer detail than that is
 noise, and noise is made at full size. The weights of the tissues were chosen by eye and by histogram
-beside real films.
+beside real images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Canvas:
-    """Where one film is drawn: its size in pixels, and the half width of the thorax in pixels."""
+    """Where one image is drawn: its size in pixels, and the half width of the thorax in pixels."""
 
     anatomy: Anatomy
     height: int
@@ -88,7 +88,7 @@ def lung_masks(anatomy: Anatomy, height: int, width: int) -> dict[str, Mask]:
 def expose(
     anatomy: Anatomy, opacity: Field, exposure: Exposure, rng: np.random.Generator, size: tuple[int, int]
 ) -> Field:
-    """Take the film.
+    """Take the image.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def expose(
     rng : numpy Generator
         For texture and noise.
     size : tuple of int
-        Height and width of the film in pixels.
+        Height and width of the image in pixels.
 
     Returns
     -------
