@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -64,6 +64,23 @@ def mark_duplicates(rows: Iterable[Row]) -> list[Row]:
         flags = (*row.qc_flags, "duplicate_content")
         marked.append(replace(row, duplicate_of=original, qc_flags=flags) if repeated else row)
     return marked
+
+
+def quarantined_share(statuses: Mapping[str, int]) -> float:
+    """Return the part of the readable images that is quarantined, which a run's ``max_failed`` allows or not.
+
+    Parameters
+    ----------
+    statuses : mapping
+        Status to count.
+
+    Examples
+    --------
+    >>> quarantined_share({"scored": 3, "quarantined": 1, "out_of_scope": 9}), quarantined_share({})
+    (0.25, 0.0)
+    """
+    failed = statuses.get("quarantined", 0)
+    return failed / (statuses.get("scored", 0) + failed) if failed else 0.0
 
 
 def to_arrow(rows: Iterable[Row]) -> pa.Table:

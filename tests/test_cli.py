@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from covseg.settings.environment import code_version
 from covseg.synthetic.phantom import make_phantom
 from flows.cli import app as cli
 
@@ -203,3 +204,50 @@ def test_a_dry_run_of_training_finds_missing_data_and_weights(tmp_path, capsys):
     assert here(*words, str(tmp_path / "set"), "--set", "network.weights=gone.pth") == 2
     assert "gone.pth cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_version_is_the_same_however_it_is_asked_for(capsys):
+    answers = set()
+    for words in (("--version",), ("version",)):
+        assert here(*words) == 0
+        answers.add(capsys.readouterr().out)
+    assert answers == {f"{code_version()}\n"}
+
+
+@pytest.mark.parametrize(("module", "extra"), [("ray.train", "ray"), ("albumentations", "train"), ("s3fs", "s3")])
+def test_a_missing_extra_is_named_with_the_way_to_get_it(module, extra, monkeypatch, image, tmp_path, capsys):
+    def stop(*_):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr("flows.cli.predict._choose", stop)
+    assert here("predict", str(image), "-o", str(tmp_path / "out")) == 2
+    assert f"pip install 'covseg[{extra}]'" in capsys.readouterr().err
+
+
+def test_a_missing_module_of_our_own_is_an_internal_error(monkeypatch, image, tmp_path, capsys):
+    def stop(*_):
+        raise ModuleNotFoundError("No module named 'covseg.gone'", name="covseg.gone")
+
+    monkeypatch.setattr("flows.cli.predict._choose", stop)
+    assert here("predict", str(image), "-o", str(tmp_path / "out")) == 1
+    assert "internal error" in capsys.readouterr().err
+
+
+def test_a_registry_that_is_not_there_is_a_usage_error_and_an_empty_one_is_not(tmp_path, capsys):
+    assert here("models", "list", "--registry", str(tmp_path / "missing")) == 2
+    assert "missing is no folder" in capsys.readouterr().err
+    for words in (["show", "fast"], ["pull", "fast@v1"], ["promote", "fast@v1", "champion"]):
+        words[1] = f"{tmp_path / 'missing'}/{words[1]}"
+        assert here("models", *words) == 2
+    assert here("models", "list", "--registry", str(tmp_path)) == 0
+    assert capsys.readouterr().out.startswith("0 models")
+
+
+def test_pulling_a_model_loads_no_model(tmp_path):
+    code = (
+        "import sys; from flows.cli import app as cli; "
+        f"cli.run(['models', 'pull', {str(tmp_path)!r} + '/fast@v1']); print(sorted(sys.modules))"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for module in ("torch", "onnxruntime"):
+        assert f"'{module}'" not in listed

@@ -27,6 +27,7 @@ from covseg.errors import NotPublished, StorageFull
 from covseg.report import Picture, render
 from covseg.settings.environment import code_version
 from covseg.storage import Store, entries
+from covseg.table import quarantined_share
 
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 
@@ -192,8 +193,7 @@ def _stop_nonsense(counts: Counts) -> None:
 
 
 def _record(plan: Plan, options: PublishOptions, counts: Counts, facts: dict[str, Any]) -> bytes:
-    scored, failed = counts.statuses["scored"], counts.statuses["quarantined"]
-    share = failed / (scored + failed) if failed else 0.0
+    share = quarantined_share(counts.statuses)
     record = {
         "format": 1,
         "number": plan.number,

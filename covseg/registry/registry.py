@@ -26,7 +26,7 @@ from covseg.registry.objects import complete, get, markers, no_model, put, read_
 from covseg.registry.references import ALIASES, Reference, check_name, default_registry, is_reference, parse
 from covseg.registry.versions import File, Version, content_of, describe, files_of
 from covseg.settings.environment import cache_folder
-from covseg.storage import LocalStore, Store, open_store
+from covseg.storage import LocalStore, Store, local_path, open_store
 from covseg.storage.conditional_writes import refuse_overwriting
 
 SCHEMES = ("file", "s3", "memory")
@@ -147,7 +147,15 @@ def push(ref: str | Path, registry: Store, name: str, *, dry_run: bool = False) 
 
 
 def list_models(registry: Store) -> list[Listed]:
-    """Return every model that has a version, by name."""
+    """Return every model that has a version, by name.
+
+    Raises
+    ------
+    UsageError
+        When the registry is a folder that is not there; one without models is empty.
+    """
+    if (folder := local_path(registry.url)) and not folder.is_dir():
+        raise UsageError(f"{registry.url} is no folder: wanted a registry; covseg models push makes one")
     numbers: dict[str, list[int]] = {}
     for name, number in markers(registry):
         numbers.setdefault(name, []).append(number)

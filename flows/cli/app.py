@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 internal, 2 usage, 3 published but not accepted, 4 environ
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -13,6 +12,8 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Toml
 
 from covseg.errors import CovsegError, UsageError
+from covseg.settings.environment import code_version
+from flows.cli.console import show, show_json, warn
 
 # Said before anything heavy is imported: no library of ours calls home.
 QUIET = {
@@ -20,6 +21,18 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+}
+# Which extra brings a package that the core does without.
+EXTRAS = {
+    "albumentations": "train",
+    "segmentation_models_pytorch": "train",
+    "scipy": "train",
+    "tensorboard": "train",
+    "matplotlib": "evaluate",
+    "optuna": "search",
+    "prefect": "flow",
+    "ray": "ray",
+    "s3fs": "s3",
 }
 COMMANDS = {
     "predict": "Score an image or a folder in this process: masks, rows and a report.",
@@ -42,19 +55,17 @@ app = App(
     help="Mark the infected part of the lung on chest radiographs. Research use only, not for diagnosis.\n\n"
     "Every command also takes --config FILE.toml (a table named after the command; flags win) and --debug "
     "(tracebacks).",
-    version_flags=["--version"],
+    version=code_version,
     help_format="plaintext",
 )
 for name, line in COMMANDS.items():
-    app.command(f"flows.cli.{name.replace('-', '_')}:{name.replace('-', '_')}", name=name, help=line)
+    app.command(f"flows.cli.{name}:{name}", name=name, help=line)
 
 
 @app.command(name="version", help="Print the version.")
 def version() -> None:
     """Print the version."""
-    from covseg.settings.environment import code_version
-
-    print(code_version())
+    show(code_version())
 
 
 def main() -> None:
@@ -86,34 +97,33 @@ def _take_config(words: list[str]) -> list[str]:
 
 
 def _call(words: list[str], debug: bool) -> int:
-    as_json = "--json" in words
     try:
         result = app(_take_config(words), exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return 2
-    except CovsegError as error:
-        if debug:
-            raise
-        return _say(str(error), error.exit_code, as_json)
-    except KeyboardInterrupt:
-        return _say("interrupted; what was written is whole, run the same command again", 130, as_json)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and isinstance(error, Exception):
             raise
-        return _say(f"{error.strerror or error}: {error.filename or 'no file named'}", 4, as_json)
-    except Exception as error:
-        if debug:
-            raise
-        found = f"{type(error).__name__}: {error}"
-        return _say(f"internal error: {found}; run again with --debug and report it", 1, as_json)
+        message, code = explain(error)
+        if "--json" in words:
+            show_json({"error": message, "exit_code": code})
+        warn(message)
+        return code
     return result if isinstance(result, int) else 0
 
 
-def _say(message: str, code: int, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps({"error": message, "exit_code": code}))
-    print(f"covseg: {message}", file=sys.stderr)
-    return code
+def explain(error: BaseException) -> tuple[str, int]:
+    """Return what a person reads of an error that ended a command, and the exit code."""
+    match error:
+        case CovsegError():
+            return str(error), error.exit_code
+        case KeyboardInterrupt():
+            return "interrupted; what was written is whole, run the same command again", 130
+        case ModuleNotFoundError(name=str(name)) if extra := EXTRAS.get(name.partition(".")[0]):
+            return f"this needs {name}, which is not installed: pip install 'covseg[{extra}]'", UsageError.exit_code
+        case OSError():
+            return f"{error.strerror or error}: {error.filename or 'no file named'}", 4
+    return f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", 1

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from pydantic import Field
 
 from covseg.settings.calibrate import CalibrateSettings
-from flows.cli.console import progress_line
+from flows.cli.console import progress, show, table
+from flows.cli.options import OUTPUT, same
 
 if TYPE_CHECKING:
     from covseg.calibration.calibrate import Calibration
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 class CalibrateConfig(CalibrateSettings):
     """What `covseg calibrate` can be told, by flags or by a TOML file."""
 
-    output: Annotated[Path, Parameter(alias="-o")] = Field(
-        default=Path("calibration"), description="Folder for calibration.html and calibration.json."
-    )
+    output: Annotated[Path, OUTPUT] = same(CalibrateSettings, "output")
 
 
 def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
@@ -28,32 +26,37 @@ def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
     from covseg.calibration.run import run
     from covseg.registry import open_model
 
-    found = run(config, progress_line("images"))
-    print("\n".join(screen(found, config.specificity)))
-    place = open_model(config.model).path
-    where = "nothing written: dry run" if config.dry_run else f"written into {place}/covseg.json"
-    print(f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis.")
+    with progress("images") as report:
+        calibration = run(config, report)
+    show(*screen(calibration, config.specificity))
+    folder = open_model(config.model).path
+    where = "nothing written: dry run" if config.dry_run else f"written into {folder}/covseg.json"
+    show(f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis.")
     return 0
 
 
-def screen(found: Calibration, least: float) -> list[str]:
+def screen(calibration: Calibration, least: float) -> list[str]:
     """Show the families of settings and the choice in about fifteen lines."""
-    images = ", ".join(f"{name} {count}" for name, count in found.images.counts.items())
-    lines = [
-        f"{found.images.name} {found.images.split}: {images}; left out {found.excluded}, refused {found.refused}",
+    images, quality = calibration.images, calibration.reliability
+    counts = ", ".join(f"{name} {count}" for name, count in images.counts.items())
+    left_out = f"left out {calibration.excluded}, refused {calibration.refused}"
+    loss = f"{quality['log_loss_before']:.3f} -> {quality['log_loss_crossfit']:.3f}"
+    error = f"{quality['calibration_error_before']:.3f} -> {quality['calibration_error_crossfit']:.3f}"
+    before, after = calibration.start.model_dump(), calibration.chosen.model_dump()
+    return [
+        f"{images.name} {images.split}: {counts}; {left_out}",
         f"objective: highest mean Dice on positives, specificity on negatives >= {least}; model grid",
-        f"{'what may move':<24}{'Dice':>7}{'spec':>7}   {'Dice, cross-fitted':<20}{'spec, cross-fitted':<20}Dice gain",
+        *_fits(calibration),
+        f"probability: log loss {loss}, calibration error {error} (cross-fitted)",
+        *(f"{name:>22}  {before[name]:g} -> {value:g}" for name, value in after.items()),
     ]
-    for one in found.fits:
-        gain = f"{one.gain.value:+.3f} [{one.gain.low:+.3f}, {one.gain.high:+.3f}]"
-        lines.append(
-            f"{one.name:<24}{one.dice.value:>7.3f}{one.specificity.value:>7.3f}   "
-            f"{one.crossfit_dice!s:<20}{one.crossfit_specificity!s:<20}{gain}"
-        )
-    quality, names = found.reliability, found.chosen.model_dump()
-    lines.append(
-        f"probability: log loss {quality['log_loss_before']:.3f} -> {quality['log_loss_crossfit']:.3f}, calibration "
-        f"error {quality['calibration_error_before']:.3f} -> {quality['calibration_error_crossfit']:.3f} (cross-fitted)"
-    )
-    before = found.start.model_dump()
-    return [*lines, *(f"{name:>22}  {before[name]:g} -> {value:g}" for name, value in names.items())]
+
+
+def _fits(calibration: Calibration) -> list[str]:
+    header = ("what may move", "Dice", "spec", "Dice, cross-fitted", "spec, cross-fitted", "Dice gain")
+    rows = []
+    for fit in calibration.fits:
+        gain = f"{fit.gain.value:+.3f} [{fit.gain.low:+.3f}, {fit.gain.high:+.3f}]"
+        numbers = f"{fit.dice.value:.3f}", f"{fit.specificity.value:.3f}"
+        rows.append((fit.name, *numbers, str(fit.crossfit_dice), str(fit.crossfit_specificity), gain))
+    return table(header, rows)

@@ -5,27 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from flows.cli.console import show, table
+from flows.cli.options import OUTPUT, Options
 
 if TYPE_CHECKING:
     from covseg.evaluation.compare import Contrast, Evaluation
 
 
-class CompareConfig(BaseModel):
+class CompareConfig(Options):
     """What `covseg compare` can be told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     evaluations: tuple[Path, ...] = Field(
         description="Folders that covseg evaluate -o has written; the first is the base."
     )
-    output: Annotated[Path | None, Parameter(alias="-o")] = Field(
-        default=None, description="Also write the rows as JSON here."
-    )
-    draws: int = Field(default=2000, ge=100, le=100_000, description="Resamples of the paired bootstrap.")
+    output: Annotated[Path | None, OUTPUT] = Field(None, description="Also write the rows as JSON here.")
+    draws: int = Field(2000, ge=100, le=100_000, description="Resamples of the paired bootstrap.")
 
 
 def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
@@ -37,49 +36,45 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
     evaluations = open_evaluations(list(config.evaluations))
     rows = contrast(evaluations, config.draws)
     if config.output:
-        told = {"intended_use": RESEARCH_ONLY, "rows": [_plain(row) for row in rows]}
-        config.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print("\n".join([*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label)]))
-    print("Paired bootstrap over images; p is two-sided and not corrected for the number of rows.")
-    print(RESEARCH_ONLY)
+        record = {"intended_use": RESEARCH_ONLY, "rows": [_plain(row) for row in rows]}
+        config.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    show(*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label))
+    show("Paired bootstrap over images; p is two-sided and not corrected for the number of rows.", RESEARCH_ONLY)
     return 0
 
 
-def _plain(row: Contrast) -> dict[str, Any]:
+def _plain(row: Contrast) -> dict[str, object]:
     return {**asdict(row), "name": vars(row.name), "difference": asdict(row.difference)}
 
 
 def cost_lines(evaluations: list[Evaluation]) -> list[str]:
     """Show what each model costs."""
-    data = evaluations[0].content["data"]
-    names = [f"{one.label} ({one.content['model']['id']})" for one in evaluations]
-    width = max(map(len, names))
-    lines = [
+    data, rows = evaluations[0].content["data"], []
+    for evaluation in evaluations:
+        cost = evaluation.content["cost"]
+        numbers = f"{cost['parameters'] / 1e6:.2f} M", f"{cost['gflop']:.2f}", f"{cost['films_per_second'] or 0:.1f}"
+        rows.append((f"{evaluation.label} ({evaluation.content['model']['id']})", *numbers, cost["backend"]))
+    return [
         f"{data['set']} {data['split']}, {data['films']} images; lung mask: {evaluations[0].content['lung_mask']}",
-        f"{'':<{width}}{'parameters':>12}{'GFLOP':>8}{'films/s':>9}  backend",
+        *table(("", "parameters", "GFLOP", "images/s", "backend"), rows),
     ]
-    for name, one in zip(names, evaluations, strict=True):
-        cost, rate = one.content["cost"], one.content["cost"]["films_per_second"] or 0
-        lines.append(
-            f"{name:<{width}}{cost['parameters'] / 1e6:>10.2f} M{cost['gflop']:>8.2f}{rate:>9.1f}  {cost['backend']}"
-        )
-    return lines
 
 
 def contrast_lines(rows: list[Contrast], base: str) -> list[str]:
     """Show the paired differences; a star marks an interval without 0."""
-    lines = [f"{'':<12}{'measure':<34}{'first':>11}{'other':>9}   difference [95 %]          p      n"]
-    label = stratum = ""
+    cells, label, stratum = [], "", ""
     for row in rows:
         if row.label != label:
-            lines.append(f"{row.label} - {base}")
+            cells.append((f"{row.label} - {base}", *[""] * 7))
             label, stratum = row.label, ""
-        name = " ".join(part for part in (row.name.part, row.name.metric, row.name.reduction, row.name.empty) if part)
-        one = row.difference
-        star = "*" if one.low > 0 or one.high < 0 else " "
-        lines.append(
-            f"{row.stratum if row.stratum != stratum else '':<12}{name:<34}{row.first:>11.3f}{row.other:>9.3f}   "
-            f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {star} {one.p:>8.4f} {one.n:>6}"
-        )
+        cells.append((f"  {row.stratum if row.stratum != stratum else ''}", *_numbers(row)))
         stratum = row.stratum
-    return lines
+    return table(("", "measure", "first", "other", "difference [95 %]", "", "p", "n"), cells, words=2)
+
+
+def _numbers(row: Contrast) -> tuple[str, ...]:
+    name = " ".join(filter(None, (row.name.part, row.name.metric, row.name.reduction, row.name.empty)))
+    gap = row.difference
+    star = "*" if gap.low > 0 or gap.high < 0 else ""
+    difference = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return name, f"{row.first:.3f}", f"{row.other:.3f}", difference, star, f"{gap.p:.4f}", str(gap.n)

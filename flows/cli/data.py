@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from flows.cli.console import progress_line
+from flows.cli.console import progress, show
+from flows.cli.options import OUTPUT, Options
 
 if TYPE_CHECKING:
     from covseg.datacheck.check import Check
@@ -18,56 +19,48 @@ data = App(name="data", help="Look at a labelled set: counts, masks, near-duplic
 SHOWN = 20  # duplicate pairs of each kind on the screen; all are in the JSON
 
 
-class CheckConfig(BaseModel):
+class CheckConfig(Options):
     """What `covseg data check` can be told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path = Field(description="Folder with Train, Val, Test (COVID-QU-Ex), or with images/, masks/, labels.csv.")
     against: Path | None = Field(default=None, description="Another set, for duplicates between the two.")
-    output: Annotated[Path, Parameter(alias="-o")] = Field(
-        default=Path("data-check"), description="Folder for data.html and data.json."
-    )
+    output: Annotated[Path, OUTPUT] = Field(Path("data-check"), description="Folder for data.html and data.json.")
 
 
 @data.command
 def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
     """Count, check masks, draw samples, and list exact and near duplicates across splits."""
-    from covseg.datacheck.check import check as look
+    from covseg.datacheck.check import check as run
     from covseg.datacheck.check import to_json
     from covseg.datacheck.page import render_check
     from covseg.storage import LocalStore
 
-    found = look(config.root, config.against, progress_line("images"))
+    with progress("images") as report:
+        checked = run(config.root, config.against, report)
     store = LocalStore(config.output)
-    store.write("data.json", json.dumps(to_json(found), indent=1).encode())
-    store.write("data.html", render_check(found, config.root.name))
-    print("\n".join(screen(found)))
-    print(f"{config.output}/data.html, data.json. Research use only, not for diagnosis.")
+    store.write("data.json", json.dumps(to_json(checked), indent=1).encode())
+    store.write("data.html", render_check(checked, config.root.name))
+    show(*screen(checked))
+    show(f"{config.output}/data.html, data.json. Research use only, not for diagnosis.")
     return 0
 
 
-def screen(found: Check) -> list[str]:
+def screen(checked: Check) -> list[str]:
     """Show counts, what is wrong, and the duplicates."""
     from covseg.datacheck.check import to_json
 
     lines = []
-    for split in to_json(found)["splits"]:
+    for split in to_json(checked)["splits"]:
         counts = ", ".join(f"{name} {count or 'absent'}" for name, count in split["counts"].items())
-        official = (
-            ""
-            if split["official"] is None
-            else ", as published"
-            if split["complete"]
-            else f", OFFICIAL: {split['official']}"
-        )
+        official = ", as published" if split["complete"] else f", OFFICIAL: {split['official']}"
+        official = "" if split["official"] is None else official
         lines.append(f"{split['split']}: {counts}{official}; left out {len(split['excluded'])}")
-        lines += [f"    {one['reason']}: {one['detail']}" for one in split["excluded"][:5]]
+        lines += [f"    {image['reason']}: {image['detail']}" for image in split["excluded"][:5]]
         outside = sum(split["infection_outside_lung"].values())
         lines.append(
             f"    empty infection masks {split['empty_infection']}; infection outside the lung in {outside} images"
         )
-    for words, pairs in (("across splits", found.across), ("inside splits", found.inside)):
+    for words, pairs in (("across splits", checked.across), ("inside splits", checked.inside)):
         lines.append(f"duplicates {words}: {len(pairs)} pairs")
         for first, second, pair in pairs[:SHOWN]:
             kind = "equal pixels" if pair.exact else f"r = {pair.correlation:.4f}"

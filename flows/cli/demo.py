@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flows.cli.console import show
+
 HERE = Path("demo")
 STEPS = (
     (
@@ -35,17 +37,17 @@ def main() -> None:
     for title, words in STEPS:
         module, *rest = words.format(demo=HERE).split()
         typed = "covseg" if module == "flows.cli" else f"python -m {module}"
-        print(f"\n== {title}\n$ {typed} {' '.join(rest)}", flush=True)
+        show(f"\n== {title}", f"$ {typed} {' '.join(rest)}")
         code = subprocess.run([sys.executable, "-m", module, *rest], check=False).returncode
         if code not in ACCEPTED_OR_NOT:
             sys.exit(code)
     for name in ("predicted", "archive"):
-        print(f"\nReport: {(HERE / name / 'report.html').resolve()}")
-    print(
+        show(f"\nReport: {(HERE / name / 'report.html').resolve()}")
+    show(
         "\nThe images are drawn, and the model learnt from real ones: it sees their lungs, and seldom their infection "
         f"({HERE}/phantoms/truth.csv). The damaged files are refused on purpose."
     )
-    print("\nNext: .venv/bin/covseg predict YOUR_FOLDER -o OUT")
+    show("\nNext: .venv/bin/covseg predict YOUR_FOLDER -o OUT")
 
 
 if __name__ == "__main__":

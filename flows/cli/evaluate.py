@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import Field
 
 from covseg.settings.evaluate import EvaluateSettings
-from flows.cli.console import progress_line
+from flows.cli.console import progress, show, show_json
+from flows.cli.options import OUTPUT, Json, same
 
 
 class EvaluateConfig(EvaluateSettings):
     """What `covseg evaluate` can be told, by flags or by a TOML file."""
 
-    output: Annotated[Path, Parameter(alias="-o")] = Field(
-        default=Path("evaluation"), description="Folder for metrics.json, cases.parquet and evaluation.html."
-    )
-    json_: Annotated[bool, Parameter(name="--json")] = Field(default=False, description="Print the headline as JSON.")
+    output: Annotated[Path, OUTPUT] = same(EvaluateSettings, "output")
+    json_: Json = False
 
 
 def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
@@ -27,11 +24,12 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
     from covseg.evaluation.evaluate import evaluate as run
     from covseg.evaluation.text import screen
 
-    content = run(config, progress_line("images"))
+    with progress("images") as report:
+        content = run(config, report)
     if config.json_:
         shown = {name: content[name] for name in ("headline", "data", "warnings", "cost")}
-        print(json.dumps({"intended_use": content["intended_use"], **shown, "output": str(config.output)}))
+        show_json({"intended_use": content["intended_use"], **shown, "output": str(config.output)})
         return 0
-    print("\n".join(screen(content)))
-    print(f"{config.output}/evaluation.html, metrics.json, cases.parquet. Research use only, not for diagnosis.")
+    show(*screen(content))
+    show(f"{config.output}/evaluation.html, metrics.json, cases.parquet. Research use only, not for diagnosis.")
     return 0

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
-from flows.cli.destinations import Destination
+from flows.cli.console import show_values
+from flows.cli.options import Destination
 
 
 class GcConfig(Destination):
@@ -20,9 +21,9 @@ class GcConfig(Destination):
 
 def gc(config: Annotated[GcConfig, Parameter(name="*")]) -> int:
     """Remove objects that no record names, and uploads that nobody finished."""
-    from covseg.archive import gc as collect
-    from covseg.archive import load_run
+    from covseg import archive
 
-    collected = collect(load_run(*config.stores()), config.older_than_hours * 3600, dry_run=config.dry_run)
-    config.tell({**asdict(collected), "removed": 0 if config.dry_run else collected.orphans + collected.uploads})
+    collected = archive.gc(archive.load_run(*config.stores()), config.older_than_hours * 3600, dry_run=config.dry_run)
+    removed = 0 if config.dry_run else collected.orphans + collected.uploads
+    show_values({**asdict(collected), "removed": removed}, as_json=config.json_)
     return 0

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from flows.cli.console import show, show_json
+from flows.cli.options import OUTPUT, Json, Options
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CardConfig(_Config):
+class CardConfig(Options):
     """What `covseg models card` can be told."""
 
     folder: str = Field(description="'default' or a model folder; its card.md is written.")
@@ -24,11 +22,11 @@ class CardConfig(_Config):
     dry_run: bool = Field(False, description="Print the card instead.")
 
 
-class ReleaseConfig(_Config):
+class ReleaseConfig(Options):
     """What `covseg models release` can be told."""
 
     run: Path = Field(description="Folder that covseg train has filled.")
-    output: Annotated[Path, Parameter(alias="-o")] = Field(description="The model folder; made or overwritten.")
+    output: Annotated[Path, OUTPUT] = Field(description="The model folder; made or overwritten.")
     name: str = Field("", description="Id of the model; default: the recipe's name.")
     lung_model: str = Field("default", description="Draws the lungs for a run that draws infection only.")
     licence: str = Field("", description="Of the training data, where it is no published set.")
@@ -36,23 +34,23 @@ class ReleaseConfig(_Config):
     data: Path | None = Field(None, description="Folder with Val: prove the exported graph on real images.")
 
 
-class CombineConfig(_Config):
+class CombineConfig(Options):
     """What `covseg models combine` can be told."""
 
     folders: tuple[str, ...] = Field(description="Model folders, 'default', 'accurate', or versions in a registry.")
-    output: Annotated[Path, Parameter(alias="-o")] = Field(description="A new or empty folder.")
+    output: Annotated[Path, OUTPUT] = Field(description="A new or empty folder.")
     name: str = Field(description="Id of the new model.")
     mirror: bool = Field(False, description="Every model also reads the image mirrored: twice the cost.")
 
 
-class FitFilterConfig(_Config):
+class FitFilterConfig(Options):
     """What `covseg models fit-filter` can be told."""
 
     folder: Path = Field(description="Model folder, changed in place.")
     data: Path = Field(description="Folder with Train and Val (COVID-QU-Ex), or images/, masks/.")
     images: int = Field(900, ge=20, description="Train images that stand for frontal chest radiographs.")
     members: int = Field(60, ge=4, description="Drawn images of every family of what is not one.")
-    json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the result as JSON.")
+    json_: Json = False
 
 
 def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
@@ -63,8 +61,8 @@ def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
 
     made = make(config.run, config.output, config.name, config.lung_model, config.licence, config.citation)
     if config.data:
-        print(f"export differs from torch by {check_export(open_model(config.output), config.data):.1e} at most")
-    print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+        show(f"export differs from torch by {check_export(open_model(config.output), config.data):.1e} at most")
+    show(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
     return 0
 
 
@@ -73,8 +71,8 @@ def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
     from covseg.registry import open_model
     from covseg.release.combine import combine as join
 
-    made = join([open_model(one) for one in config.folders], config.output, config.name, config.mirror)
-    print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+    made = join([open_model(folder) for folder in config.folders], config.output, config.name, config.mirror)
+    show(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
     return 0
 
 
@@ -82,13 +80,13 @@ def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
     """Fit the input filter that refuses what is no frontal chest radiograph; new weights need another fit."""
     from covseg.release.fit_input_filter import renew
 
-    found = renew(config.folder, config.data, config.images, config.members)
+    fit = renew(config.folder, config.data, config.images, config.members)
     if config.json_:
-        print(json.dumps(found))
+        show_json(fit)
         return 0
-    print(
-        f"input filter of {config.folder}: {found['val_refused']:.2%} of {found['val_films']} Val images refused, "
-        f"{found['val_flagged']:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
+    show(
+        f"input filter of {config.folder}: {fit['val_refused']:.2%} of {fit['val_films']} Val images refused, "
+        f"{fit['val_flagged']:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
     )
     return 0
 
@@ -99,11 +97,11 @@ def card(config: Annotated[CardConfig, Parameter(name="*")]) -> int:
     from covseg.release.card import evidence, render, write
 
     folder = open_model(config.folder)
-    found = evidence(folder, config.evaluation) if config.evaluation else None
+    evaluated = evidence(folder, config.evaluation) if config.evaluation else None
     if config.dry_run:
-        print(render(folder, found))
+        show(render(folder, evaluated))
         return 0
-    print(f"{write(folder, found)} written. Research use only, not for diagnosis.")
+    show(f"{write(folder, evaluated)} written. Research use only, not for diagnosis.")
     return 0
 
 

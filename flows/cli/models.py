@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import getpass
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from flows.cli.console import show as print_lines
+from flows.cli.console import show_json
 from flows.cli.model_folders import card, combine, fit_filter, release
+from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:
     from covseg.registry.registry import Shown
@@ -26,52 +28,42 @@ _REGISTRY = "Folder or s3://bucket/prefix; default: COVSEG_REGISTRY."
 _REFERENCE = (
     "[REGISTRY/]NAME@TAG; the tag is v1, v2 ..., candidate or champion; the default registry is COVSEG_REGISTRY."
 )
-Json = Annotated[bool, Parameter(name="--json")]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ListConfig(_Config):
+class ListConfig(Options):
     """What `covseg models list` can be told."""
 
     registry: str | None = Field(None, description=_REGISTRY)
-    json_: Json = Field(False, description="Print the result as JSON.")
+    json_: Json = False
 
 
-EVERYTHING = ListConfig()
-
-
-class ShowConfig(_Config):
+class ShowConfig(Options):
     """What `covseg models show` can be told."""
 
     model: str = Field(description="[REGISTRY/]NAME for versions and history; with @TAG for one version and its card.")
-    json_: Json = Field(False, description="Print the result as JSON.")
+    json_: Json = False
 
 
-class PullConfig(_Config):
+class PullConfig(Options):
     """What `covseg models pull` can be told."""
 
     model: str = Field(description=_REFERENCE)
-    output: Annotated[Path | None, Parameter(alias="-o")] = Field(
-        None, description="A new or empty folder; default: the cache."
-    )
+    output: Annotated[Path | None, OUTPUT] = Field(None, description="A new or empty folder; default: the cache.")
     dry_run: bool = Field(False, description="Say which version it is, and stop.")
-    json_: Json = Field(False, description="Print the result as JSON.")
+    json_: Json = False
 
 
-class PushConfig(_Config):
+class PushConfig(Options):
     """What `covseg models push` can be told."""
 
     folder: str = Field(description="'default', 'accurate', a model folder, or a version in another registry.")
     name: str = Field(description="The model's name in the registry; the version's number is given there.")
     registry: str | None = Field(None, description=_REGISTRY)
     dry_run: bool = Field(False, description="Say which version it would be, and stop.")
-    json_: Json = Field(False, description="Print the result as JSON.")
+    json_: Json = False
 
 
-class PromoteConfig(_Config):
+class PromoteConfig(Options):
     """What `covseg models promote` can be told."""
 
     model: str = Field(description=_REFERENCE)
@@ -79,44 +71,45 @@ class PromoteConfig(_Config):
     note: str = Field("", description="Why; it stands in the history.")
     by: str | None = Field(None, description="Who stands in the history; default: the user of this machine.")
     dry_run: bool = Field(False, description="Say what would change, and stop.")
-    json_: Json = Field(False, description="Print the result as JSON.")
+    json_: Json = False
 
 
 @models.command(name="list")
-def list_(config: Annotated[ListConfig, Parameter(name="*")] = EVERYTHING) -> int:
+def list_(config: Annotated[ListConfig, Parameter(name="*")] = ListConfig()) -> int:  # noqa: B008
     """List a registry's models: versions, candidate, champion."""
-    from covseg.registry.registry import list_models, open_registry
+    from covseg.registry import registry
 
-    registry = open_registry(config.registry)
-    registry.check()
-    found = list_models(registry)
+    store = registry.open_registry(config.registry)
+    store.check()
+    listed = registry.list_models(store)
     if config.json_:
-        listed = [{"name": one.name, "versions": list(one.numbers), **one.aliases} for one in found]
-        return _print({"registry": registry.url, "models": listed})
-    for one in found:
-        named = "  ".join(f"{alias} v{number}" for alias, number in one.aliases.items())
-        print(f"{one.name:<24}{_range(one.numbers):<14}{named}".rstrip())
-    print(f"{len(found)} models in {registry.url}")
+        names = [{"name": model.name, "versions": list(model.numbers), **model.aliases} for model in listed]
+        show_json({"registry": store.url, "models": names})
+        return 0
+    for model in listed:
+        aliases = "  ".join(f"{alias} v{number}" for alias, number in model.aliases.items())
+        print_lines(f"{model.name:<24}{_range(model.numbers):<14}{aliases}".rstrip())
+    print_lines(f"{len(listed)} models in {store.url}")
     return 0
 
 
 @models.command
 def show(config: Annotated[ShowConfig, Parameter(name="*")]) -> int:
     """Show a model's versions and who was champion when; or one version, its files and its card."""
+    from covseg.registry import registry
     from covseg.registry.references import parse, split_name
-    from covseg.registry.registry import open_registry
-    from covseg.registry.registry import show as look
 
     if "@" in config.model.rpartition("/")[2]:
         return _show_version(str(parse(config.model)), config.json_)
     place, name = split_name(config.model)
-    registry = open_registry(place)
-    found = look(registry, name)
+    store = registry.open_registry(place)
+    shown = registry.show(store, name)
     if config.json_:
-        history = {alias: [one.model_dump() for one in lines] for alias, lines in found.history.items()}
-        versions = [version.model_dump() for version in found.versions]
-        return _print({"registry": registry.url, "name": name, "versions": versions, "history": history})
-    print("\n".join([f"{name} in {registry.url}", *_screen(found)]))
+        history = {alias: [record.model_dump() for record in records] for alias, records in shown.history.items()}
+        versions = [version.model_dump() for version in shown.versions]
+        show_json({"registry": store.url, "name": name, "versions": versions, "history": history})
+    else:
+        print_lines(f"{name} in {store.url}", *_screen(shown))
     return 0
 
 
@@ -129,78 +122,78 @@ def _show_version(ref: str, as_json: bool) -> int:
     _, version = resolve(parse(ref))
     folder = open_model(ref)
     if as_json:
-        card = folder.config.model_dump(mode="json")
-        return _print({"reference": folder.reference, **version.model_dump(), "covseg.json": card})
-    print(f"{folder.reference}: {_line(version)}")
-    print("\n".join(f"    {file.sha256[:16]}  {file.size:>12}  {file.name}" for file in version.files))
-    print("\n" + (folder.path / PAGE).read_text(encoding="utf-8"))
+        config = folder.config.model_dump(mode="json")
+        show_json({"reference": folder.reference, **version.model_dump(), "covseg.json": config})
+        return 0
+    files = (f"    {file.sha256[:16]}  {file.size:>12}  {file.name}" for file in version.files)
+    print_lines(f"{folder.reference}: {_line(version)}", *files, "", (folder.path / PAGE).read_text(encoding="utf-8"))
     return 0
 
 
 @models.command
 def pull(config: Annotated[PullConfig, Parameter(name="*")]) -> int:
     """Bring a version here, every digest checked: into the cache, or into a folder of your own."""
-    from covseg.registry.registry import pinned
-    from covseg.registry.registry import pull as bring
+    from covseg.registry import registry
 
-    folder, version = (None, pinned(config.model)) if config.dry_run else bring(config.model, config.output)
+    if config.dry_run:
+        folder, version = None, registry.pinned(config.model)
+    else:
+        folder, version = registry.pull(config.model, config.output)
     if config.json_:
-        return _print({"reference": version, "folder": str(folder) if folder else None, "dry_run": config.dry_run})
-    print(
-        f"{version} is what would be pulled" if folder is None else f"{version} lies in {folder}, every digest checked"
-    )
+        show_json({"reference": version, "folder": str(folder) if folder else None, "dry_run": config.dry_run})
+    elif folder is None:
+        print_lines(f"{version} is what would be pulled")
+    else:
+        print_lines(f"{version} lies in {folder}, every digest checked")
     return 0
 
 
 @models.command
 def push(config: Annotated[PushConfig, Parameter(name="*")]) -> int:
     """Make a model folder the next version of a model; the same content twice is one version."""
-    from covseg.registry.registry import open_registry
-    from covseg.registry.registry import push as send
+    from covseg.registry import registry
 
-    registry = open_registry(config.registry)
-    registry.check()
-    version, made = send(config.folder, registry, config.name, dry_run=config.dry_run)
-    reference = f"{registry.url}/{config.name}@{version.tag}"
+    store = registry.open_registry(config.registry)
+    store.check()
+    version, made = registry.push(config.folder, store, config.name, dry_run=config.dry_run)
+    reference = f"{store.url}/{config.name}@{version.tag}"
     if config.json_:
-        facts = {"made": made, "dry_run": config.dry_run, **version.model_dump()}
-        return _print({"reference": reference, **facts})
+        show_json({"reference": reference, "made": made, "dry_run": config.dry_run, **version.model_dump()})
+        return 0
     verb = "has this content already" if not made else "would be made" if config.dry_run else "made"
-    print(f"{reference} {verb}: {_line(version)}")
+    print_lines(f"{reference} {verb}: {_line(version)}")
     return 0
 
 
 @models.command
 def promote(config: Annotated[PromoteConfig, Parameter(name="*")]) -> int:
     """Make a version candidate or champion; the history keeps who was it before."""
-    from covseg.registry.registry import pinned
-    from covseg.registry.registry import promote as give
+    from covseg.registry import registry
 
-    version = pinned(config.model)
-    found, changed = give(version, config.alias, config.by or _user(), config.note, dry_run=config.dry_run)
+    version = registry.pinned(config.model)
+    by = config.by or _user()
+    promotion, changed = registry.promote(version, config.alias, by, config.note, dry_run=config.dry_run)
     if config.json_:
-        promotion = found.model_dump() if found else None
-        return _print({"reference": version, "alias": config.alias, "changed": changed, "dry_run": config.dry_run,
-                       "promotion": promotion})  # fmt: skip
+        facts = {"reference": version, "alias": config.alias, "changed": changed, "dry_run": config.dry_run}
+        show_json({**facts, "promotion": promotion.model_dump() if promotion else None})
+        return 0
     would = "would become" if config.dry_run else "is now"
-    print(f"{version} {would if changed else 'was already'} {config.alias}")
+    print_lines(f"{version} {would if changed else 'was already'} {config.alias}")
     return 0
 
 
-def _screen(found: Shown) -> list[str]:
+def _screen(shown: Shown) -> list[str]:
     """Show versions, then the history of each alias; the last line of a history is in force."""
     from covseg.registry.aliases import gaps
 
-    lines = [f"    {_line(version)}" for version in found.versions]
-    for alias, history in found.history.items():
+    lines = [f"    {_line(version)}" for version in shown.versions]
+    for alias, history in shown.history.items():
         lines.append(f"{alias}: {f'v{history[-1].version}' if history else 'none yet'}")
-        lines += [
-            f"    {one.number:>4}  v{one.version:<5} {one.promoted_at}  {one.by}  {one.note}".rstrip()
-            for one in history
-        ]
-        lines += [
-            f"    WARNING  records were removed from this history: {missing}" for missing in [gaps(history)] if missing
-        ]
+        for record in history:
+            since = f"v{record.version:<5} {record.promoted_at}"
+            lines.append(f"    {record.number:>4}  {since}  {record.by}  {record.note}".rstrip())
+        if missing := gaps(history):
+            lines.append(f"    WARNING  records were removed from this history: {missing}")
     return lines
 
 
@@ -220,8 +213,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
-
-
-def _print(found: dict[str, Any]) -> int:
-    print(json.dumps(found))
-    return 0

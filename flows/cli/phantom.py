@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from covseg.errors import UsageError
+from flows.cli.console import show_values
+from flows.cli.options import Json, Options
 
 FORMATS = {
     "png": ("png",),
@@ -19,10 +20,8 @@ FORMATS = {
 }
 
 
-class PhantomConfig(BaseModel):
-    """What `covseg phantom` can be told, by flags or by a TOML file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PhantomConfig(Options):
+    """What `covseg phantom` can be told."""
 
     count: int = Field(ge=1, description="Images to make.")
     directory: Path = Field(description="Folder for films/, truth/lung/, truth/infection/ and truth.csv.")
@@ -38,7 +37,7 @@ class PhantomConfig(BaseModel):
         description="covid-qu-ex: Train/ and Val/ with three strata, N images in Train and half as many in Val.",
     )
     dry_run: bool = Field(False, description="Say what would be made, and stop.")
-    json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the summary as JSON.")
+    json_: Json = False
 
 
 def phantom(config: Annotated[PhantomConfig, Parameter(name="*")]) -> int:
@@ -47,7 +46,8 @@ def phantom(config: Annotated[PhantomConfig, Parameter(name="*")]) -> int:
         raise UsageError("--layout covid-qu-ex holds square 8-bit PNG only: drop --bad, --format and --width")
     if not config.dry_run:
         _write_dataset(config) if config.layout == "covid-qu-ex" else _write_images(config)
-    return _tell(config)
+    show_values(_summary(config), as_json=config.json_)
+    return 0
 
 
 def _write_images(config: PhantomConfig) -> None:
@@ -74,20 +74,9 @@ def _splits(config: PhantomConfig) -> dict[str, int]:
     return {"Train": config.count, "Val": -(-config.count // 2)}
 
 
-def _tell(config: PhantomConfig) -> int:
+def _summary(config: PhantomConfig) -> dict[str, object]:
+    dry_run = {"dry_run": True} if config.dry_run else {}
     if config.layout == "covid-qu-ex":
-        summary: dict[str, object] = {**_splits(config), "directory": str(config.directory)}
-    else:
-        summary = {
-            "images": config.count,
-            "source": str(config.directory / "films"),
-            "truth": str(config.directory / "truth.csv"),
-        }
-    if config.dry_run:
-        summary["dry_run"] = True
-    if config.json_:
-        print(json.dumps(summary))
-        return 0
-    for name, value in summary.items():
-        print(f"{name:>14}  {value}")
-    return 0
+        return {**_splits(config), "directory": str(config.directory), **dry_run}
+    source, truth = config.directory / "films", config.directory / "truth.csv"
+    return {"images": config.count, "source": str(source), "truth": str(truth), **dry_run}

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from covseg.errors import UsageError
+from flows.cli.acceptance import refused_share
+from flows.cli.console import Report, progress, show, show_json, show_values, warn
+from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:  # numpy would triple the time of --help
     from covseg.records import Entry, Row
-    from covseg.storage import Store
+    from covseg.storage import LocalStore
 
 
-class PredictConfig(BaseModel):
-    """What `covseg predict` can be told, by flags or by a TOML file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PredictConfig(Options):
+    """What `covseg predict` can be told."""
 
     source: Path = Field(description="An image, or a folder of images (PNG, JPEG, DICOM; told apart by content).")
-    output: Annotated[Path, Parameter(alias="-o")] = Field(description="Folder for masks, rows, table and report.")
+    output: Annotated[Path, OUTPUT] = Field(description="Folder for masks, rows, table and report.")
     model: str = Field("default", description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG.")
     include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
@@ -40,11 +37,32 @@ class PredictConfig(BaseModel):
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per image.")
     max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which we exit with 3.")
     dry_run: bool = Field(False, description="Say what would be scored, and stop.")
-    json_: Annotated[bool, Parameter(name="--json")] = Field(False, description="Print the summary as JSON.")
+    json_: Json = False
 
 
 def predict(config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
     """Score an image or a folder in this process: masks, rows and a report."""
+    from covseg.table import quarantined_share
+
+    source, chosen = _choose(config)
+    if config.dry_run:
+        _show(config, {"images": len(chosen), "bytes": sum(entry.size for entry in chosen), "dry_run": True})
+        return 0
+    with progress("images") as report:
+        rows = _score(config, source, chosen, report)
+    statuses = Counter(str(row.status) for row in rows)
+    accepted = quarantined_share(statuses) <= config.max_failed
+    reasons = dict(sorted(Counter(str(row.reason) for row in rows if row.reason).items()))
+    places = {"report": str(config.output / "report.html"), "table": str(config.output / "severity.csv")}
+    _show(config, {"images": len(rows), **statuses, "reasons": reasons, "accepted": accepted, **places})
+    _warn(config.output, rows)
+    if not accepted:
+        warn(f"not accepted: {refused_share(statuses, config.max_failed)}")
+    return 0 if accepted else 3
+
+
+def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
+    """Return the folder of the images and those that are asked for; at least one."""
     from covseg.storage import LocalStore, entries
 
     root, only = _source(config.source)
@@ -56,40 +74,23 @@ def predict(config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
     chosen = [entry for entry in entries(source) if _wanted(entry.key, config, only)]
     if not chosen:
         empty = config.include == "*" and not config.exclude
-        why = (
-            "it holds no file" if empty else f"no key matches --include {config.include!r} --exclude {config.exclude!r}"
-        )
+        globs = f"--include {config.include!r} --exclude {config.exclude!r}"
+        why = "it holds no file" if empty else f"no key matches {globs}"
         raise UsageError(f"nothing to score under {config.source}: {why}")
-    if config.dry_run:
-        return _tell(config, {"images": len(chosen), "bytes": sum(entry.size for entry in chosen), "dry_run": True})
-    rows = _score(config, source, chosen)
-    statuses = Counter(str(row.status) for row in rows)
-    share = statuses["quarantined"] / max(statuses["scored"] + statuses["quarantined"], 1)
-    summary: dict[str, Any] = {"images": len(rows), **statuses}
-    summary["reasons"] = dict(sorted(Counter(str(row.reason) for row in rows if row.reason).items()))
-    summary["accepted"] = share <= config.max_failed
-    summary["report"], summary["table"] = str(config.output / "report.html"), str(config.output / "severity.csv")
-    _tell(config, summary)
-    _warn(config.output, rows)
-    if summary["accepted"]:
-        return 0
-    message = f"not accepted: {share:.0%} of the images are quarantined, --max-failed allows {config.max_failed:.0%}"
-    print(f"covseg: {message}", file=sys.stderr)
-    return 3
+    return source, chosen
 
 
 def _warn(output: Path, rows: list[Row]) -> None:
     """Say what a person may not expect: nothing scored, or files of earlier runs beside these."""
     if not any(row.status == "scored" for row in rows):
-        print(f"covseg: no image was scored; {output / 'severity.csv'} says why, image by image", file=sys.stderr)
+        warn(f"no image was scored; {output / 'severity.csv'} says why, image by image")
     known = {row.input_id for row in rows}
     folders = (output / name for name in ("masks", "overlays", "rows", "probability"))
     stale = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.stem not in known]
     if stale:
-        print(
-            f"covseg: {len(stale)} files in {output} are of images that are not in this table (an earlier run, or "
-            "images that changed since); remove them, or use a new folder",
-            file=sys.stderr,
+        warn(
+            f"{len(stale)} files in {output} are of images that are not in this table (an earlier run, or "
+            "images that changed since); remove them, or use a new folder"
         )
 
 
@@ -110,7 +111,7 @@ def _wanted(key: str, config: PredictConfig, only: str | None) -> bool:
     return fnmatch.fnmatchcase(key, config.include) and not fnmatch.fnmatchcase(key, config.exclude)
 
 
-def _score(config: PredictConfig, source: Store, chosen: list[Entry]) -> list[Row]:
+def _score(config: PredictConfig, source: LocalStore, chosen: list[Entry], report: Report) -> list[Row]:
     from covseg.model_folder.backends import open_backend
     from covseg.pipeline import Pipeline, resolve
     from covseg.predict import Outputs, predict
@@ -122,45 +123,20 @@ def _score(config: PredictConfig, source: Store, chosen: list[Entry]) -> list[Ro
     pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch))
     streams = config.streams or len(os.sched_getaffinity(0))
     outputs = Outputs(config.overlay, config.probability, config.pictures)
-    return predict(
-        pipeline, backend, source, chosen, LocalStore(config.output), outputs, _progress(len(chosen)), streams
-    )
-
-
-def _progress(total: int) -> Callable[[Row], None]:
-    """Return what is called with every finished row: a bar on a terminal, a line per 30 s elsewhere."""
-    state = {"done": 0, "refused": 0, "start": time.monotonic(), "said": time.monotonic()}
-    terminal = sys.stderr.isatty()
+    counts = Counter[str]()
 
     def finished(row: Row) -> None:
-        state["done"] += 1
-        state["refused"] += row.status != "scored"
-        now = time.monotonic()
-        last = state["done"] == total
-        if now - state["said"] < (0.2 if terminal else 30) and not (terminal and last):
-            return
-        state["said"] = now
-        rate = state["done"] / max(now - state["start"], 1e-9)
-        left = (total - state["done"]) / rate
-        line = f"{state['done']}/{total} images, {rate:.1f}/s, {left:.0f} s left, {state['refused']} refused"
-        print(
-            f"\r{line}   " if terminal else line, end="\n" if last or not terminal else "", file=sys.stderr, flush=True
-        )
+        counts["refused" if row.status != "scored" else "scored"] += 1
+        report(counts.total(), len(chosen), f"{counts['refused']} refused")
 
-    return finished
+    return predict(pipeline, backend, source, chosen, LocalStore(config.output), outputs, finished, streams)
 
 
-def _tell(config: PredictConfig, summary: dict[str, Any]) -> int:
+def _show(config: PredictConfig, summary: dict[str, Any]) -> None:
     from covseg.records import RESEARCH_ONLY
 
     if config.json_:
-        print(json.dumps({"intended_use": RESEARCH_ONLY, **summary}))
-        return 0
-    for name, value in summary.items():
-        if not isinstance(value, dict):
-            print(f"{name:>14}  {value}")
-            continue
-        for reason, count in value.items():
-            print(f"{reason:>30}  {count}")
-    print(RESEARCH_ONLY)
-    return 0
+        show_json({"intended_use": RESEARCH_ONLY, **summary})
+    else:
+        show_values(summary)
+        show(RESEARCH_ONLY)

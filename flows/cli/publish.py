@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from typing import Annotated
 
@@ -10,7 +9,9 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import NotPublished
-from flows.cli.destinations import Destination, say_what_is_kept
+from flows.cli.acceptance import warn_of_snapshot
+from flows.cli.console import show_values
+from flows.cli.options import Destination
 
 
 class PublishConfig(Destination):
@@ -23,25 +24,21 @@ class PublishConfig(Destination):
 
 def publish(config: Annotated[PublishConfig, Parameter(name="*")]) -> int:
     """Publish a destination whose shards are all committed, or rebuild the files of its newest snapshot."""
-    from covseg.archive import PublishOptions, load_run, newest_plan, rebuild
-    from covseg.archive import publish as publish_plan
+    from covseg import archive
     from covseg.storage import open_store
 
-    run = load_run(*config.stores())
-    plan = newest_plan(run)
+    run = archive.load_run(*config.stores())
+    plan = archive.newest_plan(run)
     if plan is None:
         raise NotPublished(f"{config.dest} has no plan yet: run covseg score")
     if plan.published:
-        manifest = rebuild(run, plan)
+        manifest = archive.rebuild(run, plan)
     else:
         source = open_store(plan.source) if config.pictures else None
-        options = PublishOptions(config.max_failed, config.hide_keys, config.pictures)
-        manifest = publish_plan(run, plan, options, source, uuid.uuid4().hex)
-    config.tell({
-        "snapshot": manifest.number, "images": sum(manifest.statuses.values()), **manifest.statuses,
-        "accepted": manifest.accepted, "published_by": manifest.published_by,
-    })  # fmt: skip
-    say_what_is_kept(manifest, manifest.number, hide_keys=config.hide_keys, max_failed=config.max_failed)
-    if not manifest.accepted:
-        print("covseg: published, not accepted: too many images are quarantined", file=sys.stderr)
+        options = archive.PublishOptions(config.max_failed, config.hide_keys, config.pictures)
+        manifest = archive.publish(run, plan, options, source, uuid.uuid4().hex)
+    counts = {"snapshot": manifest.number, "images": sum(manifest.statuses.values()), **manifest.statuses}
+    verdict = {"accepted": manifest.accepted, "published_by": manifest.published_by}
+    show_values({**counts, **verdict}, as_json=config.json_)
+    warn_of_snapshot(manifest, manifest.number, hide_keys=config.hide_keys, max_failed=config.max_failed)
     return 0 if manifest.accepted else 3

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,87 +11,69 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.settings.train import TrainSettings
+from flows.cli.console import note, progress, show, show_json
+from flows.cli.options import Json, same
 
 
 class TrainConfig(TrainSettings):
     """What `covseg train` can be told, by flags or by a TOML file."""
 
-    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = Field(
-        default=(), description="Fields of the recipe to change, such as optimiser.lr=1e-3; may be repeated."
-    )
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = same(TrainSettings, "settings")
     dry_run: bool = Field(default=False, description="Check recipe, data and weights, print the recipe, train nothing.")
-    json_: Annotated[bool, Parameter(name="--json")] = Field(default=False, description="Print the result as JSON.")
+    json_: Json = False
 
 
 def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
     """Train a recipe; a run folder with weights, curves and everything that resumes it."""
-    import json
-
     from covseg.training.recipe import load_recipe
-    from covseg.training.train import Hooks
+    from covseg.training.train import Hooks, preflight
     from workers.training_job import job_of, run
 
     recipe = load_recipe(config.recipe, config.settings)
     if config.dry_run:
-        from covseg.training.train import preflight
-
-        print(f"{recipe.label}: {preflight(recipe, job_of(config, 'cpu'))}", file=sys.stderr)
-        print(recipe.model_dump_json(indent=1))
+        note(f"{recipe.label}: {preflight(recipe, job_of(config, 'cpu'))}")
+        show(recipe.model_dump_json(indent=1))
         return 0
-    print(f"{recipe.label}: {recipe.title}", file=sys.stderr)
-    asked = _on_interrupt()
-    found = run(config, Hooks(tell=step_line(), epoch_done=epoch_line, stop=asked))
-    print(json.dumps(found) if config.json_ else _headline(found))
+    note(f"{recipe.label}: {recipe.title}")
+    with progress("steps") as report:
+
+        def step_done(step: int, steps: int, row: dict[str, float]) -> None:
+            quality = f"loss {row['train_loss']:.4f}, Dice {row['train_dice']:.3f}"
+            report(step, steps, f"{quality}, {row['films_per_second']:.1f} images/s")
+
+        result = run(config, Hooks(tell=step_done, epoch_done=epoch_done, stop=_on_interrupt()))
+    if config.json_:
+        show_json(result)
+    else:
+        show(*_headline(result))
     return 0
 
 
 def _on_interrupt() -> Callable[[], bool]:
     """Ctrl-C asks the loop to stop after its step; a second one ends the process as always."""
-    state = {"asked": False}
+    stopping = False
 
-    def ask(*_: Any) -> None:
-        state["asked"] = True
+    def stop(*_: Any) -> None:
+        nonlocal stopping
+        stopping = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping after this step, state is being saved", file=sys.stderr)
+        note("\nstopping after this step, state is being saved")
 
-    signal.signal(signal.SIGINT, ask)
-    return lambda: state["asked"]
-
-
-def step_line() -> Callable[[int, int, dict[str, float]], None]:
-    """Return what shows progress: a line rewritten on a terminal, one per 30 s elsewhere."""
-    state = {"start": time.monotonic(), "said": time.monotonic(), "first": -1.0}
-    terminal = sys.stderr.isatty()
-
-    def tell(step: int, steps: int, row: dict[str, float]) -> None:
-        now = time.monotonic()
-        if state["first"] < 0:
-            state["first"] = step - 1
-        if now - state["said"] < (0.5 if terminal else 30):
-            return
-        state["said"] = now
-        left = (steps - step) * (now - state["start"]) / max(step - state["first"], 1) / 60
-        line = (
-            f"step {step}/{steps}, loss {row['train_loss']:.4f}, Dice {row['train_dice']:.3f}, "
-            f"{row['films_per_second']:.1f} films/s, {left:.0f} min left"
-        )
-        print(f"\r{line}   " if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
-
-    return tell
+    signal.signal(signal.SIGINT, stop)
+    return lambda: stopping
 
 
-def epoch_line(row: dict[str, float], _: Path) -> None:
+def epoch_done(row: dict[str, float], _: Path) -> None:
     """Say what an epoch came to."""
-    shown = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
-    numbers = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
-    print(f"\repoch {row['epoch']:.0f}: train loss {row['train_loss']:.4f}; Val {numbers}", file=sys.stderr, flush=True)
+    quality = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in quality.items())
+    note(f"epoch {row['epoch']:.0f}: train loss {row['train_loss']:.4f}; Val {numbers}")
 
 
-def _headline(found: dict[str, Any]) -> str:
-    best = f"best epoch {found['epoch']:.0f}, {found['metric']} {found['best']:.4f} (Val, n {found['films']})"
-    lines = [f"{found['label']}: {best}"]
-    if "mean" in found:
-        lines.append(f"over {found['seeds']} seeds: {found['mean']:.4f} +- {found['deviation']:.4f}")
-    lines.append(f"{found['out']}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
-    lines.append(f"next: covseg models release {found['out']} -o MODEL")
-    return "\n".join(lines)
+def _headline(result: dict[str, Any]) -> list[str]:
+    best = f"best epoch {result['epoch']:.0f}, {result['metric']} {result['best']:.4f} (Val, n {result['films']})"
+    lines = [f"{result['label']}: {best}"]
+    if "mean" in result:
+        lines.append(f"over {result['seeds']} seeds: {result['mean']:.4f} +- {result['deviation']:.4f}")
+    lines.append(f"{result['out']}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
+    return [*lines, f"next: covseg models release {result['out']} -o MODEL"]

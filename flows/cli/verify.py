@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,7 +9,8 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import UsageError
-from flows.cli.destinations import Destination
+from flows.cli.console import show_values, warn
+from flows.cli.options import Destination
 
 
 class VerifyConfig(Destination):
@@ -31,10 +31,10 @@ def verify(config: Annotated[VerifyConfig, Parameter(name="*")]) -> int:
             f"{stores[1].url} has no run.json: wanted the DEST (and --commits) of a covseg score"
         ) from None
     verdict = check(*stores)
-    found = asdict(verdict)
+    shown = asdict(verdict)
     if not config.json_:
-        for breach in found.pop("breaches")[: config.show]:
-            print(f"covseg: {breach}", file=sys.stderr)
-        found = {"breaches": len(verdict.breaches), **found}
-    config.tell({"holds": not verdict.breaches, **found})
+        for breach in shown.pop("breaches")[: config.show]:
+            warn(breach)
+        shown = {"breaches": len(verdict.breaches), **shown}
+    show_values({"holds": not verdict.breaches, **shown}, as_json=config.json_)
     return 1 if verdict.breaches else 0
