@@ -24,7 +24,7 @@ def take(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[...,
         fields = model.model_fields
         signature = inspect.Signature([_parameter(name, fields[name]) for name in fields])
         function.__signature__ = signature  # type: ignore[attr-defined]
-        function.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+        function.__annotations__ = {name: field.annotation for name, field in signature.parameters.items()}
         described = "\n".join(f"    {name}: {fields[name].description}" for name in fields)
         function.__doc__ = f"{function.__doc__}\n\nArgs:\n{described}\n"
         return function

@@ -11,19 +11,19 @@ from prefect.tasks import Task
 
 from covseg.errors import CovsegError, SetRefused, StorageUnreachable, UsageError
 
-Given = ParamSpec("Given")
-Answer = TypeVar("Answer")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Failed(CovsegError):
     """An error whose own message may hold a source key."""
 
 
-def redact(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+def redact(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Keep what may name an image out of Prefect: no causes, and of an unforeseen error only its class."""
 
     @functools.wraps(function)
-    def call(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return function(*args, **kwargs)
         except SetRefused:

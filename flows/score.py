@@ -10,37 +10,27 @@ Cancelling sends SIGTERM to the flow's process; its Ray workers go down with it,
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Annotated, Any, cast
+from typing import Any
 from uuid import UUID
 
-from cyclopts import App, Parameter
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.flows import Flow
-from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run as current_run
 
 from covseg.archive import Plan
 from covseg.errors import CovsegError
 from covseg.settings.score import ScoreSettings
+from flows.artifacts import show_link, show_progress, show_text, start_progress, throttled
+from flows.main import logged_when_stopped, main
 from flows.parameters import take
-from flows.progress import show
 from flows.redaction import redact, worth_a_retry
-from flows.server import configured_or_local
 from workers.scoring import Work, absolute, open_work
 from workers.summary import Progress, Summary
 
-UPDATE_S = 5.0  # between two updates of the progress artifact
+KEPT = "finished shards are kept; run the flow again with the same parameters to resume"
 
 
 class NotAccepted(CovsegError):
@@ -62,9 +52,9 @@ def plan_shards(work: Work) -> Plan:
 @redact
 def score_shards(work: Work, plan: Plan) -> Progress:
     """Score what is pending, on Ray."""
-    artifact = cast(UUID, create_progress_artifact(0.0, key="score-progress", description=f"plan {plan.number}"))
-    progress = work.score(plan, _throttled(artifact))
-    show(artifact, 100.0, _line(progress))
+    artifact = start_progress("score-progress", f"plan {plan.number}")
+    progress = work.score(plan, _reporter(artifact))
+    show_progress(artifact, 100.0, _line(progress))
     get_run_logger().info(_line(progress))
     return progress
 
@@ -76,16 +66,9 @@ def publish_snapshot(work: Work, plan: Plan, progress: Progress) -> Summary:
     return work.publish(plan, progress)
 
 
-def _throttled(artifact: UUID) -> Callable[[Progress], None]:
-    said = time.monotonic()
-
-    def tell(progress: Progress) -> None:
-        nonlocal said
-        if time.monotonic() - said >= UPDATE_S:
-            show(artifact, 100 * progress.finished / progress.images, _line(progress))
-            said = time.monotonic()
-
-    return tell
+def _reporter(artifact: UUID) -> Callable[[Progress], None]:
+    update = throttled(artifact)
+    return lambda progress: update(100 * progress.finished / progress.images, _line(progress))
 
 
 def _line(progress: Progress) -> str:
@@ -99,12 +82,10 @@ def _show(summary: Summary) -> None:
     """Leave what came of it as artifacts: counts, times and where the report lies."""
     rows = [f"| {name} | {value} |" for name, value in summary.as_dict().items() if not isinstance(value, dict)]
     statuses = [f"| {name} | {count} |" for name, count in sorted(summary.statuses.items())]
-    text = "\n".join(["| | |", "|---|---|", *statuses, *rows, "", "Research use only, not for diagnosis."])
-    create_markdown_artifact(text, key="score-summary", description=f"snapshot {summary.snapshot}")
+    show_text(["| | |", "|---|---|", *statuses, *rows], "score-summary", f"snapshot {summary.snapshot}")
     refusals = [{"reason": reason, "images": count} for reason, count in sorted(summary.reasons.items())]
     create_table_artifact(refusals, key="score-refusals", description="images without a mask, by reason")
-    link = summary.report if "://" in summary.report else f"file://{summary.report}"
-    create_link_artifact(link, link_text="report", key="score-report")
+    show_link(summary.report, "report", "score-report")
 
 
 def _name() -> str:
@@ -113,18 +94,12 @@ def _name() -> str:
     return f"score {source} into {dest}"
 
 
-def say_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Say what a stopped run leaves behind; its Ray workers are gone with its process."""
-    told = "finished shards are kept; run the flow again with the same parameters to resume"
-    flow_run_logger(flow_run, flow).info("%s: %s", state.name, told)
-
-
 @flow(
     name="score",
     flow_run_name=_name,
     persist_result=False,
-    on_cancellation=[say_how_to_resume],
-    on_crashed=[say_how_to_resume],
+    on_cancellation=[logged_when_stopped(KEPT)],
+    on_crashed=[logged_when_stopped(KEPT)],
 )
 @take(ScoreSettings)
 def score(**parameters: Any) -> dict[str, Any]:
@@ -146,25 +121,5 @@ def _score(settings: ScoreSettings) -> dict[str, Any]:
     return summary.as_dict()
 
 
-def main(words: list[str] | None = None) -> int:
-    """Run the flow once from the command line, with a Prefect server of its own unless one is given."""
-    app = App(name="python -m flows.score", help="Run the flow `score` once, on one machine or where RAY_ADDRESS says.")
-
-    @app.default
-    def run(settings: Annotated[ScoreSettings, Parameter(name="*")]) -> int:
-        with configured_or_local():
-            score(**absolute(settings).model_dump())
-        return 0
-
-    try:
-        return int(app(words, result_action="return_value") or 0)
-    except CovsegError as error:
-        print(f"covseg: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("covseg: interrupted; finished shards are kept, run the same again", file=sys.stderr)  # noqa: T201
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(score, ScoreSettings, KEPT, absolute))

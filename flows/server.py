@@ -56,9 +56,9 @@ def local() -> Iterator[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as check_conditional_writes:
-        check_conditional_writes.bind(("127.0.0.1", 0))
-        port: int = check_conditional_writes.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 

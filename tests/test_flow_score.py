@@ -142,7 +142,7 @@ def test_the_deployment_file_names_what_exists() -> None:
 def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from flows import progress, score, train
+    from flows import artifacts, score, train
     from workers.summary import Progress
 
     said: list[str] = []
@@ -151,12 +151,11 @@ def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr(progress, "update_progress_artifact", fail)
-    for module in (progress, train):
+    monkeypatch.setattr(artifacts, "update_progress_artifact", fail)
+    monkeypatch.setattr(artifacts, "UPDATE_S", 0.0)
+    for module in (artifacts, train):
         monkeypatch.setattr(module, "get_run_logger", lambda: logger)
-    for module in (score, train):
-        monkeypatch.setattr(module, "UPDATE_S", 0.0)
-    score._throttled(UUID(int=0))(Progress(images=4))
+    score._reporter(UUID(int=0))(Progress(images=4))
     train._hooks(UUID(int=0)).tell(1, 2, {"train_loss": 0.5})
     assert said == ["progress is not shown (RuntimeError); the work goes on"] * 2
 
@@ -183,7 +182,7 @@ def test_a_deployed_run_keeps_the_parameters_it_is_not_given_and_leaves_artifact
     with client() as server:
         kept = {artifact.key: artifact for artifact in server.read_artifacts()}
     assert {"score-progress", "score-summary", "score-refusals", "score-report"} <= set(kept)
-    assert json.loads(kept["score-refusals"].data) == [{"reason": "not_an_image", "films": 1}]
+    assert json.loads(kept["score-refusals"].data) == [{"reason": "not_an_image", "images": 1}]
     assert f"{IMAGES - 1}" in kept["score-summary"].data
     assert_no_names(deployed, tmp_path / "dest")
 
