@@ -24,10 +24,8 @@ QUIET = {
 }
 # Which extra brings a package that the core does without.
 EXTRAS = {
-    "albumentations": "train",
-    "segmentation_models_pytorch": "train",
-    "scipy": "train",
-    "tensorboard": "train",
+    **dict.fromkeys(("albumentations", "segmentation_models_pytorch", "scipy", "tensorboard"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "timm", "torch", "torchvision"), "train"),
     "matplotlib": "evaluate",
     "optuna": "search",
     "prefect": "flow",
