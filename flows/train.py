@@ -48,16 +48,8 @@ from workers.training_job import run as train_job
 SPLITS = ("Train", "Val")
 FILTER_IMAGES = 900  # of Train, where no limit is given
 KEPT = "the last state is kept; run the flow again with the same parameters and resume to go on"
-COLUMNS = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "val_loss",
-    "train_dice",
-    "val_dice",
-    "val_covid_dice",
-    "val_lung_dice",
-)
+LOSSES = ("epoch", "learning_rate", "train_loss", "val_loss")
+COLUMNS = (*LOSSES, "train_dice", "val_dice", "val_covid_dice", "val_lung_dice")  # of the artifact with the epochs
 
 
 class TrainFlow(TrainSettings):

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 LIVE_S, PLAIN_S = 0.2, 30.0  # between two updates
@@ -33,6 +33,11 @@ def show(*lines: str) -> None:
 def show_json(document: object) -> None:
     """Print a result as one line of JSON on stdout."""
     show(json.dumps(document))
+
+
+def show_result(document: object, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result for a program, or for a person."""
+    show_json(document) if as_json else show(*lines)
 
 
 def show_values(values: Mapping[str, object], *, as_json: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
-from flows.cli.console import show, show_json
+from flows.cli.console import show, show_result
 from flows.cli.options import OUTPUT, Json, Options
 
 
@@ -81,13 +81,9 @@ def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
     from covseg.release.fit_input_filter import renew
 
     fit = renew(config.folder, config.data, config.images, config.members)
-    if config.json_:
-        show_json(fit)
-        return 0
-    show(
-        f"input filter of {config.folder}: {fit['val_refused']:.2%} of {fit['val_films']} Val images refused, "
-        f"{fit['val_flagged']:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
-    )
+    quality = f"{fit['val_refused']:.2%} of {fit['val_films']} Val images refused, {fit['val_flagged']:.2%} flagged"
+    advice = f"now covseg calibrate {config.folder} --data {config.data}"
+    show_result(fit, [f"input filter of {config.folder}: {quality}; {advice}"], as_json=config.json_)
     return 0
 
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from pydantic import Field
 
-from flows.cli.console import show as print_lines
-from flows.cli.console import show_json
+from flows.cli.console import show_result
 from flows.cli.model_folders import card, combine, fit_filter, release
 from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:
-    from covseg.registry.registry import Shown
+    from covseg.registry.registry import Listed, Shown
     from covseg.registry.versions import Version
 
 models = App(
@@ -82,14 +81,9 @@ def list_(config: Annotated[ListConfig, Parameter(name="*")] = ListConfig()) -> 
     store = registry.open_registry(config.registry)
     store.check()
     listed = registry.list_models(store)
-    if config.json_:
-        names = [{"name": model.name, "versions": list(model.numbers), **model.aliases} for model in listed]
-        show_json({"registry": store.url, "models": names})
-        return 0
-    for model in listed:
-        aliases = "  ".join(f"{alias} v{number}" for alias, number in model.aliases.items())
-        print_lines(f"{model.name:<24}{_range(model.numbers):<14}{aliases}".rstrip())
-    print_lines(f"{len(listed)} models in {store.url}")
+    named = [{"name": model.name, "versions": list(model.numbers), **model.aliases} for model in listed]
+    lines = [*map(_listed, listed), f"{len(listed)} models in {store.url}"]
+    show_result({"registry": store.url, "models": named}, lines, as_json=config.json_)
     return 0
 
 
@@ -104,12 +98,10 @@ def show(config: Annotated[ShowConfig, Parameter(name="*")]) -> int:
     place, name = split_name(config.model)
     store = registry.open_registry(place)
     shown = registry.show(store, name)
-    if config.json_:
-        history = {alias: [record.model_dump() for record in records] for alias, records in shown.history.items()}
-        versions = [version.model_dump() for version in shown.versions]
-        show_json({"registry": store.url, "name": name, "versions": versions, "history": history})
-    else:
-        print_lines(f"{name} in {store.url}", *_screen(shown))
+    history = {alias: [record.model_dump() for record in records] for alias, records in shown.history.items()}
+    versions = [version.model_dump() for version in shown.versions]
+    document = {"registry": store.url, "name": name, "versions": versions, "history": history}
+    show_result(document, [f"{name} in {store.url}", *_screen(shown)], as_json=config.json_)
     return 0
 
 
@@ -121,12 +113,11 @@ def _show_version(ref: str, as_json: bool) -> int:
 
     _, version = resolve(parse(ref))
     folder = open_model(ref)
-    if as_json:
-        config = folder.config.model_dump(mode="json")
-        show_json({"reference": folder.reference, **version.model_dump(), "covseg.json": config})
-        return 0
+    config = folder.config.model_dump(mode="json")
     files = (f"    {file.sha256[:16]}  {file.size:>12}  {file.name}" for file in version.files)
-    print_lines(f"{folder.reference}: {_line(version)}", *files, "", (folder.path / PAGE).read_text(encoding="utf-8"))
+    lines = [f"{folder.reference}: {_line(version)}", *files, "", (folder.path / PAGE).read_text(encoding="utf-8")]
+    document = {"reference": folder.reference, **version.model_dump(), "covseg.json": config}
+    show_result(document, lines, as_json=as_json)
     return 0
 
 
@@ -139,12 +130,9 @@ def pull(config: Annotated[PullConfig, Parameter(name="*")]) -> int:
         folder, version = None, registry.pinned(config.model)
     else:
         folder, version = registry.pull(config.model, config.output)
-    if config.json_:
-        show_json({"reference": version, "folder": str(folder) if folder else None, "dry_run": config.dry_run})
-    elif folder is None:
-        print_lines(f"{version} is what would be pulled")
-    else:
-        print_lines(f"{version} lies in {folder}, every digest checked")
+    line = f"lies in {folder}, every digest checked" if folder else "is what would be pulled"
+    document = {"reference": version, "folder": str(folder) if folder else None, "dry_run": config.dry_run}
+    show_result(document, [f"{version} {line}"], as_json=config.json_)
     return 0
 
 
@@ -157,11 +145,9 @@ def push(config: Annotated[PushConfig, Parameter(name="*")]) -> int:
     store.check()
     version, made = registry.push(config.folder, store, config.name, dry_run=config.dry_run)
     reference = f"{store.url}/{config.name}@{version.tag}"
-    if config.json_:
-        show_json({"reference": reference, "made": made, "dry_run": config.dry_run, **version.model_dump()})
-        return 0
     verb = "has this content already" if not made else "would be made" if config.dry_run else "made"
-    print_lines(f"{reference} {verb}: {_line(version)}")
+    document = {"reference": reference, "made": made, "dry_run": config.dry_run, **version.model_dump()}
+    show_result(document, [f"{reference} {verb}: {_line(version)}"], as_json=config.json_)
     return 0
 
 
@@ -173,12 +159,12 @@ def promote(config: Annotated[PromoteConfig, Parameter(name="*")]) -> int:
     version = registry.pinned(config.model)
     by = config.by or _user()
     promotion, changed = registry.promote(version, config.alias, by, config.note, dry_run=config.dry_run)
-    if config.json_:
-        facts = {"reference": version, "alias": config.alias, "changed": changed, "dry_run": config.dry_run}
-        show_json({**facts, "promotion": promotion.model_dump() if promotion else None})
-        return 0
-    would = "would become" if config.dry_run else "is now"
-    print_lines(f"{version} {would if changed else 'was already'} {config.alias}")
+    document = {
+        "reference": version, "alias": config.alias, "changed": changed, "dry_run": config.dry_run,
+        "promotion": promotion.model_dump() if promotion else None,
+    }  # fmt: skip
+    verb = "was already" if not changed else "would become" if config.dry_run else "is now"
+    show_result(document, [f"{version} {verb} {config.alias}"], as_json=config.json_)
     return 0
 
 
@@ -204,8 +190,10 @@ def _line(version: Version) -> str:
     )
 
 
-def _range(numbers: tuple[int, ...]) -> str:
-    return f"v{numbers[0]}" if len(numbers) == 1 else f"v{numbers[0]} - v{numbers[-1]}"
+def _listed(model: Listed) -> str:
+    first, last = f"v{model.numbers[0]}", f"v{model.numbers[-1]}"
+    aliases = "  ".join(f"{alias} v{number}" for alias, number in model.aliases.items())
+    return f"{model.name:<24}{first if first == last else f'{first} - {last}':<14}{aliases}".rstrip()
 
 
 def _user() -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from pydantic import BaseModel, Field
 
-from flows.cli.console import show, show_json
+from flows.cli.console import show, show_result
 from flows.cli.options import Json, Options
 
 if TYPE_CHECKING:
@@ -39,11 +39,8 @@ def recipes(config: Annotated[RecipesConfig, Parameter(name="*")] = RecipesConfi
         show(*([recipe.model_dump_json(indent=1)] if config.json_ else explain(recipe)))
         return 0
     every = [load_recipe(name) for name in shipped()]
-    if config.json_:
-        show_json([recipe.model_dump() for recipe in every])
-        return 0
-    for recipe in every:
-        show(f"{recipe.name:<20} {recipe.title}", f"{'':<20} {recipe.published or 'ours'}")
+    lines = (f"{recipe.name:<20} {recipe.title}\n{'':<20} {recipe.published or 'ours'}" for recipe in every)
+    show_result([recipe.model_dump() for recipe in every], lines, as_json=config.json_)
     return 0
 
 

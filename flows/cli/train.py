@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.settings.train import TrainSettings
-from flows.cli.console import note, progress, show, show_json
+from flows.cli.console import note, progress, show, show_result
 from flows.cli.options import Json, same
 
 
@@ -42,10 +42,7 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
             report(step, steps, f"{quality}, {row['films_per_second']:.1f} images/s")
 
         result = run(config, Hooks(tell=step_done, epoch_done=epoch_done, stop=_on_interrupt()))
-    if config.json_:
-        show_json(result)
-    else:
-        show(*_headline(result))
+    show_result(result, _headline(result), as_json=config.json_)
     return 0
 
 
