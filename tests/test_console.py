@@ -62,3 +62,9 @@ def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_table_aligns_words_left_and_numbers_right() -> None:
     rows = [("thresholds", "0.1"), ("[red]x", "12.5")]
     assert console.table(("name", "Dice"), rows) == ["name        Dice", "thresholds   0.1", "[red]x      12.5"]
+
+
+def test_values_of_a_mapping_stand_below_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_values({"images": 3, "reasons": {"corrupt": 1}})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [["images", "3"], ["reasons"], ["corrupt", "1"]]

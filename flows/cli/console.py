@@ -47,7 +47,7 @@ def show_values(values: Mapping[str, object], *, as_json: bool = False) -> None:
         return
     for name, value in values.items():
         if isinstance(value, Mapping):
-            show(*(f"{inner:>30}  {count}" for inner, count in value.items()))
+            show(f"{name:>14}", *(f"{inner:>30}  {count}" for inner, count in value.items()))
         else:
             show(f"{name:>14}  {value}")
 
