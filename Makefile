@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow check bench lock clean
+.PHONY: demo test test-slow check docs bench lock clean
 
 $(STAMP): infra/locks/all.txt infra/locks/uv.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
 
@@ -38,4 +41,4 @@ lock: $(STAMP)
 	grep -A 40 '^uv==' infra/locks/all.txt | awk 'NR==1 || /^    --hash/ {print; next} {exit}' > infra/locks/uv.txt
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
