@@ -31,7 +31,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run as current_run
 
 from covseg.archive import Plan
-from covseg.errors import CovsegError
+from covseg.errors import CovsegError, NotAccepted
 from covseg.settings.score import ScoreSettings
 from flows.parameters import take
 from flows.progress import show
@@ -41,12 +41,6 @@ from workers.scoring import Work, absolute, open_work
 from workers.summary import Progress, Summary
 
 UPDATE_S = 5.0  # between two updates of the progress artifact
-
-
-class NotAccepted(CovsegError):
-    """Published, but more images were quarantined than allowed."""
-
-    exit_code = 3
 
 
 @task(name="plan", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)

@@ -16,7 +16,7 @@ from typing import Any
 from covseg.archive.listing import matches_globs
 from covseg.errors import UsageError
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, PreparedImage, Scored, resolve
+from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, resolve
 from covseg.records import Entry
 from covseg.registry import open_model
 from covseg.settings.score import ScoreSettings
@@ -68,34 +68,32 @@ def _measure(settings: ScoreSettings, source: Store, sample: list[Entry], images
     start = time.process_time()
     opened = [pipeline.open_image(source, entry) for entry in sample]
     opening_s = time.process_time() - start
-    scored, model_s, finish_s = _score(
-        pipeline, backend, [image for image in opened if isinstance(image, PreparedImage)]
-    )
-    refused = [image.row for image in opened if isinstance(image, Scored)]
-    reasons = Counter(str(row.reason) for row in [*refused, *(one.row for one in scored)] if row.reason)
+    prepared = [image for image in opened if isinstance(image, PreparedImage)]
+    results, model_s, finish_s = _score(pipeline, backend, prepared)
+    refused = [result for result in [*opened, *results] if isinstance(result, Refused)]
     scale = images / len(sample)
     device = "gpu_s" if "cuda" in backend.name else "model_cpu_s"
     return {
         "sampled": len(sample),
-        "kinds": dict(Counter(image.radiograph.kind for image in opened if isinstance(image, PreparedImage))),
-        "refusals": dict(reasons),
-        "output_bytes": round(scale * sum(_output_bytes(one, settings) for one in scored) + images * ROW_BYTES),
+        "kinds": dict(Counter(image.radiograph.kind for image in prepared)),
+        "refusals": dict(Counter(str(result.row.reason) for result in refused)),
+        "output_bytes": round(scale * sum(_output_bytes(result, settings) for result in results) + images * ROW_BYTES),
         "decode_cpu_s": round(scale * (opening_s + finish_s), 1),
         device: round(scale * model_s, 1),
         "backend": backend.name,
     }
 
 
-def _score(pipeline: Pipeline, backend: Backend, images: list[PreparedImage]) -> tuple[list[Scored], float, float]:
+def _score(pipeline: Pipeline, backend: Backend, images: list[PreparedImage]) -> tuple[list[Result], float, float]:
     """Return the results, the seconds in the model and the CPU-seconds behind it."""
     clock = time.perf_counter if "cuda" in backend.name else time.process_time
     timed = _Timed(backend, clock)
     start = time.process_time()
     size = pipeline.config.batch
     batches = [images[first : first + size] for first in range(0, len(images), size)]
-    scored = [one for batch in batches for one in pipeline.score(timed, batch)]
+    results = [result for batch in batches for result in pipeline.score(timed, batch)]
     spent = time.process_time() - start
-    return scored, timed.seconds, max(0.0, spent - timed.seconds)
+    return results, timed.seconds, max(0.0, spent - timed.seconds)
 
 
 class _Timed:
@@ -114,10 +112,10 @@ class _Timed:
         return answer
 
 
-def _output_bytes(one: Scored, settings: ScoreSettings) -> int:
-    size = 0
-    if one.masks and settings.masks != "none":
-        size += len(mask_png(one.masks))
-    if settings.probability and one.prediction and one.image:
-        size += len(probability_png(one.prediction, *one.image.radiograph.pixels.shape))
+def _output_bytes(result: Result, settings: ScoreSettings) -> int:
+    if isinstance(result, Refused):
+        return 0
+    size = 0 if settings.masks == "none" else len(mask_png(result.masks))
+    if settings.probability:
+        size += len(probability_png(result.prediction, *result.image.radiograph.pixels.shape))
     return size

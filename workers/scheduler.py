@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from ray.exceptions import RayActorError, RayTaskError
 
 from covseg.archive import Outcome, Shard
-from covseg.errors import EnvironmentFailed, StorageUnreachable
+from covseg.errors import EnvironmentFailed, ModelWorkerLost, StorageUnreachable
 from covseg.records import Entry
-from workers.pool import Handle, ModelWorkerLost, Pool, Slot
+from workers.pool import Handle, Pool, Slot
 from workers.summary import Progress
 
 LOSSES = 3  # workers that one shard may cost before the run stops

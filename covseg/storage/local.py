@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from covseg.errors import RadiographRefused, Reason, StorageDenied, StorageFull, StorageUnreachable, UsageError
+from covseg.errors import RadiographRefused, Reason, Stage, StorageDenied, StorageFull, StorageUnreachable, UsageError
 from covseg.records import Entry
 from covseg.storage.protocol import Page, missing, order, refuse_changed, refuse_large
 
@@ -110,7 +110,7 @@ class LocalStore:
             except (IsADirectoryError, NotADirectoryError):
                 self._refuse_empty()
                 detail = "planned as a file, now a folder or below a file: plan again to score what lies there"
-                raise RadiographRefused(Reason.CHANGED, "fetch", detail) from None
+                raise RadiographRefused(Reason.CHANGED, Stage.FETCH, detail) from None
         return data
 
     def _refuse_empty(self) -> None:

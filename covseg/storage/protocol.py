@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.records import Entry
 
 LARGEST_IMAGE = 512 * 2**20  # bytes; twice a raw 16-bit image of 144 megapixels
@@ -123,7 +123,7 @@ def refuse_changed(entry: Entry, etag: str) -> None:
     if etag != entry.etag:
         raise RadiographRefused(
             Reason.CHANGED,
-            "fetch",
+            Stage.FETCH,
             f"planned with ETag {entry.etag}, read with {etag}: plan again to score the new one",
         )
 
@@ -132,12 +132,12 @@ def refuse_large(entry: Entry) -> None:
     """Raise `RadiographRefused` before an object is read that would fill the memory."""
     if entry.size > LARGEST_IMAGE:
         detail = f"{entry.size} bytes, more than the {LARGEST_IMAGE} that any image has"
-        raise RadiographRefused(Reason.TOO_LARGE, "fetch", detail)
+        raise RadiographRefused(Reason.TOO_LARGE, Stage.FETCH, detail)
 
 
 def missing() -> RadiographRefused:
     """Return the refusal of an object that is gone."""
-    return RadiographRefused(Reason.MISSING, "fetch", "listed, but gone when it was read")
+    return RadiographRefused(Reason.MISSING, Stage.FETCH, "listed, but gone when it was read")
 
 
 def intact(etag: str, data: bytes) -> bool:

@@ -24,7 +24,7 @@ import botocore.exceptions
 import fsspec.asyn
 import s3fs
 
-from covseg.errors import CovsegError, RadiographRefused, Reason, StorageUnreachable
+from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, StorageUnreachable
 from covseg.records import Entry
 from covseg.storage.protocol import Page, intact, missing, order, refuse_changed, refuse_large
 from covseg.storage.s3_errors import code_of, translate
@@ -114,7 +114,7 @@ class S3Store:
         if not sound:
             raise RadiographRefused(
                 Reason.CHECKSUM_MISMATCH,
-                "fetch",
+                Stage.FETCH,
                 f"{len(data)} bytes do not have the MD5 of their ETag, read {READS} times",
             )
         return data

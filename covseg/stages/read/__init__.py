@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import hashlib
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.records import Radiograph
 from covseg.stages.read.dicom import DicomImage, read_dicom
 from covseg.stages.read.grey import check_contrast, grey
@@ -69,11 +69,11 @@ def read(data: bytes) -> Radiograph:
     except (RadiographRefused, KeyboardInterrupt, SystemExit):
         raise
     except MemoryError as error:
-        raise RadiographRefused(Reason.TOO_LARGE, "read", f"no memory to decode this {kind} image") from error
+        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, f"no memory to decode this {kind} image") from error
     except BaseException as error:  # a panic of the RLE decoder, written in Rust, is no Exception
         # A decoder's own words may quote the header: its class is enough, the rest is chained.
         detail = f"the {kind} decoder failed: {type(error).__name__}"
-        raise RadiographRefused(Reason.CORRUPT, "read", detail) from error
+        raise RadiographRefused(Reason.CORRUPT, Stage.READ, detail) from error
     check_contrast(image.pixels, kind)
     return Radiograph(
         image.pixels,

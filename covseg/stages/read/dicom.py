@@ -15,7 +15,7 @@ import numpy as np
 from pydicom import uid
 from pydicom.encaps import get_frame
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.codestream import Layout, decode, run_decoder
 from covseg.stages.read.elements import Elements, read_elements
 from covseg.stages.read.grey import Pixels, Samples, check_size, grey
@@ -170,7 +170,7 @@ def _code(value: str) -> str:
 
 
 def _refuse(reason: Reason, detail: str) -> NoReturn:
-    raise RadiographRefused(reason, "read", detail)
+    raise RadiographRefused(reason, Stage.READ, detail)
 
 
 # PS3.3 C.7.3.1.1.1 (those met in archives) and C.7.6.3.1.2

@@ -21,7 +21,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.values import convert_SQ
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.grey import MAX_PIXELS
 from covseg.stages.read.sniff import starts_explicit
 
@@ -114,7 +114,7 @@ class Elements:
         if values:
             return values[0]
         if default is None:
-            raise RadiographRefused(Reason.CORRUPT, "read", f"the DICOM header lacks {keyword}")
+            raise RadiographRefused(Reason.CORRUPT, Stage.READ, f"the DICOM header lacks {keyword}")
         return default
 
     def data(self, keyword: str) -> bytes:
@@ -176,9 +176,9 @@ def read_elements(data: bytes) -> Elements:
             source = BytesIO(_inflate(data[source.tell() :]))
         found = _collect(source, syntax)
     except (EOFError, struct.error) as error:
-        raise RadiographRefused(Reason.TRUNCATED, "read", "the DICOM object ends inside an element") from error
+        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element") from error
     if any(map(_cut, found.values())):
-        raise RadiographRefused(Reason.TRUNCATED, "read", "the DICOM object ends inside an element")
+        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element")
     return Elements(found, syntax)
 
 
@@ -196,7 +196,7 @@ def _transfer_syntax(source: BytesIO) -> UID:
     if _TRANSFER_SYNTAX in found:
         text = Elements({ALLOWED["Modality"]: found[_TRANSFER_SYNTAX]}, UID("")).text("Modality")
         if not re.fullmatch(r"[0-9.]{1,64}", text):
-            raise RadiographRefused(Reason.CORRUPT, "read", "the transfer syntax is not a UID")
+            raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the transfer syntax is not a UID")
         return UID(text, config.IGNORE)
     start = source.getvalue()[source.tell() : source.tell() + 8]
     if not starts_explicit(start):
@@ -209,12 +209,12 @@ def _inflate(data: bytes) -> bytes:
     try:
         inflated = stream.decompress(data, _MAX_INFLATED)
     except zlib.error as error:
-        raise RadiographRefused(Reason.CORRUPT, "read", "the deflated DICOM object cannot be inflated") from error
+        raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the deflated DICOM object cannot be inflated") from error
     if stream.unconsumed_tail:
         detail = f"the deflated DICOM object inflates beyond {_MAX_INFLATED} bytes"
-        raise RadiographRefused(Reason.TOO_LARGE, "read", detail)
+        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, detail)
     if not stream.eof:
-        raise RadiographRefused(Reason.TRUNCATED, "read", "the deflated DICOM object ends inside its stream")
+        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the deflated DICOM object ends inside its stream")
     return inflated
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.uid import JPEGLossless
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.codestream import Frame, Layout, decode, jpeg_frame
 from covseg.stages.read.grey import Samples, check_size
 from covseg.stages.read.orientation import orient
@@ -41,7 +41,9 @@ def read_jpeg(data: bytes) -> Samples:
     """
     frame = jpeg_frame(data)
     if frame.height == 0:
-        raise RadiographRefused(Reason.UNSUPPORTED_MODE, "read", "the JPEG states its height only behind its pixels")
+        raise RadiographRefused(
+            Reason.UNSUPPORTED_MODE, Stage.READ, "the JPEG states its height only behind its pixels"
+        )
     check_size(frame.width, frame.height)
     if not frame.classic:
         return orient(_decode_rare(data, frame), frame.exif)
@@ -56,15 +58,15 @@ def _decode_classic(data: bytes) -> Samples:
         with JpegImageFile(io.BytesIO(data)) as image:
             return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     except OSError as error:
-        truncated = "truncated" in str(error)
-        reason = Reason.TRUNCATED if truncated else Reason.CORRUPT
-        raise RadiographRefused(reason, "read", "the JPEG's pixels end early or cannot be decoded") from error
+        # Pillow raises a bare OSError for both, without errno: its words are all that tells them apart.
+        reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.CORRUPT
+        raise RadiographRefused(reason, Stage.READ, "the JPEG's pixels end early or cannot be decoded") from error
 
 
 def _decode_rare(data: bytes, frame: Frame) -> Samples:
     if frame.components != 1:
         detail = f"{frame.components} components of {frame.bits} bits, JPEG marker {frame.marker:#x}: wanted grey"
-        raise RadiographRefused(Reason.UNSUPPORTED_MODE, "read", detail)
+        raise RadiographRefused(Reason.UNSUPPORTED_MODE, Stage.READ, detail)
     allocated = 8 if frame.bits <= 8 else 16
     layout = Layout(frame.height, frame.width, 1, allocated, frame.bits)
     return decode(data, JPEGLossless, layout)

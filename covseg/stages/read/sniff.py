@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 
 Kind = Literal["png", "jpeg", "dicom"]
 
@@ -50,7 +50,7 @@ def sniff(data: bytes) -> Kind:
         signature); ``unreadable_format`` (an image of another format); ``not_an_image`` (the rest).
     """
     if not data:
-        raise RadiographRefused(Reason.EMPTY, "read", "0 bytes")
+        raise RadiographRefused(Reason.EMPTY, Stage.READ, "0 bytes")
     if data.startswith(PNG_SIGNATURE):
         return "png"
     if data.startswith(JPEG_SIGNATURE):
@@ -76,15 +76,19 @@ def _starts_like_dicom(data: bytes) -> bool:
 
 def _refusal(data: bytes) -> RadiographRefused:
     if len(data) < 8 and (PNG_SIGNATURE.startswith(data) or JPEG_SIGNATURE.startswith(data)):
-        return RadiographRefused(Reason.TRUNCATED, "read", f"{len(data)} bytes: the object ends inside its signature")
+        return RadiographRefused(
+            Reason.TRUNCATED, Stage.READ, f"{len(data)} bytes: the object ends inside its signature"
+        )
     if data.count(0) == len(data):
-        return RadiographRefused(Reason.CORRUPT, "read", "every byte is 0: the object was never filled")
+        return RadiographRefused(Reason.CORRUPT, Stage.READ, "every byte is 0: the object was never filled")
     if data[1:4] == b"PNG":
-        return RadiographRefused(Reason.CORRUPT, "read", "damaged PNG signature, as a transfer in text mode leaves it")
+        return RadiographRefused(
+            Reason.CORRUPT, Stage.READ, "damaged PNG signature, as a transfer in text mode leaves it"
+        )
     found = _foreign_format(data)
     if found:
-        return RadiographRefused(Reason.UNREADABLE_FORMAT, "read", f"a {found} image: wanted PNG, JPEG or DICOM")
-    return RadiographRefused(Reason.NOT_AN_IMAGE, "read", "no PNG, JPEG or DICOM signature")
+        return RadiographRefused(Reason.UNREADABLE_FORMAT, Stage.READ, f"a {found} image: wanted PNG, JPEG or DICOM")
+    return RadiographRefused(Reason.NOT_AN_IMAGE, Stage.READ, "no PNG, JPEG or DICOM signature")
 
 
 def _foreign_format(data: bytes) -> str | None:
