@@ -27,13 +27,18 @@ from covseg.registry import open_model
 from covseg.stages.preprocess import prepare
 
 
+def load_model(ref: str | Path = "default", backend: str = "onnx") -> Model:
+    """Open a model that scores images held in memory; the arguments are those of `Model`."""
+    return Model(ref, backend)
+
+
 class Model:
     """A model with the stages around it.
 
     Parameters
     ----------
     ref : str or Path
-        ``default`` or the path of a model folder.
+        A registered name such as ``default``, a reference, or the path of a model folder.
     backend : str
         ``onnx`` or ``torch``.
 

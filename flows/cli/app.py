@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Toml
 
 from covseg.errors import CovsegError, UsageError
+from covseg.settings.environment import code_version
 
 # Said before anything heavy is imported: no library of ours calls home.
 QUIET = {
@@ -42,6 +43,7 @@ app = App(
     help="Mark the infected part of the lung on chest radiographs. Research use only, not for diagnosis.\n\n"
     "Every command also takes --config FILE.toml (a table named after the command; flags win) and --debug "
     "(tracebacks).",
+    version=code_version,
     version_flags=["--version"],
     help_format="plaintext",
 )
@@ -52,8 +54,6 @@ for name, line in COMMANDS.items():
 @app.command(name="version", help="Print the version.")
 def version() -> None:
     """Print the version."""
-    from covseg.settings.environment import code_version
-
     print(code_version())
 
 

@@ -23,7 +23,6 @@ from pydicom.values import convert_SQ
 
 from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.grey import MAX_PIXELS
-from covseg.stages.read.sniff import starts_explicit
 
 ALLOWED = {
     "SOPClassUID": 0x00080016,
@@ -66,6 +65,27 @@ _WORDS = {
 }
 # A deflated object may inflate to a thousand times its size; 3 bytes for each allowed pixel, and a header, are enough.
 _MAX_INFLATED = 3 * MAX_PIXELS + 2**20
+
+
+_VALUE_REPRESENTATIONS = frozenset(
+    b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+
+
+def is_dicom(data: bytes) -> bool:
+    """Detect a DICOM file, or a data set without the 128-byte preamble, as old archives store it."""
+    if data[128:132] == b"DICM":
+        return True
+    if data[:2] == b"\x00\x08":  # big-endian is always explicit
+        return _starts_explicit(data)
+    if data[:2] not in (b"\x08\x00", b"\x02\x00"):
+        return False
+    return _starts_explicit(data) or 0 < int.from_bytes(data[4:8], "little") <= min(len(data), 1024)
+
+
+def _starts_explicit(data: bytes) -> bool:
+    """Tell whether the element that starts here names its value representation."""
+    return data[4:6] in _VALUE_REPRESENTATIONS
 
 
 @dataclass(frozen=True)
@@ -199,7 +219,7 @@ def _transfer_syntax(source: BytesIO) -> UID:
             raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the transfer syntax is not a UID")
         return UID(text, config.IGNORE)
     start = source.getvalue()[source.tell() : source.tell() + 8]
-    if not starts_explicit(start):
+    if not _starts_explicit(start):
         return uid.ImplicitVRLittleEndian
     return uid.ExplicitVRBigEndian if start[0] == 0 else uid.ExplicitVRLittleEndian
 
@@ -221,7 +241,7 @@ def _inflate(data: bytes) -> bytes:
 def _collect(source: BytesIO, syntax: UID) -> dict[int, RawDataElement | DataElement]:
     start = source.tell()
     # Some writers declare one encoding and use the other: the first element tells.
-    implicit = not starts_explicit(source.read(8))
+    implicit = not _starts_explicit(source.read(8))
     source.seek(start)
     tags: list[BaseTag | int] = list(ALLOWED.values())
     elements = data_element_generator(

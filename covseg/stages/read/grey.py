@@ -5,6 +5,7 @@ In: decoded integer samples. Out: float32 in [0, 1]. It knows nothing of file fo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -15,6 +16,26 @@ from covseg.errors import RadiographRefused, Reason, Stage
 
 Samples = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
 Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """What a reader returns.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        In [0, 1], bone bright.
+    view_position, orientation : str or None
+        As in `covseg.records.Radiograph`; None where the format does not say it.
+    pixel_spacing_mm : float or None
+    """
+
+    pixels: Pixels
+    view_position: str | None = None
+    pixel_spacing_mm: float | None = None
+    orientation: str | None = None
+
 
 MIN_SIDE = 64  # the lungs of a smaller image span fewer pixels than one rib of a full-size one
 MAX_PIXELS = 64_000_000  # 35 x 43 cm image scanned at 50 micrometres has 60 million; flat panels stay below 20

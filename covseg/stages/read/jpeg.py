@@ -14,11 +14,17 @@ from pydicom.uid import JPEGLossless
 
 from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.codestream import Frame, Layout, decode, jpeg_frame
-from covseg.stages.read.grey import Samples, check_size
+from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.orientation import orient
+from covseg.stages.read.sniff import JPEG_SIGNATURE
 
 
-def read_jpeg(data: bytes) -> Samples:
+def is_jpeg(data: bytes) -> bool:
+    """Detect a JPEG by its signature."""
+    return data.startswith(JPEG_SIGNATURE)
+
+
+def read_jpeg(data: bytes) -> DecodedImage:
     """Decode one JPEG.
 
     Grey, colour, and CMYK as printers write it (Adobe's inverted values), which becomes RGB. An EXIF orientation is
@@ -31,13 +37,14 @@ def read_jpeg(data: bytes) -> Samples:
 
     Returns
     -------
-    ndarray of uint8 or uint16, shape (H, W) or (H, W, 3)
-        Colour in the order R, G, B.
+    DecodedImage
+        Pixels alone.
 
     Raises
     ------
     RadiographRefused
-        ``truncated``, ``corrupt``, ``too_large``, ``too_small``, ``unsupported_mode``, ``missing_decoder``.
+        ``not_radiograph`` (clearly coloured), ``truncated``, ``corrupt``, ``too_large``, ``too_small``,
+        ``unsupported_mode``, ``missing_decoder``.
     """
     frame = jpeg_frame(data)
     if frame.height == 0:
@@ -46,10 +53,10 @@ def read_jpeg(data: bytes) -> Samples:
         )
     check_size(frame.width, frame.height)
     if not frame.classic:
-        return orient(_decode_rare(data, frame), frame.exif)
+        return DecodedImage(grey(orient(_decode_rare(data, frame), frame.exif)))
     # Pillow would look into the EXIF block too, and warn about it: it gets zeros instead.
     plain = data.replace(frame.exif, bytes(len(frame.exif)), 1) if frame.exif else data
-    return orient(_decode_classic(plain), frame.exif)
+    return DecodedImage(grey(orient(_decode_classic(plain), frame.exif)))
 
 
 def _decode_classic(data: bytes) -> Samples:

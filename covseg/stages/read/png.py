@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from covseg.errors import RadiographRefused, Reason, Stage
-from covseg.stages.read.grey import Samples, check_size
+from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.orientation import orient
 from covseg.stages.read.sniff import PNG_SIGNATURE
 
@@ -22,7 +22,12 @@ from covseg.stages.read.sniff import PNG_SIGNATURE
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
-def read_png(data: bytes) -> Samples:
+def is_png(data: bytes) -> bool:
+    """Detect a PNG by its signature."""
+    return data.startswith(PNG_SIGNATURE)
+
+
+def read_png(data: bytes) -> DecodedImage:
     """Decode one PNG.
 
     Grey of 1 to 16 bits, palette, colour and their variants with alpha. Alpha and transparency are dropped: what the
@@ -35,14 +40,14 @@ def read_png(data: bytes) -> Samples:
 
     Returns
     -------
-    ndarray of uint8 or uint16, shape (H, W) or (H, W, 3)
-        Colour in the order R, G, B.
+    DecodedImage
+        Pixels alone.
 
     Raises
     ------
     RadiographRefused
-        ``truncated``, ``corrupt`` (a checksum, a missing part, a damaged stream), ``multi_frame`` (an animation),
-        ``too_large``, ``too_small``.
+        ``not_radiograph`` (clearly coloured), ``truncated``, ``corrupt`` (a checksum, a missing part, a damaged
+        stream), ``multi_frame`` (an animation), ``too_large``, ``too_small``.
     """
     parts: list[bytes | memoryview] = [PNG_SIGNATURE]
     exif = b""
@@ -57,7 +62,7 @@ def read_png(data: bytes) -> Samples:
             exif = bytes(payload)
         if kind in _CRITICAL:
             parts.append(whole)
-    return orient(_decode(b"".join(parts)), exif)
+    return DecodedImage(grey(orient(_decode(b"".join(parts)), exif)))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
