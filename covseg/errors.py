@@ -103,7 +103,7 @@ class CovsegError(Exception):
 Kind = TypeVar("Kind", bound=CovsegError)
 
 
-def _rebuild(kind: type[Kind], message: str, attributes: dict[str, Any]) -> Kind:
+def _rebuild(kind: type[Kind], message: str, attributes: dict[str, object]) -> Kind:
     """Make an error without calling its ``__init__``, whose arguments may be others than its message."""
     error = kind.__new__(kind, message)
     vars(error).update(attributes)

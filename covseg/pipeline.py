@@ -157,7 +157,7 @@ class Pipeline:
             prediction = self.constrain(image, tempered)
             masks = restore(postprocess(prediction, thresholds), image.geometry.height, image.geometry.width)
         with _stage(Stage.SEVERITY):
-            return Scored(self._row(image, prediction, masks, score, flags), image, masks, prediction)
+            return Scored(self._scored_row(image, prediction, masks, score, flags), image, masks, prediction)
 
     def constrain(self, image: PreparedImage, prediction: Prediction) -> Prediction:  # noqa: ARG002 - for a subclass
         """Return the answer whose lung holds the infection: the model's own; an evaluation may put another there."""
@@ -166,32 +166,33 @@ class Pipeline:
     def refuse(self, entry: Entry, refusal: RadiographRefused, sha256: str | None = None) -> Refused:
         """Turn a refusal into a row without numbers; `sha256` is of the bytes, where there were any."""
         cause = refusal.__cause__ or refusal
-        return Refused(
-            Row(
-                **self._identity(entry),
-                sha256=sha256,
-                status=refusal.reason.status,
-                reason=refusal.reason,
-                stage=refusal.stage,
-                exception_class=type(cause).__name__,
-                detail=refusal.detail,
-            )
+        row = self._row(
+            entry,
+            sha256=sha256,
+            status=refusal.reason.status,
+            reason=refusal.reason,
+            stage=refusal.stage,
+            exception_class=type(cause).__name__,
+            detail=refusal.detail,
+        )
+        return Refused(row)
+
+    def _row(self, entry: Entry, **cells: Any) -> Row:
+        """Return a row that says whose it is and what made it, with these cells."""
+        return Row(
+            input_id=input_id(self.key, self.bucket, entry.key, entry.etag),
+            key=entry.key,
+            etag=entry.etag,
+            size=entry.size,
+            model_id=self.config.model_id,
+            weights_sha256=self.config.weights_sha256,
+            config_sha256=self.config.digest,
+            backend=self.config.backend,
+            code_version=self.config.code_version,
+            **cells,
         )
 
-    def _identity(self, entry: Entry) -> dict[str, Any]:
-        return {
-            "input_id": input_id(self.key, self.bucket, entry.key, entry.etag),
-            "key": entry.key,
-            "etag": entry.etag,
-            "size": entry.size,
-            "model_id": self.config.model_id,
-            "weights_sha256": self.config.weights_sha256,
-            "config_sha256": self.config.digest,
-            "backend": self.config.backend,
-            "code_version": self.config.code_version,
-        }
-
-    def _row(
+    def _scored_row(
         self,
         image: PreparedImage,
         prediction: Prediction,
@@ -202,15 +203,15 @@ class Pipeline:
         extent = measure(masks)
         spacing = image.radiograph.pixel_spacing_mm
         right, left = extent.right_area_px, extent.left_area_px
-        return Row(
-            **self._identity(image.entry),
+        return self._row(
+            image.entry,
             sha256=image.radiograph.sha256,
             status=Status.SCORED,
             view_position=image.radiograph.view_position,
             height=image.geometry.height,
             width=image.geometry.width,
             pixel_spacing_mm=spacing,
-            **dict[str, Any](extent.fractions),
+            **extent.fractions,
             infected_fraction_of_image=extent.infected_fraction_of_image,
             lung_area_px=extent.lung_area_px,
             lung_area_fraction=extent.lung_area_px / extent.image_area_px,

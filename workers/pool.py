@@ -125,7 +125,7 @@ class SkippingStore:
         self._store, self._poison = store, poison
 
     def fetch(self, entry: Entry) -> bytes:
-        """Return the image's bytes; `RadiographRefused` with ``worker_killed`` for a killer."""
+        """Return the image's bytes; `RadiographRefused` with ``worker_killed`` for a poison image."""
         if entry.key in self._poison:
             raise RadiographRefused(Reason.WORKER_KILLED, Stage.WORKER, "took its worker down twice when tried alone")
         return self._store.fetch(entry)
@@ -261,7 +261,7 @@ def _one_name(models: list[Slot]) -> str:
 
 
 def _places(workers: int | None) -> list[Node]:
-    """Return one machine per core, or `workers` of them, dealt in turns."""
+    """Return one machine per core, or `workers` of them, machine by machine in turns."""
     rounds = itertools.zip_longest(*([node] * node.cpus for node in nodes()))
     places = [node for turn in rounds for node in turn if node]
     return list(itertools.islice(itertools.cycle(places), workers or len(places)))

@@ -47,17 +47,17 @@ class LocalStore:
 
     def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Page:
         """List by walking the folder in key order; a folder that is not there is empty."""
-        found: list[Entry] = []
+        listed: list[Entry] = []
         walk = self._walk_from(prefix, after)
         with _storage_errors(self.url):
             for path, key in walk:
                 with contextlib.suppress(FileNotFoundError):  # gone since the folder was scanned
                     state = path.stat()
-                    found.append(Entry(key, state.st_size, _etag(state), state.st_mtime))
-                if len(found) == limit:
+                    listed.append(Entry(key, state.st_size, _etag(state), state.st_mtime))
+                if len(listed) == limit:
                     self._walking = (prefix, key, walk)
-                    return Page(found, key)
-        return Page(found, None)
+                    return Page(listed, key)
+        return Page(listed, None)
 
     def _walk_from(self, prefix: str, after: str | None) -> Iterator[tuple[Path, str]]:
         """Go on with the walk that the last page broke off: scanning anew costs the square of the folder."""

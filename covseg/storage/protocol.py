@@ -52,7 +52,7 @@ class Store(Protocol):
         ------
         RadiographRefused
             ``missing`` when the object is gone, ``changed`` when its ETag is another, ``too_large`` above
-            `LARGEST_FILM`, ``checksum_mismatch`` when the ETag is a plain MD5 and the bytes, read three
+            `LARGEST_IMAGE`, ``checksum_mismatch`` when the ETag is a plain MD5 and the bytes, read three
             times, do not have it.
         """
         ...
@@ -112,10 +112,10 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry]:
         after = page.after
 
 
-def overlap(one: Store, other: Store) -> bool:
+def overlap(first: Store, second: Store) -> bool:
     """Tell whether a store lies inside the other, or is the same."""
-    first, second = (store.url.rstrip("/") + "/" for store in (one, other))
-    return first.startswith(second) or second.startswith(first)
+    left, right = (store.url.rstrip("/") + "/" for store in (first, second))
+    return left.startswith(right) or right.startswith(left)
 
 
 def refuse_changed(entry: Entry, etag: str) -> None:

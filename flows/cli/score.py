@@ -34,7 +34,7 @@ def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
     if config.dry_run:
         from workers.estimate import estimate
 
-        _tell(estimate(settings), config.json_)
+        _tell(estimate(settings).model_dump(exclude_none=True), config.json_)
         return 0
     try:
         # Ray tells of lost workers on stdout, which is for the summary alone.

@@ -208,10 +208,10 @@ def _decoder(frame: bytes, syntax: UID, layout: Layout) -> tuple[UID, str]:
 
 def _check(frame: Frame, layout: Layout) -> None:
     """Refuse a codestream that would decode to something else than the image's header says."""
-    found = (frame.height, frame.width, frame.components)
+    claimed = (frame.height, frame.width, frame.components)
     wanted = (layout.rows, layout.columns, layout.samples)
-    if found != wanted:
-        detail = f"the codestream claims (height, width, components) {found}, the image's header {wanted}"
+    if claimed != wanted:
+        detail = f"the codestream claims (height, width, components) {claimed}, the image's header {wanted}"
         raise RadiographRefused(Reason.CORRUPT, Stage.READ, detail)
     if frame.bits > 16:
         detail = f"{frame.bits} bits per sample: wanted at most 16"

@@ -194,12 +194,12 @@ def read_elements(data: bytes) -> Elements:
         syntax = _transfer_syntax(source)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             source = BytesIO(_inflate(data[source.tell() :]))
-        found = _collect(source, syntax)
+        elements = _collect(source, syntax)
     except (EOFError, struct.error) as error:
         raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element") from error
-    if any(map(_cut, found.values())):
+    if any(map(_cut, elements.values())):
         raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element")
-    return Elements(found, syntax)
+    return Elements(elements, syntax)
 
 
 def _cut(element: RawDataElement | DataElement) -> bool:
@@ -212,9 +212,9 @@ def _cut(element: RawDataElement | DataElement) -> bool:
 def _transfer_syntax(source: BytesIO) -> UID:
     """Read the file meta group, leave `source` behind it; guess the encoding where the group is absent."""
     meta = data_element_generator(source, False, True, lambda tag, _vr, _length: tag >> 16 != 2)
-    found = {int(element.tag): element for element in meta}
-    if _TRANSFER_SYNTAX in found:
-        text = Elements({ALLOWED["Modality"]: found[_TRANSFER_SYNTAX]}, UID("")).text("Modality")
+    group = {int(element.tag): element for element in meta}
+    if _TRANSFER_SYNTAX in group:
+        text = Elements({ALLOWED["Modality"]: group[_TRANSFER_SYNTAX]}, UID("")).text("Modality")
         if not re.fullmatch(r"[0-9.]{1,64}", text):
             raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the transfer syntax is not a UID")
         return UID(text, config.IGNORE)
