@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import RadiographRefused
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, PreparedImage, Scored, resolve
+from covseg.pipeline import Pipeline, PreparedImage, Refused, Scored, resolve
 from covseg.records import Entry, Radiograph
 from covseg.registry import open_model
 from covseg.stages.preprocess import prepare
+
+
+def load_model(ref: str | Path = "default", backend: str = "onnx") -> Model:
+    """Open a model that scores images held in memory; the arguments are those of `Model`."""
+    return Model(ref, backend)
 
 
 class Model:
@@ -33,7 +38,7 @@ class Model:
     Parameters
     ----------
     ref : str or Path
-        ``default`` or the path of a model folder.
+        A registered name such as ``default``, a reference, or the path of a model folder.
     backend : str
         ``onnx`` or ``torch``.
 
@@ -79,10 +84,11 @@ class Model:
             radiograph,
             *prepare(grey, self._pipeline.model.size, self._pipeline.model.normalisation),
         )
-        scored = self._pipeline.score(self._backend, [image])[0]
-        if scored.row.reason is not None:
-            raise RadiographRefused(scored.row.reason, str(scored.row.stage), str(scored.row.detail))
-        return scored
+        (result,) = self._pipeline.score(self._backend, [image])
+        if isinstance(result, Refused):
+            row = result.row
+            raise RadiographRefused(Reason(str(row.reason)), Stage(str(row.stage)), str(row.detail))
+        return result
 
 
 def _grey(pixels: NDArray[Any]) -> NDArray[np.float32]:

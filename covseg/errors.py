@@ -1,22 +1,46 @@
-"""The error tree, and the closed set of reasons for which an image gets no mask.
+"""The whole error tree, and the closed sets of reasons, states and stages that a refusal names.
 
-    CovsegError                  exit  what it stops
-    |-- RadiographRefused         -    one image; becomes a refusal row, never ends a run
-    |-- UsageError                2    the command: a flag, a path, a config value
-    |   `-- ModelRefused          2    a model folder that cannot be trusted or understood
-    |-- NotPublished              1    the snapshot: its sum does not close, or nothing in it can be trusted
-    `-- EnvironmentFailed         4    the run: the ground gave way
-        |-- StorageUnreachable    4
-        |-- StorageDenied         4
-        `-- StorageFull           4
+    CovsegError                   exit  what it stops
+    |-- RadiographRefused          -    one image; becomes a refusal row, never ends a run
+    |-- InternalFailure            1    the flow: an error that nobody foresaw, with its own words left out
+    |-- NotPublished               1    the snapshot: its sum does not close, or nothing in it can be trusted
+    |-- TrainingFailed             1    the training: loss or gradient not finite; the last state is kept
+    |-- UsageError                 2    the command: a flag, a path, a config value
+    |   |-- ModelRefused           2    a model folder that cannot be trusted or understood
+    |   |-- SplitAbsent            2    a labelled set that has other splits than the one asked for
+    |   `-- SetRefused             2    a labelled set that is not whole; names an image
+    |       `-- BadMask            2    one truth mask; its image is left out and counted
+    |-- NotAccepted                3    nothing: it is published, with more refusals than allowed
+    |-- EnvironmentFailed          4    the run: storage, network, machine or cluster gave way
+    |   |-- ModelWorkerLost        4    one shard's attempt, which is retried
+    |   |-- StorageUnreachable     4
+    |   |-- StorageDenied          4
+    |   `-- StorageFull            4
+    `-- Stopped                  130    the training, on request; its state is saved
 
 A message says what was found, what was wanted and what to do; it names a key or an id, never a
-patient field.
+patient field. Every error can be pickled, and `CovsegError.with_message` gives it other words; so a
+subclass may take any arguments.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any, Self, TypeVar
+
+
+class Stage(StrEnum):
+    """Where in the pipeline an image was refused; the table's column ``stage``."""
+
+    FETCH = "fetch"
+    READ = "read"
+    PREPROCESS = "preprocess"
+    SEGMENT = "segment"
+    INPUT_FILTER = "input_filter"
+    POSTPROCESS = "postprocess"
+    SEVERITY = "severity"
+    ENCODE = "encode"
+    WORKER = "worker"
 
 
 class Status(StrEnum):
@@ -27,7 +51,6 @@ class Status(StrEnum):
     QUARANTINED = "quarantined"
     CHANGED = "changed"
     MISSING = "missing"
-    FAILED_TRANSIENT = "failed_transient"
 
 
 class Reason(StrEnum):
@@ -52,7 +75,6 @@ class Reason(StrEnum):
     WORKER_KILLED = "worker_killed"
     CHANGED = "changed"
     MISSING = "missing"
-    FAILED_TRANSIENT = "failed_transient"
 
     @property
     def status(self) -> Status:
@@ -70,6 +92,23 @@ class CovsegError(Exception):
 
     exit_code = 1
 
+    def with_message(self, message: str) -> Self:
+        """Return an error of the same class and attributes that says `message`."""
+        return _rebuild(type(self), message, vars(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), str(self), vars(self))
+
+
+Kind = TypeVar("Kind", bound=CovsegError)
+
+
+def _rebuild(kind: type[Kind], message: str, attributes: dict[str, object]) -> Kind:
+    """Make an error without calling its ``__init__``, whose arguments may be others than its message."""
+    error = kind.__new__(kind, message)
+    vars(error).update(attributes)
+    return error
+
 
 class RadiographRefused(CovsegError):
     """One image gets no mask.
@@ -78,18 +117,18 @@ class RadiographRefused(CovsegError):
     ----------
     reason : Reason
         From the closed set.
-    stage : str
-        The stage that refused: fetch, read, prepare, segment, input filter, measure, encode.
+    stage : Stage
+        The stage that refused.
     detail : str
         What was found and what was wanted; no patient field.
     """
 
-    def __init__(self, reason: Reason, stage: str, detail: str) -> None:
+    def __init__(self, reason: Reason, stage: Stage, detail: str) -> None:
         super().__init__(f"{reason.value} ({stage}): {detail}")
         self.reason, self.stage, self.detail = reason, stage, detail
 
 
-def unforeseen(error: Exception, stage: str) -> RadiographRefused:
+def unforeseen(error: Exception, stage: Stage) -> RadiographRefused:
     """Return the refusal of an image on which a step failed as nobody foresaw: it must not hold up all the others.
 
     The error's own words may quote the image; its class is enough, the rest is chained.
@@ -100,28 +139,66 @@ def unforeseen(error: Exception, stage: str) -> RadiographRefused:
     return refusal
 
 
-class UsageError(CovsegError):
-    """The command cannot start as it was asked."""
-
-    exit_code = 2
-
-
-class SetRefused(UsageError):
-    """A labelled set is not whole; the message may name an image."""
-
-
-class ModelRefused(UsageError):
-    """A model folder is incomplete, damaged or of another architecture."""
+class InternalFailure(CovsegError):
+    """An error that nobody foresaw; its own message may hold a source key and is left out."""
 
 
 class NotPublished(CovsegError):
     """A snapshot stays unpublished: shards are missing, the sum does not close, or the model answered nonsense."""
 
 
+class TrainingFailed(CovsegError):
+    """The loss or its gradient is not finite; the last saved state is kept."""
+
+
+class UsageError(CovsegError):
+    """The command cannot start with these flags, paths or settings."""
+
+    exit_code = 2
+
+
+class ModelRefused(UsageError):
+    """A model folder is incomplete, damaged or of another architecture."""
+
+
+class SplitAbsent(UsageError):
+    """A labelled set does not have this split."""
+
+
+class SetRefused(UsageError):
+    """A labelled set is not whole; the message may name an image."""
+
+
+class BadMask(SetRefused):
+    """A truth mask that cannot be believed.
+
+    Parameters
+    ----------
+    reason : str
+        ``missing_infection_mask``, ``mask_unreadable``, ``mask_size`` or ``mask_not_binary``.
+    detail : str
+        With the file's name.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+class NotAccepted(CovsegError):
+    """Published, but more images were quarantined than allowed."""
+
+    exit_code = 3
+
+
 class EnvironmentFailed(CovsegError):
-    """The ground gave way: storage, network or disk."""
+    """Storage, network, machine or cluster gave way."""
 
     exit_code = 4
+
+
+class ModelWorkerLost(EnvironmentFailed):
+    """The model worker died under a batch."""
 
 
 class StorageUnreachable(EnvironmentFailed):
@@ -134,3 +211,9 @@ class StorageDenied(EnvironmentFailed):
 
 class StorageFull(EnvironmentFailed):
     """The store has no room left."""
+
+
+class Stopped(CovsegError):
+    """The training was asked to stop; its state is saved."""
+
+    exit_code = 130

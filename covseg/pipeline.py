@@ -1,10 +1,11 @@
 """The pipeline: the stages in a row around one model, for one process and for the scoring worker alike.
 
-In: entries of a store. Out: a `Scored` an image, in order. The stages stand in a row here and nowhere else.
+In: entries of a store. Out: `Scored` or `Refused` for each, in order. The stages stand in a row here and nowhere else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import CovsegError, RadiographRefused, Reason, Status, unforeseen
+from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.folder import ModelFolder
 from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.settings.environment import code_version, project_key
@@ -27,7 +28,7 @@ from covseg.stages.postprocess import postprocess, restore, temper
 from covseg.stages.preprocess import Geometry, prepare
 from covseg.stages.read import read
 from covseg.stages.segment import Backend, segment
-from covseg.stages.severity import GRADE_TABLE, ZONE_METHOD, Extent, measure, qc_flags
+from covseg.stages.severity import GRADE_TABLE, ZONE_METHOD, measure, qc_flags
 from covseg.storage import Store
 
 Finished = TypeVar("Finished")
@@ -55,12 +56,44 @@ class PreparedImage:
 
 @dataclass(frozen=True)
 class Scored:
-    """An image's row, and its masks and prediction when it was scored."""
+    """An image that has a mask.
+
+    Parameters
+    ----------
+    row : Row
+        Its line of the severity table.
+    image : PreparedImage
+    masks : Masks
+        At source size.
+    prediction : Prediction
+        At model geometry.
+    """
 
     row: Row
-    image: PreparedImage | None = None
-    masks: Masks | None = None
-    prediction: Prediction | None = None
+    image: PreparedImage
+    masks: Masks
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An image without a mask; its row holds reason, stage and detail."""
+
+    row: Row
+
+
+Result = Scored | Refused
+
+
+@contextlib.contextmanager
+def _stage(stage: Stage) -> Iterator[None]:
+    """Refuse an image on which a step fails as nobody foresaw, and name the stage that the step belongs to."""
+    try:
+        yield
+    except (CovsegError, OSError):  # of the run or the machine, or a refusal already
+        raise
+    except Exception as error:
+        raise unforeseen(error, stage) from error
 
 
 class Pipeline:
@@ -86,60 +119,55 @@ class Pipeline:
         self.bucket = bucket
         self.key = project_key() if key is None else key
 
-    def open_image(self, store: Store, entry: Entry) -> PreparedImage | Scored:
-        """Fetch, read and prepare one image; a refusal comes back as a row."""
+    def open_image(self, store: Store, entry: Entry) -> PreparedImage | Refused:
+        """Fetch, read and prepare one image."""
         try:
             data = store.fetch(entry)
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal)
         try:
             radiograph = read(data)
-            return PreparedImage(
-                entry, radiograph, *prepare(radiograph.pixels, self.model.size, self.model.normalisation)
-            )
+            with _stage(Stage.PREPROCESS):
+                prepared = prepare(radiograph.pixels, self.model.size, self.model.normalisation)
+            return PreparedImage(entry, radiograph, *prepared)
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
-        except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
-            return self.refuse(entry, unforeseen(error, "prepare"), hashlib.sha256(data).hexdigest())
 
-    def score(self, backend: Backend, images: list[PreparedImage]) -> list[Scored]:
+    def score(self, backend: Backend, images: list[PreparedImage]) -> list[Result]:
         """Run one batch through the model and on to its rows."""
         pixels = np.stack([image.model_pixels for image in images]) if images else np.empty((0, 0, 0), np.float32)
-        return [self._survive(image, answer) for image, answer in zip(images, segment(backend, pixels), strict=True)]
+        return [self.finish(image, answer) for image, answer in zip(images, segment(backend, pixels), strict=True)]
 
-    def _survive(self, image: PreparedImage, prediction: Prediction) -> Scored:
-        """Finish an image; what nobody foresaw refuses it alone."""
+    def finish(self, image: PreparedImage, prediction: Prediction) -> Result:
+        """Take one prediction through the stages behind the model."""
         try:
-            return self.finish(image, prediction)
-        except (CovsegError, OSError):  # of the run or the machine, not of this image
-            raise
-        except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
-            return self.refuse(image.entry, unforeseen(error, "measure"), image.radiograph.sha256)
-
-    def finish(self, image: PreparedImage, prediction: Prediction) -> Scored:
-        """Gate, clean, restore, measure."""
-        try:
-            if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
-                raise RadiographRefused(Reason.NONFINITE_LOGITS, "segment", "the model returned NaN or infinity")
-            score, flags = input_filter(image.model_pixels, prediction, self.model.input_filter)
+            return self._finish(image, prediction)
         except RadiographRefused as refusal:
             return self.refuse(image.entry, refusal, image.radiograph.sha256)
-        prediction = replace(
-            prediction, presence=temper(prediction.presence, self.model.thresholds.presence_temperature)
-        )
-        prediction = self.constrain(image, prediction)
-        masks = restore(postprocess(prediction, self.model.thresholds), image.geometry.height, image.geometry.width)
-        return Scored(self._row(image, prediction, masks, score, flags), image, masks, prediction)
+
+    def _finish(self, image: PreparedImage, prediction: Prediction) -> Scored:
+        thresholds = self.model.thresholds
+        with _stage(Stage.SEGMENT):
+            if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
+                raise RadiographRefused(Reason.NONFINITE_LOGITS, Stage.SEGMENT, "the model returned NaN or infinity")
+        with _stage(Stage.INPUT_FILTER):
+            score, flags = input_filter(image.model_pixels, prediction, self.model.input_filter)
+        with _stage(Stage.POSTPROCESS):
+            tempered = replace(prediction, presence=temper(prediction.presence, thresholds.presence_temperature))
+            prediction = self.constrain(image, tempered)
+            masks = restore(postprocess(prediction, thresholds), image.geometry.height, image.geometry.width)
+        with _stage(Stage.SEVERITY):
+            return Scored(self._scored_row(image, prediction, masks, score, flags), image, masks, prediction)
 
     def constrain(self, image: PreparedImage, prediction: Prediction) -> Prediction:  # noqa: ARG002 - for a subclass
         """Return the answer whose lung holds the infection: the model's own; an evaluation may put another there."""
         return prediction
 
-    def refuse(self, entry: Entry, refusal: RadiographRefused, sha256: str | None = None) -> Scored:
+    def refuse(self, entry: Entry, refusal: RadiographRefused, sha256: str | None = None) -> Refused:
         """Turn a refusal into a row without numbers; `sha256` is of the bytes, where there were any."""
         cause = refusal.__cause__ or refusal
-        row = Row(
-            **self._identity(entry),
+        row = self._row(
+            entry,
             sha256=sha256,
             status=refusal.reason.status,
             reason=refusal.reason,
@@ -147,22 +175,24 @@ class Pipeline:
             exception_class=type(cause).__name__,
             detail=refusal.detail,
         )
-        return Scored(row)
+        return Refused(row)
 
-    def _identity(self, entry: Entry) -> dict[str, Any]:
-        return {
-            "input_id": input_id(self.key, self.bucket, entry.key, entry.etag),
-            "key": entry.key,
-            "etag": entry.etag,
-            "size": entry.size,
-            "model_id": self.config.model_id,
-            "weights_sha256": self.config.weights_sha256,
-            "config_sha256": self.config.digest,
-            "backend": self.config.backend,
-            "code_version": self.config.code_version,
-        }
+    def _row(self, entry: Entry, **cells: Any) -> Row:
+        """Return a row that says whose it is and what made it, with these cells."""
+        return Row(
+            input_id=input_id(self.key, self.bucket, entry.key, entry.etag),
+            key=entry.key,
+            etag=entry.etag,
+            size=entry.size,
+            model_id=self.config.model_id,
+            weights_sha256=self.config.weights_sha256,
+            config_sha256=self.config.digest,
+            backend=self.config.backend,
+            code_version=self.config.code_version,
+            **cells,
+        )
 
-    def _row(
+    def _scored_row(
         self,
         image: PreparedImage,
         prediction: Prediction,
@@ -173,15 +203,15 @@ class Pipeline:
         extent = measure(masks)
         spacing = image.radiograph.pixel_spacing_mm
         right, left = extent.right_area_px, extent.left_area_px
-        return Row(
-            **self._identity(image.entry),
+        return self._row(
+            image.entry,
             sha256=image.radiograph.sha256,
             status=Status.SCORED,
             view_position=image.radiograph.view_position,
             height=image.geometry.height,
             width=image.geometry.width,
             pixel_spacing_mm=spacing,
-            **_fractions(extent),
+            **extent.fractions,
             infected_fraction_of_image=extent.infected_fraction_of_image,
             lung_area_px=extent.lung_area_px,
             lung_area_fraction=extent.lung_area_px / extent.image_area_px,
@@ -202,10 +232,6 @@ class Pipeline:
             gate_score=score,
             qc_flags=qc_flags(extent, image.radiograph, self.model.flags, filter_flags),
         )
-
-
-def _fractions(extent: Extent) -> dict[str, Any]:
-    return dict(extent.fractions)
 
 
 def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
@@ -229,7 +255,7 @@ def stream(
     source: Store,
     chosen: Iterable[Entry],
     streams: int,
-    finish: Callable[[Scored], Finished],
+    finish: Callable[[Result], Finished],
 ) -> Iterator[Finished]:
     """Yield `finish(result)` per entry, in order, from `streams` threads that each walk whole batches.
 
@@ -238,7 +264,7 @@ def stream(
     """
 
     def walk(batch: list[Entry]) -> list[Finished]:
-        return [finish(scored) for scored in score_batch(pipeline, backend, source, batch)]
+        return [finish(result) for result in score_batch(pipeline, backend, source, batch)]
 
     with ThreadPoolExecutor(streams, thread_name_prefix="stream") as pool:
         waiting: deque[Future[list[Finished]]] = deque()
@@ -257,8 +283,8 @@ def iter_batches(chosen: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
         yield batch
 
 
-def score_batch(pipeline: Pipeline, backend: Backend, source: Store, batch: list[Entry]) -> list[Scored]:
+def score_batch(pipeline: Pipeline, backend: Backend, source: Store, batch: list[Entry]) -> list[Result]:
     """Take one batch through all stages; refusals keep their place in the order."""
     opened = [pipeline.open_image(source, entry) for entry in batch]
-    scored = iter(pipeline.score(backend, [image for image in opened if isinstance(image, PreparedImage)]))
-    return [next(scored) if isinstance(image, PreparedImage) else image for image in opened]
+    results = iter(pipeline.score(backend, [image for image in opened if isinstance(image, PreparedImage)]))
+    return [image if isinstance(image, Refused) else next(results) for image in opened]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from covseg import table
-from covseg.pipeline import Pipeline, Scored, stream
+from covseg.pipeline import Pipeline, Refused, Result, stream
 from covseg.records import RESEARCH_ONLY, Entry, Row
 from covseg.report import Gallery, render
 from covseg.stages.encode import mask_png, overlay, png, probability_png
@@ -67,14 +67,12 @@ def predict(
     """
     gallery, gallery_lock = Gallery(), Lock()
 
-    def finish(scored: Scored) -> Row:
-        row = write_image(scored, destination, outputs)
-        if outputs.pictures and scored.image and scored.masks and scored.prediction:
+    def finish(result: Result) -> Row:
+        row = write_image(result, destination, outputs)
+        if outputs.pictures and not isinstance(result, Refused):
+            pixels, infection = result.image.radiograph.pixels, result.prediction.infection
             with gallery_lock:
-                gallery.offer(
-                    row.input_id, row.infected_fraction, scored.image.radiograph.pixels, scored.masks,
-                    scored.prediction.infection,
-                )  # fmt: skip
+                gallery.offer(row.input_id, row.infected_fraction, pixels, result.masks, infection)
         return row
 
     rows = []
@@ -92,18 +90,18 @@ def predict(
     return rows
 
 
-def write_image(scored: Scored, destination: Store, outputs: Outputs) -> Row:
+def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
     """Write one image's mask, overlay, probability and row; return the row with its mask URI."""
-    row = scored.row
-    if scored.image and scored.masks and scored.prediction:
+    row = result.row
+    if not isinstance(result, Refused):
         mask_uri = f"masks/{row.input_id}.png"
         row = replace(row, mask_uri=mask_uri)
-        destination.write(mask_uri, mask_png(scored.masks))
-        pixels = scored.image.radiograph.pixels
+        destination.write(mask_uri, mask_png(result.masks))
+        pixels = result.image.radiograph.pixels
         if outputs.overlay:
-            destination.write(f"overlays/{row.input_id}.png", png(overlay(pixels, scored.masks)))
+            destination.write(f"overlays/{row.input_id}.png", png(overlay(pixels, result.masks)))
         if outputs.probability:
-            probability = probability_png(scored.prediction, *scored.image.radiograph.pixels.shape)
+            probability = probability_png(result.prediction, *pixels.shape)
             destination.write(f"probability/{row.input_id}.png", probability)
     _write_row(row, destination)
     return row
@@ -111,5 +109,7 @@ def write_image(scored: Scored, destination: Store, outputs: Outputs) -> Row:
 
 def _write_row(row: Row, destination: Store) -> None:
     """Write an image's row for itself: without its key, which may name a patient, and with what every output says."""
-    told = {name: value for name, value in table.cells(row).items() if name != "key"} | {"intended_use": RESEARCH_ONLY}
-    destination.write(f"rows/{row.input_id}.json", json.dumps(told).encode())
+    record = {name: value for name, value in table.cells(row).items() if name != "key"} | {
+        "intended_use": RESEARCH_ONLY
+    }
+    destination.write(f"rows/{row.input_id}.json", json.dumps(record).encode())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import Reason, Status
+from covseg.errors import Reason, Stage, Status
 
 Mask = NDArray[np.uint8]
 BACKGROUND, LUNG, INFECTION = 0, 1, 2
@@ -146,7 +146,7 @@ class Row:
     """One line of the severity table; numbers are None unless the status is ``scored``.
 
     Fractions are in [0, 1] of the lung unless the name says otherwise; right and left are the
-    patient's. Limits of every number: ``covseg/severity.py``.
+    patient's. Limits of every number: ``covseg/stages/severity.py``.
     """
 
     input_id: str
@@ -197,7 +197,7 @@ class Row:
     config_sha256: str = ""
     backend: str = ""
     code_version: str = ""
-    stage: str | None = None
+    stage: Stage | None = None
     exception_class: str | None = None
     detail: str | None = None
 

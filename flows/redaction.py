@@ -9,14 +9,10 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from covseg.errors import CovsegError, SetRefused, StorageUnreachable, UsageError
+from covseg.errors import CovsegError, InternalFailure, SetRefused, StorageUnreachable, UsageError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-
-class Failed(CovsegError):
-    """An error whose own message may hold a source key."""
 
 
 def redact(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -29,9 +25,11 @@ def redact(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
         except SetRefused:
             raise UsageError("the labelled set is not whole: covseg data check ROOT names the image") from None
         except CovsegError as error:
-            raise type(error)(str(error)) from None
+            raise error.with_message(str(error)) from None
         except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
-            raise Failed(f"internal error: {type(error).__name__}; run the command with --debug to see it") from None
+            raise InternalFailure(
+                f"internal error: {type(error).__name__}; run the command with --debug to see it"
+            ) from None
 
     return call
 

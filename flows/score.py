@@ -21,7 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current_run
 
 from covseg.archive import Plan
-from covseg.errors import CovsegError
+from covseg.errors import NotAccepted
 from covseg.settings.score import ScoreSettings
 from flows.artifacts import show_link, show_progress, show_text, start_progress, throttled
 from flows.main import logged_when_stopped, main
@@ -31,12 +31,6 @@ from workers.scoring import Work, absolute, open_work
 from workers.summary import Progress, Summary
 
 KEPT = "finished shards are kept; run the flow again with the same parameters to resume"
-
-
-class NotAccepted(CovsegError):
-    """Published, but more images were quarantined than allowed."""
-
-    exit_code = 3
 
 
 @task(name="plan", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)

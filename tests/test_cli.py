@@ -180,6 +180,25 @@ def test_files_of_an_earlier_run_are_told(image, tmp_path, capsys):
     assert "3 files" in capsys.readouterr().err
 
 
+def test_decoders_keep_quiet_about_damaged_images_unless_debug_is_on(tmp_path):
+    from covseg.synthetic.bad_inputs import bad_inputs
+    from tests.test_dicom_twins import TWELVE_BIT_JPEG
+
+    images = {name: data for name, (data, _) in bad_inputs().items()} | {
+        "twelve_bits.jpg": TWELVE_BIT_JPEG,
+        "broken_scan.jpg": TWELVE_BIT_JPEG.replace(b"\xff\xda", b"\xff\xda\0\0", 1),
+    }
+    (tmp_path / "in").mkdir()
+    for name, data in images.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    words = ["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--max-failed", "0"]
+    code, _, told = run(*words)
+    assert code == 3
+    assert [line for line in told.splitlines() if not line.startswith("covseg: ")] == []
+    assert "covseg: not accepted" in told
+    assert "libpng error: Not enough image data" in run(*words, "--debug")[2]
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     command = f"{sys.executable} -m flows.cli recipes unetpp-effb3 | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ import pytest
 
 import covseg
 from covseg import pipeline as pipeline_module
-from covseg.errors import RadiographRefused, UsageError
+from covseg.errors import RadiographRefused, Stage, UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import open_folder
 from covseg.pipeline import Pipeline, resolve
@@ -136,9 +136,11 @@ def test_nan_from_the_model_refuses_the_image(pipeline, images):
 @pytest.mark.parametrize(
     ("step", "stage", "error", "reason"),
     [
-        ("prepare", "prepare", MemoryError(), "too_large"),
-        ("postprocess", "measure", cv2.error("a patient's name"), "corrupt"),
-        ("restore", "measure", MemoryError(), "too_large"),
+        ("prepare", "preprocess", MemoryError(), "too_large"),
+        ("input_filter", "input_filter", ValueError("a patient's name"), "corrupt"),
+        ("postprocess", "postprocess", cv2.error("a patient's name"), "corrupt"),
+        ("restore", "postprocess", MemoryError(), "too_large"),
+        ("measure", "severity", ZeroDivisionError(), "corrupt"),
     ],
 )
 def test_a_step_that_fails_as_nobody_foresaw_refuses_its_image_alone(
@@ -234,7 +236,7 @@ def test_an_input_id_does_not_give_the_key_away():
     config = resolve(folder, backend, 1)
     ids = {
         Pipeline(folder.config, config, bucket, key).refuse(
-            Entry("name.png", 1, etag), RadiographRefused(pipeline_module.Reason.EMPTY, "read", "0 bytes")
+            Entry("name.png", 1, etag), RadiographRefused(pipeline_module.Reason.EMPTY, Stage.READ, "0 bytes")
         ).row.input_id
         for bucket, key, etag in (("a", b"k", "1"), ("b", b"k", "1"), ("a", b"l", "1"), ("a", b"k", "2"))
     }  # fmt: skip

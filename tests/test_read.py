@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from covseg.errors import RadiographRefused, Reason
-from covseg.stages.read import read
+from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.stages.read import READERS, DecodedImage, Reader, read
 from covseg.stages.read.codestream import jpeg_frame
 from covseg.stages.read.grey import MAX_PIXELS
 from covseg.synthetic.bad_inputs import image
@@ -277,3 +277,29 @@ def test_a_damaged_image_is_read_or_refused_and_nothing_else_happens(name, draw)
         assert read(bytes(data)).pixels.min() >= 0
     except RadiographRefused as refused:
         assert refused.reason in Reason
+
+
+def read_pgm(data):
+    """Read the binary, 8-bit form, as `pgm` writes it."""
+    _, size, _, pixels = data.split(b"\n", 3)
+    width, height = map(int, size.split())
+    if len(pixels) < width * height:
+        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the PGM ends inside its pixels")
+    return DecodedImage(np.frombuffer(pixels, np.uint8).reshape(height, width).astype(np.float32) / 255)
+
+
+def pgm(pixels):
+    return b"P5\n%d %d\n255\n" % pixels.shape[::-1] + pixels.tobytes()
+
+
+def test_a_format_from_outside_is_one_entry(monkeypatch):
+    assert reason_of(pgm(TALL)) is Reason.NOT_AN_IMAGE
+    monkeypatch.setattr(
+        "covseg.stages.read.READERS", [*READERS, Reader("pgm", lambda data: data[:2] == b"P5", read_pgm)]
+    )
+    assert read(pgm(TALL)).kind == "pgm"
+    np.testing.assert_array_equal(read(pgm(TALL)).pixels, read(encode(TALL)).pixels)
+    assert reason_of(pgm(TALL)[:-1]) is Reason.TRUNCATED
+    assert reason_of(pgm(np.full((64, 64), 9, np.uint8))) is Reason.NO_CONTRAST
+    assert reason_of(b"P5") is Reason.CORRUPT
+    assert read(encode(TALL)).kind == "png"

@@ -23,16 +23,34 @@ from hypothesis import strategies as st
 from covseg.archive import check_conditional_writes
 from covseg.errors import RadiographRefused, StorageDenied, StorageFull, StorageUnreachable, UsageError
 from covseg.records import Entry
-from covseg.storage import LocalStore, MemoryStore, Store, entries, open_store, overlap
+from covseg.storage import SCHEMES, LocalStore, MemoryStore, Store, entries, open_store, overlap
 from covseg.storage.protocol import LARGEST_IMAGE, order
 from tests.conftest import await_port, free_port, make_bucket
 
-STORES = ["local", "memory", *(pytest.param(name, marks=pytest.mark.service) for name in ("s3", "ceph"))]
+STORES = ["local", "memory", "outside", *(pytest.param(name, marks=pytest.mark.service) for name in ("s3", "ceph"))]
 LEGAL_KEYS = [
     "=HYPERLINK(1)", "<script>alert(1)</script>.png", "a b+c%20.png", "dir/x.png", "dir/y/z.png",
     "dir0.png", "é/ü.png", "日本/胸部.png", "😀.png", "\ufffdx.png",
 ]  # fmt: skip
 ONLY_S3 = ["a\nb.png", "../../etc/passwd", "a//b", "/rooted", "./x", "k" * 1000 + "/" + "n" * 15]
+
+
+class SubfolderStore(LocalStore):
+    """A backend from outside of covseg."""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setitem(SCHEMES, "toy", lambda rest, _: SubfolderStore(tmp_path / rest))
+    return open_store("toy://below/one", schemes=("file", "toy"))
+
+
+def test_a_scheme_from_outside_is_one_entry_and_opens_where_it_is_allowed(outside: Store) -> None:
+    assert isinstance(outside, SubfolderStore)
+    with pytest.raises(UsageError, match="toy:// is not an allowed scheme: wanted file, s3 or a path"):
+        open_store("toy://below/one")
+    with pytest.raises(UsageError, match="gs:// is not an allowed scheme"):
+        open_store("gs://bucket", schemes=("file", "gs"))
 
 
 @pytest.fixture(params=STORES)
@@ -41,6 +59,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return LocalStore(tmp_path / "store")
     if request.param == "memory":
         return MemoryStore()
+    if request.param == "outside":
+        return request.getfixturevalue("outside")
     return open_store(f"s3://{request.getfixturevalue(request.param + '_bucket')}/below")
 
 

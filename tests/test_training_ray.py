@@ -21,12 +21,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
-from covseg.errors import EnvironmentFailed, UsageError
+from covseg.errors import EnvironmentFailed, Stopped, TrainingFailed, UsageError
 from covseg.storage import entries, open_store
 from covseg.synthetic.phantom.writer import write_dataset
 from covseg.training import run_folder
 from covseg.training.recipe import Recipe, load_recipe
-from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train
+from covseg.training.train import Hooks, Job, train
 from tests.test_scoring_ray import pids
 
 # Ray Train asks Ray Data for its settings, which warn of one another.

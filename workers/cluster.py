@@ -7,6 +7,8 @@ token that this process and its children know.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import secrets
 import signal
@@ -14,7 +16,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -24,7 +25,7 @@ from covseg.errors import EnvironmentFailed
 
 OBJECT_STORE_BYTES = 512 * 1024**2  # batches in flight take some MB; Ray would take 30 % of the memory
 STARTS = 3  # a loaded machine misses Ray's fixed 30 s
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+_init = functools.partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,13 @@ def _loopback_kept(address: str) -> Iterator[None]:
 
 def ray_children() -> set[int]:
     """Return Ray's processes that this process is the parent of; empty where there is no ``/proc``."""
-    found = set()
+    children = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone meanwhile
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
             if parent == os.getpid() and b"/ray/" in (folder / "cmdline").read_bytes():
-                found.add(int(folder.name))
-    return found
+                children.add(int(folder.name))
+    return children
 
 
 def _end(left: set[int]) -> None:
@@ -148,19 +149,18 @@ def _start_here(cpus: int) -> None:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         Config.initialize("")  # Ray read the mode when it was imported
-    ray.init(
+    _init(
         address="local",
         num_cpus=cpus,
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
-        **QUIET,
     )
 
 
 def _join(address: str) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(address=address, **QUIET)
+    _init(address=address)
 
 
 def nodes() -> list[Node]:
@@ -171,11 +171,11 @@ def nodes() -> list[Node]:
     EnvironmentFailed
         When there are none.
     """
-    found = [
+    alive = [
         Node(node["NodeID"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
-    if working := sorted((node for node in found if node.cpus), key=lambda node: node.id):
+    if working := sorted((node for node in alive if node.cpus), key=lambda node: node.id):
         return working
     raise EnvironmentFailed("the Ray cluster has no machine with a CPU: start one with ray start --num-cpus")

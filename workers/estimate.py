@@ -10,26 +10,63 @@ import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from covseg.archive.listing import matches_globs
 from covseg.errors import UsageError
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, PreparedImage, Scored, resolve
+from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, resolve
 from covseg.records import Entry
 from covseg.registry import open_model
 from covseg.settings.score import ScoreSettings
 from covseg.stages.encode import mask_png, probability_png
-from covseg.stages.segment import Backend
+from covseg.stages.segment import Arrays, Backend
 from covseg.storage import Store, entries, open_store
 
 SAMPLE = 50
 ROW_BYTES = 150  # of a row in Parquet and CSV together, compressed
 
 
-def estimate(settings: ScoreSettings) -> dict[str, Any]:
-    """Return counts, bytes, the sample's kinds and refusals, and expected output and compute.
+class Estimate(BaseModel, frozen=True):
+    """What ``covseg score --dry-run`` prints.
+
+    Attributes
+    ----------
+    images, bytes : int
+        Of the listing.
+    suffixes, kinds, refusals : dict
+        Counts by suffix over the listing; by format and by reason over the sample.
+    sampled : int
+        Images of the sample.
+    output_bytes : int
+        Expected, rows and pictures.
+    decode_cpu_s, gpu_s, model_cpu_s : float
+        Expected seconds; the model's on the device that it ran on here.
+    backend : str
+    """
+
+    dry_run: Literal[True] = True
+    images: int
+    bytes: int
+    suffixes: dict[str, int]
+    sampled: int
+    kinds: dict[str, int]
+    refusals: dict[str, int]
+    output_bytes: int
+    decode_cpu_s: float
+    gpu_s: float | None = None
+    model_cpu_s: float | None = None
+    backend: str
+
+
+def estimate(settings: ScoreSettings) -> Estimate:
+    """Score a sample and scale what it took to the whole listing.
 
     Raises
     ------
@@ -41,8 +78,7 @@ def estimate(settings: ScoreSettings) -> dict[str, Any]:
     counts, suffixes, sample = _survey(settings, source)
     if not sample:
         raise UsageError(f"nothing to score under {settings.source}: no key matches --include {settings.include!r}")
-    measured = _measure(settings, source, sample, counts["images"])
-    return {"dry_run": True, **counts, "suffixes": dict(suffixes), **measured}
+    return _measure(settings, source, sample, counts, suffixes)
 
 
 def _survey(settings: ScoreSettings, source: Store) -> tuple[Counter[str], Counter[str], list[Entry]]:
@@ -60,7 +96,9 @@ def _survey(settings: ScoreSettings, source: Store) -> tuple[Counter[str], Count
     return counts, suffixes, sample
 
 
-def _measure(settings: ScoreSettings, source: Store, sample: list[Entry], images: int) -> dict[str, Any]:
+def _measure(
+    settings: ScoreSettings, source: Store, sample: list[Entry], counts: Counter[str], suffixes: Counter[str]
+) -> Estimate:
     """Score the sample and scale what it took to all images."""
     folder = open_model(settings.model)
     backend = open_backend(folder, settings.backend)
@@ -68,44 +106,45 @@ def _measure(settings: ScoreSettings, source: Store, sample: list[Entry], images
     start = time.process_time()
     opened = [pipeline.open_image(source, entry) for entry in sample]
     opening_s = time.process_time() - start
-    scored, model_s, finish_s = _score(
-        pipeline, backend, [image for image in opened if isinstance(image, PreparedImage)]
+    prepared = [image for image in opened if isinstance(image, PreparedImage)]
+    results, model_s, finish_s = _score(pipeline, backend, prepared)
+    refused = [result for result in [*opened, *results] if isinstance(result, Refused)]
+    scale = counts["images"] / len(sample)
+    written = scale * sum(_output_bytes(result, settings) for result in results) + counts["images"] * ROW_BYTES
+    return Estimate(
+        images=counts["images"],
+        bytes=counts["bytes"],
+        suffixes=suffixes,
+        sampled=len(sample),
+        kinds=Counter(image.radiograph.kind for image in prepared),
+        refusals=Counter(str(result.row.reason) for result in refused),
+        output_bytes=round(written),
+        decode_cpu_s=round(scale * (opening_s + finish_s), 1),
+        backend=backend.name,
+        **{"gpu_s" if "cuda" in backend.name else "model_cpu_s": round(scale * model_s, 1)},
     )
-    refused = [image.row for image in opened if isinstance(image, Scored)]
-    reasons = Counter(str(row.reason) for row in [*refused, *(one.row for one in scored)] if row.reason)
-    scale = images / len(sample)
-    device = "gpu_s" if "cuda" in backend.name else "model_cpu_s"
-    return {
-        "sampled": len(sample),
-        "kinds": dict(Counter(image.radiograph.kind for image in opened if isinstance(image, PreparedImage))),
-        "refusals": dict(reasons),
-        "output_bytes": round(scale * sum(_output_bytes(one, settings) for one in scored) + images * ROW_BYTES),
-        "decode_cpu_s": round(scale * (opening_s + finish_s), 1),
-        device: round(scale * model_s, 1),
-        "backend": backend.name,
-    }
 
 
-def _score(pipeline: Pipeline, backend: Backend, images: list[PreparedImage]) -> tuple[list[Scored], float, float]:
+def _score(pipeline: Pipeline, backend: Backend, images: list[PreparedImage]) -> tuple[list[Result], float, float]:
     """Return the results, the seconds in the model and the CPU-seconds behind it."""
     clock = time.perf_counter if "cuda" in backend.name else time.process_time
     timed = _Timed(backend, clock)
     start = time.process_time()
     size = pipeline.config.batch
     batches = [images[first : first + size] for first in range(0, len(images), size)]
-    scored = [one for batch in batches for one in pipeline.score(timed, batch)]
+    results = [result for batch in batches for result in pipeline.score(timed, batch)]
     spent = time.process_time() - start
-    return scored, timed.seconds, max(0.0, spent - timed.seconds)
+    return results, timed.seconds, max(0.0, spent - timed.seconds)
 
 
 class _Timed:
     """A backend that counts its seconds; the first batch, which warms it up, is run twice."""
 
-    def __init__(self, backend: Backend, clock: Any) -> None:
+    def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
         self.name, self.seconds = backend.name, 0.0
         self._backend, self._clock = backend, clock
 
-    def run(self, images: Any) -> Any:
+    def run(self, images: NDArray[np.float32]) -> Arrays:
         if not self.seconds:
             self._backend.run(images)
         start = self._clock()
@@ -114,10 +153,10 @@ class _Timed:
         return answer
 
 
-def _output_bytes(one: Scored, settings: ScoreSettings) -> int:
-    size = 0
-    if one.masks and settings.masks != "none":
-        size += len(mask_png(one.masks))
-    if settings.probability and one.prediction and one.image:
-        size += len(probability_png(one.prediction, *one.image.radiograph.pixels.shape))
+def _output_bytes(result: Result, settings: ScoreSettings) -> int:
+    if isinstance(result, Refused):
+        return 0
+    size = 0 if settings.masks == "none" else len(mask_png(result.masks))
+    if settings.probability:
+        size += len(probability_png(result.prediction, *result.image.radiograph.pixels.shape))
     return size

@@ -22,9 +22,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.archive import Outcome, Run, Shard, commit_shard
-from covseg.errors import EnvironmentFailed, RadiographRefused, Reason, unforeseen
+from covseg.errors import EnvironmentFailed, ModelWorkerLost, RadiographRefused, Reason, Stage, unforeseen
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, Scored, score_batch, stream
+from covseg.pipeline import Pipeline, Refused, Result, score_batch, stream
 from covseg.records import Entry, Row
 from covseg.registry import open_model
 from covseg.stages.encode import mask_png, probability_png
@@ -35,10 +35,6 @@ from workers.cluster import Node, nodes
 STREAMS = 2  # batches that a decode worker walks side by side: one decodes while one waits for the model
 START_S = 600
 Handle = Any  # of a Ray actor; its type does not survive options()
-
-
-class ModelWorkerLost(Exception):
-    """The model worker died under a batch."""
 
 
 class ModelWorker:
@@ -82,7 +78,7 @@ class RemoteBackend:
 
         Raises
         ------
-        ModelLost
+        ModelWorkerLost
             When the worker died.
         """
         try:
@@ -94,7 +90,7 @@ class RemoteBackend:
 
 @dataclass(frozen=True)
 class Job:
-    """What every decode worker is told; small and picklable.
+    """What every decode worker needs to know; small and picklable.
 
     Parameters
     ----------
@@ -129,9 +125,9 @@ class SkippingStore:
         self._store, self._poison = store, poison
 
     def fetch(self, entry: Entry) -> bytes:
-        """Return the image's bytes; `RadiographRefused` with ``worker_killed`` for a killer."""
+        """Return the image's bytes; `RadiographRefused` with ``worker_killed`` for a poison image."""
         if entry.key in self._poison:
-            raise RadiographRefused(Reason.WORKER_KILLED, "worker", "took its worker down twice when tried alone")
+            raise RadiographRefused(Reason.WORKER_KILLED, Stage.WORKER, "took its worker down twice when tried alone")
         return self._store.fetch(entry)
 
 
@@ -156,23 +152,22 @@ class DecodeWorker:
     def try_image(self, entry: Entry, model: Handle) -> None:
         """Score one image and keep nothing: whoever calls learns whether this process survives it."""
         job = self._job
-        for scored in score_batch(job.pipeline, RemoteBackend(job.pipeline.config.backend, model), job.source, [entry]):
-            self._encode(scored)
+        for result in score_batch(job.pipeline, RemoteBackend(job.pipeline.config.backend, model), job.source, [entry]):
+            self._encode(result)
 
-    def _encode(self, scored: Scored) -> tuple[Row, bytes | None, bytes | None]:
+    def _encode(self, result: Result) -> tuple[Row, bytes | None, bytes | None]:
         """Keep an image's row and its PNGs, and let its pixels go."""
         job = self._job
-        if not (scored.image and scored.masks and scored.prediction):
-            return scored.row, None, None
+        if isinstance(result, Refused):
+            return result.row, None, None
+        shape = result.image.radiograph.pixels.shape
         try:
-            mask = None if job.run.masks == "none" else mask_png(scored.masks)
-            picture = (
-                probability_png(scored.prediction, *scored.image.radiograph.pixels.shape) if job.probability else None
-            )
+            mask = None if job.run.masks == "none" else mask_png(result.masks)
+            picture = probability_png(result.prediction, *shape) if job.probability else None
         except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
-            refusal = unforeseen(error, "encode")
-            return job.pipeline.refuse(scored.image.entry, refusal, scored.row.sha256).row, None, None
-        return scored.row, mask, picture
+            refusal = unforeseen(error, Stage.ENCODE)
+            return job.pipeline.refuse(result.image.entry, refusal, result.row.sha256).row, None, None
+        return result.row, mask, picture
 
 
 @dataclass
@@ -209,10 +204,10 @@ class Pool:
 
     def start_decoders(self, job: Job, workers: int | None) -> None:
         """Start the decode workers, spread over the machines; they all get `job`."""
-        told = ray.put(job)
+        shared = ray.put(job)
 
         def open_decoder(node: Node) -> Handle:
-            return ray.remote(DecodeWorker).options(num_cpus=0, scheduling_strategy=_beside(node)).remote(told)
+            return ray.remote(DecodeWorker).options(num_cpus=0, scheduling_strategy=_beside(node)).remote(shared)
 
         self.decoders = [Slot(node, open_decoder, open_decoder(node)) for node in _places(workers)]
 
@@ -266,7 +261,7 @@ def _one_name(models: list[Slot]) -> str:
 
 
 def _places(workers: int | None) -> list[Node]:
-    """Return one machine per core, or `workers` of them, dealt in turns."""
+    """Return one machine per core, or `workers` of them, machine by machine in turns."""
     rounds = itertools.zip_longest(*([node] * node.cpus for node in nodes()))
     places = [node for turn in rounds for node in turn if node]
     return list(itertools.islice(itertools.cycle(places), workers or len(places)))

@@ -8,6 +8,7 @@ that was kept. The wrapping of the network is the core's own affair.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -21,12 +22,12 @@ import ray.train
 import ray.train.torch
 import torch
 
-from covseg.errors import CovsegError, StorageDenied, StorageFull, UsageError
+from covseg.errors import CovsegError, Stopped, StorageDenied, StorageFull, TrainingFailed, UsageError
 from covseg.storage import LocalStore
 from covseg.training.batches import Rank
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import STATE
-from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train
+from covseg.training.train import Hooks, Job, train
 from workers.progress import Handle, Reporter, Row
 
 FINAL = (UsageError, TrainingFailed, StorageDenied, StorageFull)  # another try would end the same way
@@ -84,7 +85,7 @@ def run_rank(config: dict[str, RankConfig]) -> str | None:
     except Stopped as stopped:
         return str(stopped)
     except CovsegError as error:
-        raise type(error)(str(error).replace(str(folder), str(told.job.out))) from error
+        raise error.with_message(str(error).replace(str(folder), str(told.job.out))) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return None
@@ -104,7 +105,7 @@ def _hooks(told: RankConfig, rank: Rank) -> Hooks:
         try:
             ray.train.report(row, checkpoint=checkpoint)
         except OSError as error:
-            if "No space left" in str(error):
+            if error.errno == errno.ENOSPC:
                 raise StorageFull(f"no room for the checkpoint of {told.name} ({error}); free some space") from error
             raise
 

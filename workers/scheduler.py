@@ -1,7 +1,7 @@
-"""Deal shards to the pool, one to a decode worker, and retry what a lost worker had.
+"""Dispatch shards to the pool, one to a decode worker, and retry what a lost worker had.
 
-What a shard cost is counted: before it costs the last worker that it may, its images are tried one at a time, and
-those that take their worker down twice are refused.
+The workers that a shard has cost are counted: before it costs the last one that it may, its images are tried one at
+a time, and those that take their worker down twice are poison: refused unread.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from ray.exceptions import RayActorError, RayTaskError
 
 from covseg.archive import Outcome, Shard
-from covseg.errors import EnvironmentFailed, StorageUnreachable
+from covseg.errors import EnvironmentFailed, ModelWorkerLost, StorageUnreachable
 from covseg.records import Entry
-from workers.pool import Handle, ModelWorkerLost, Pool, Slot
+from workers.pool import Handle, Pool, Slot
 from workers.summary import Progress
 
 LOSSES = 3  # workers that one shard may cost before the run stops
@@ -28,16 +28,17 @@ Tell = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class InFlight:
-    """A shard under way, and who has it."""
+    """A shard under way: its slots, and the workers that were in them when it was dispatched."""
 
     shard: Shard
     decoder: Slot
     model: Slot
-    workers: tuple[Handle, Handle]
+    decode_worker: Handle
+    model_worker: Handle
 
 
 class Scheduler:
-    """Keeps every decode worker busy with one shard.
+    """Keeps each decode worker busy with one shard at a time.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ class Scheduler:
     def __init__(self, pool: Pool, progress: Progress, tell: Tell, timeout_s: float) -> None:
         self._pool, self._progress, self._tell, self._timeout_s = pool, progress, tell, timeout_s
         self._idle = list(pool.decoders)
-        self._again: deque[Shard] = deque()
+        self._retries: deque[Shard] = deque()
         self._losses: Counter[str] = Counter()
         self._poison: dict[str, frozenset[str]] = {}
         self._in_flight: dict[Future[Outcome], InFlight] = {}
@@ -65,42 +66,43 @@ class Scheduler:
         Raises
         ------
         EnvironmentFailed
-            When the store or a worker gives way again and again, or nothing finished for ``patience_s``.
+            When the store or a worker gives way again and again, or nothing finished for ``timeout_s``.
         """
-        heard = time.monotonic()
+        advanced = time.monotonic()
         while True:
             while self._idle and (shard := self._next(shards)):
-                self._launch(shard)
+                self._dispatch(shard)
             if not self._in_flight:
                 return
-            left = self._timeout_s - (time.monotonic() - heard)
-            landed, _ = wait(self._in_flight, max(0.0, left), FIRST_COMPLETED)
-            if not landed:
+            left = self._timeout_s - (time.monotonic() - advanced)
+            done, _ = wait(self._in_flight, max(0.0, left), FIRST_COMPLETED)
+            if not done:
                 raise EnvironmentFailed(
                     f"no shard finished for {self._timeout_s:.0f} s, {len(self._in_flight)} under way: "
                     "look at the workers and the store, then run the same command again"
                 )
-            for answer in landed:
-                heard = time.monotonic() if self._finish(answer) else heard
+            for future in done:
+                if self._finish(future):
+                    advanced = time.monotonic()
 
     def _next(self, shards: Iterator[Shard]) -> Shard | None:
-        return self._again.popleft() if self._again else next(shards, None)
+        return self._retries.popleft() if self._retries else next(shards, None)
 
-    def _launch(self, shard: Shard) -> None:
+    def _dispatch(self, shard: Shard) -> None:
         decoder = self._idle.pop()
         model = self._pool.model_for(decoder)
-        task = InFlight(shard, decoder, model, (decoder.worker, model.worker))
+        poison = self._poison.get(shard.id, frozenset())
+        answer = decoder.worker.score.remote(shard, model.worker, uuid.uuid4().hex, poison)
         # A future, not ray.wait: Ray's calls turn the exception of a signal handler into a SystemError.
-        given = shard, model.worker, uuid.uuid4().hex, self._poison.get(shard.id, frozenset())
-        self._in_flight[decoder.worker.score.remote(*given).future()] = task
+        self._in_flight[answer.future()] = InFlight(shard, decoder, model, decoder.worker, model.worker)
 
-    def _finish(self, answer: Future[Outcome]) -> bool:
-        """Take in one shard; tell whether it finished, or came a step nearer to it."""
-        task = self._in_flight.pop(answer)
+    def _finish(self, future: Future[Outcome]) -> bool:
+        """Count one shard, or retry it; tell whether it finished, or came a step nearer to it."""
+        task = self._in_flight.pop(future)
         try:
-            outcome = answer.result()
+            outcome = future.result()
         except RayActorError as error:
-            task.decoder.replace(task.workers[0])
+            task.decoder.replace(task.decode_worker)
             return self._retry(task, error)
         except RayTaskError as error:
             return self._retry(task, self._cause(task, error))
@@ -116,7 +118,7 @@ class Scheduler:
         """Return the cause when the shard may be retried; raise it when the run has to stop."""
         cause = error.cause
         if isinstance(cause, ModelWorkerLost):
-            task.model.replace(task.workers[1])
+            task.model.replace(task.model_worker)
         elif not isinstance(cause, StorageUnreachable):
             raise cause from error
         return cause
@@ -132,7 +134,7 @@ class Scheduler:
                 f"shard {shard.id} lost its worker {LOSSES} times ({type(cause).__name__}); the other shards are kept: "
                 f"one of its {len(shard.entries)} images may take a worker down, or the machine lacks memory"
             ) from cause
-        self._again.append(shard)
+        self._retries.append(shard)
         if self._losses[shard.id] < LOSSES - 1 or not isinstance(cause, RayActorError):
             return False
         images = shard.entries
@@ -143,14 +145,14 @@ class Scheduler:
 
     def _is_poison(self, task: InFlight, image: Entry) -> bool:
         """Tell whether an image, tried alone, takes its worker down."""
-        workers = task.decoder.worker, task.model.worker
+        alone = replace(task, decode_worker=task.decoder.worker, model_worker=task.model.worker)
         try:
-            workers[0].try_image.remote(image, workers[1]).future().result(self._timeout_s)
+            alone.decode_worker.try_image.remote(image, alone.model_worker).future().result(self._timeout_s)
         except RayActorError:
-            task.decoder.replace(workers[0])
+            task.decoder.replace(alone.decode_worker)
             return True
         except RayTaskError as error:
-            self._cause(replace(task, workers=workers), error)
+            self._cause(alone, error)
         except TimeoutError:
             raise EnvironmentFailed(
                 f"an image of shard {task.shard.id}, tried alone, gave no answer for {self._timeout_s:.0f} s: "

@@ -1,8 +1,8 @@
-"""Score an archive: resolve, plan, deal shards to the pool, publish; the one way in for command and flow.
+"""Score an archive: resolve, plan, dispatch shards to the pool, publish; the one way in for command and flow.
 
 `score_archive` does it all; a caller that wants the steps apart walks `open_work`, `Work.plan`,
-`Work.score`, `Work.publish`. Shards without a commit are dealt one to a decode worker, so memory does not grow
-with the archive. What is finished is told by commits alone: kill it anywhere and run it again.
+`Work.score`, `Work.publish`. Shards without a commit go one to a decode worker, so memory does not grow
+with the archive. Commits alone say what is finished: kill it anywhere and run it again.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Work:
     settings : ScoreSettings
         With absolute paths.
     job : Job
-        What decode workers are told.
+        What every decode worker needs to know.
     pool : Pool
         Its model workers run; its decode workers start with the first pending shard.
     start_s : float
@@ -136,8 +136,8 @@ class Work:
 
     def plan(self) -> Plan:
         """Resume the newest plan, or list the source and add what is new."""
-        wanted = self.settings
-        return make_plan(self.job.run, self.job.source, wanted.include, wanted.exclude, wanted.limit, wanted.shard_size)
+        settings, run = self.settings, self.job.run
+        return make_plan(run, self.job.source, settings.include, settings.exclude, settings.limit, settings.shard_size)
 
     def score(self, plan: Plan, tell: Tell = lambda _: None) -> Progress:
         """Score every shard without a commit."""

@@ -1,10 +1,9 @@
-"""What one bulk scoring tells: progress and summary; no Ray here."""
+"""Progress and summary of one bulk scoring; no Ray here."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass
@@ -87,6 +86,6 @@ class Summary:
         """0, or 3 when the snapshot was not accepted."""
         return 0 if self.accepted else 3
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain values, seconds rounded to tenths."""
         return {name: round(value, 1) if name.endswith("_s") else value for name, value in vars(self).items()}

@@ -25,14 +25,14 @@ from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from covseg.errors import CovsegError, EnvironmentFailed
+from covseg.errors import CovsegError, EnvironmentFailed, Stopped
 from covseg.registry.registry import pinned
 from covseg.storage.arrow import arrow_filesystem
 from covseg.training.recipe import Recipe
 from covseg.training.remote import SCRATCH
 from covseg.training.run_folder import FACTS, METRICS, RECIPE, STATE, WEIGHTS, open_run
 from covseg.training.seeds import train_seeds
-from covseg.training.train import Hooks, Job, Stopped
+from covseg.training.train import Hooks, Job
 from workers.cluster import connect, nodes
 from workers.progress import Handle, ProgressActor
 from workers.ranks import CheckpointCallback, RankConfig, copy_checkpoint, run_rank

@@ -42,7 +42,7 @@ from covseg.metrics.image_level import calibration_error, log_loss
 from covseg.metrics.intervals import Floats
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
-from covseg.pipeline import Pipeline, Scored, resolve, stream
+from covseg.pipeline import Pipeline, Refused, Result, resolve, stream
 from covseg.registry import open_model
 from covseg.settings.calibrate import CalibrateSettings
 from covseg.settings.model import Thresholds
@@ -169,8 +169,8 @@ def _count_all(
     pipeline = Pipeline(raw, resolve(folder.model_copy(update={"card": raw}), backend, settings.batch))
     labelled = {image.key: image for image in images.images}
 
-    def finish(scored: Scored) -> tuple[GridCounts, bool, int] | None:
-        return _count_image(scored, images, labelled[scored.row.key], grid, raw.thresholds.lung)
+    def finish(result: Result) -> tuple[GridCounts, bool, int] | None:
+        return _count_image(result, images, labelled[result.row.key], grid, raw.thresholds.lung)
 
     found: list[tuple[GridCounts, bool, int]] = []
     walk = stream(
@@ -193,19 +193,19 @@ def _count_all(
 
 
 def _count_image(
-    scored: Scored, images: LabelledSet, image: LabelledImage, grid: Grid, lung: float
+    result: Result, images: LabelledSet, image: LabelledImage, grid: Grid, lung: float
 ) -> tuple[GridCounts, bool, int] | None:
-    shape = scored.masks.infection.shape if scored.masks else None
+    shape = None if isinstance(result, Refused) else result.masks.infection.shape
     try:
         truth = read_truth(images, image, shape).infection
     except BadMask:
         return None
     stratum = images.strata.index(image.stratum)
-    if scored.prediction is None:
+    if isinstance(result, Refused):
         return refused_counts(grid, bool(truth.any())), bool(truth.any()), stratum
-    side = scored.prediction.infection.shape[0]
+    side = result.prediction.infection.shape[0]
     on_grid = (resize(truth * 255, side, side) > 127).astype(np.uint8)
-    return count_grid(scored.prediction, on_grid, grid, lung), bool(truth.any()), stratum
+    return count_grid(result.prediction, on_grid, grid, lung), bool(truth.any()), stratum
 
 
 def write_thresholds(path: Path, found: Calibration, settings: CalibrateSettings) -> None:

@@ -2,6 +2,7 @@
 
 from covseg.data.images import Excluded, LabelledImage, LabelledSet
 from covseg.data.layout import open_set
-from covseg.data.masks import BadMask, read_truth
+from covseg.data.masks import read_truth
+from covseg.errors import BadMask
 
 __all__ = ["BadMask", "Excluded", "LabelledImage", "LabelledSet", "open_set", "read_truth"]

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from covseg.data.images import IMAGE_SUFFIXES, STRATA, Excluded, LabelledImage, LabelledSet
-from covseg.errors import SetRefused, UsageError
+from covseg.errors import SetRefused, SplitAbsent, UsageError
 
 SPLITS = ("Train", "Val", "Test")
 LABELS = "labels.csv"
@@ -49,7 +49,7 @@ def open_set(root: Path, split: str = "Val", *, want_infection: bool = True) -> 
 def _open_kaggle(root: Path, split: str, want_infection: bool) -> LabelledSet:
     folder = _child(root, split)
     if folder is None:
-        raise UsageError(_no_split(root, split))
+        raise _no_split(root, split)
     images: list[LabelledImage] = []
     excluded: list[Excluded] = []
     for stratum in STRATA:
@@ -61,15 +61,15 @@ def _open_kaggle(root: Path, split: str, want_infection: bool) -> LabelledSet:
     return LabelledSet(root, "covid-qu-ex", folder.name, tuple(images), tuple(excluded))
 
 
-def _no_split(root: Path, split: str) -> str:
+def _no_split(root: Path, split: str) -> UsageError:
     """Say which splits are there, and where the set lies if the archive was unpacked one level deeper."""
     here = [name for name in SPLITS if _child(root, name)]
     if here:
-        return f"no split {split!r} under {root}: it has {', '.join(here)}"
+        return SplitAbsent(f"no split {split!r} under {root}: it has {', '.join(here)}")
     for deeper in sorted(path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_dir()):
         if any(_child(deeper, name) for name in SPLITS):
-            return f"no split under {root}, but there is one under {deeper}: pass --data {str(deeper)!r}"
-    return f"no labelled set under {root}: wanted the folders Train, Val or Test, or a {LABELS}"
+            return SplitAbsent(f"no split under {root}, but there is one under {deeper}: pass --data {str(deeper)!r}")
+    return UsageError(f"no labelled set under {root}: wanted the folders Train, Val or Test, or a {LABELS}")
 
 
 def _child(folder: Path, *names: str) -> Path | None:
@@ -156,10 +156,10 @@ def _read_labels(path: Path, split: str) -> dict[str, str]:
     if "split" in columns:
         there = {row["split"].casefold() for row in rows}
         if split.casefold() not in there:
-            raise UsageError(f"no split {split!r} in {path}: it has {', '.join(sorted(there))}")
+            raise SplitAbsent(f"no split {split!r} in {path}: it has {', '.join(sorted(there))}")
         rows = [row for row in rows if row["split"].casefold() == split.casefold()]
     elif split.casefold() != "all":
-        raise UsageError(f"{path} has no column split: pass --split all, or add the column")
+        raise SplitAbsent(f"{path} has no column split: pass --split all, or add the column")
     if not rows:
         raise UsageError(f"{path} lists no image")
     if twice := [image for image, count in Counter(row["film"] for row in rows).items() if count > 1]:

@@ -13,23 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.data.images import LabelledImage, LabelledSet
+from covseg.errors import BadMask
 from covseg.records import Mask, Truth
-
-
-class BadMask(Exception):
-    """A truth mask that cannot be believed.
-
-    Parameters
-    ----------
-    reason : str
-        ``mask_unreadable``, ``mask_size`` or ``mask_not_binary``.
-    detail : str
-        With the file's name.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
 
 
 def read_truth(

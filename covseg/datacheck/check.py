@@ -22,7 +22,7 @@ from covseg.data import BadMask, Excluded, LabelledImage, LabelledSet, open_set,
 from covseg.data.duplicates import Fingerprint, Pair, fingerprint, pairs
 from covseg.data.layout import SPLITS
 from covseg.data.published import OFFICIAL_COUNTS
-from covseg.errors import RadiographRefused, UsageError
+from covseg.errors import RadiographRefused, SplitAbsent
 from covseg.pages.drawing import jpeg
 from covseg.pages.labels import tails
 from covseg.records import RESEARCH_ONLY, Truth
@@ -124,13 +124,12 @@ def open_splits(root: Path, *, want_infection: bool = True) -> list[LabelledSet]
     UsageError
         When no split opens; the message is that of the last one tried.
     """
-    found, last = [], UsageError(f"{root}: no labelled set")
+    found: list[LabelledSet] = []
+    last = SplitAbsent(f"{root}: no labelled set")
     for split in (*SPLITS, "all"):
         try:
             found.append(open_set(root, split, want_infection=want_infection))
-        except UsageError as error:
-            if "no split" not in str(error) and "no column split" not in str(error):
-                raise
+        except SplitAbsent as error:
             last = error
     if not found:
         raise last

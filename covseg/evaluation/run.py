@@ -19,7 +19,7 @@ from covseg.data.masks import read_mask
 from covseg.errors import SetRefused
 from covseg.evaluation.examples import Examples
 from covseg.metrics.image_results import ImageResult, ImageResults, refused, score_masks
-from covseg.pipeline import Pipeline, PreparedImage, Scored, stream
+from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, stream
 from covseg.records import Entry, Prediction
 from covseg.stages.preprocess import resize
 from covseg.stages.segment import Backend
@@ -104,10 +104,10 @@ def evaluate_set(
     labelled = {image.key: image for image in images.images}
     start, lock = time.perf_counter(), Lock()
 
-    def finish(scored: Scored) -> ImageResult | Excluded:
+    def finish(result: Result) -> ImageResult | Excluded:
         with lock:  # the groups and the clock are shared by all streams; an image takes milliseconds here
             arrived = time.perf_counter()
-            found = _evaluate_image(evaluated.examples, images, labelled[scored.row.key], scored)
+            found = _evaluate_image(evaluated.examples, images, labelled[result.row.key], result)
             evaluated.metric_seconds += time.perf_counter() - arrived
             return found
 
@@ -127,11 +127,11 @@ def entries_of(images: LabelledSet) -> Iterator[Entry]:
 
 
 def _evaluate_image(
-    examples: Examples, images: LabelledSet, image: LabelledImage, scored: Scored
+    examples: Examples, images: LabelledSet, image: LabelledImage, scored: Result
 ) -> ImageResult | Excluded:
     row = scored.row
     try:
-        if scored.image is None or scored.masks is None or scored.prediction is None:
+        if isinstance(scored, Refused):
             return refused(image.key, image.stratum, str(row.reason), read_truth(images, image))
         truth = read_truth(images, image, scored.masks.infection.shape)
     except BadMask as bad:

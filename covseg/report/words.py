@@ -14,7 +14,6 @@ STATUSES = {
     "quarantined": "Something is wrong with the file, or with the model’s answer to it.",
     "changed": "The file changed between planning and reading.",
     "missing": "The file was planned, but gone when it was read.",
-    "failed_transient": "Storage did not answer in time; scoring again may succeed.",
 }
 
 REASONS = {
@@ -40,7 +39,6 @@ REASONS = {
     "worker_killed": "Scoring this file ended its process twice.",
     "changed": "The file changed between planning and reading; it was not scored under its old identity.",
     "missing": "Listed, but gone when it was read.",
-    "failed_transient": "Storage did not answer in time; scoring again may succeed.",
 }
 
 # Flags that the kind of file alone explains: they say what is not known, not that something looks wrong.

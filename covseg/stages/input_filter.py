@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.records import Prediction
 from covseg.settings.model import InputFilterLimits
 
@@ -69,14 +69,16 @@ def input_filter(
     if limits is None:
         return None, ()
     if not np.isfinite(prediction.features).all():
-        raise RadiographRefused(Reason.NONFINITE_LOGITS, "gate", "the model returned NaN or infinity as features")
+        raise RadiographRefused(
+            Reason.NONFINITE_LOGITS, Stage.INPUT_FILTER, "the model returned NaN or infinity as features"
+        )
     blocks = {name: block[None] for name, block in describe(model_pixels, prediction).items()}
     (score,), (kind,) = (array.tolist() for array in filter_scores(blocks, limits.numbers))
     if score > limits.refuse_above:
         reason = Reason.NOT_RADIOGRAPH if kind == NO_RADIOGRAPH else Reason.NOT_FRONTAL_CHEST
         raise RadiographRefused(
             reason,
-            "gate",
+            Stage.INPUT_FILTER,
             f"score {score:.2f}, wanted at most {limits.refuse_above:.2f} for an upright frontal chest radiograph; "
             f"looks most like: {KINDS[kind]}",
         )

@@ -176,37 +176,37 @@ def qc_flags(
     filter_flags : tuple of str
         What the input filter raised (inverted, rotated, out_of_distribution).
     """
-    found = set(filter_flags)
+    flags = set(filter_flags)
     area = extent.lung_area_px
     if not area:
-        found.add("lungs_not_found")
+        flags.add("lungs_not_found")
     else:
-        found |= _lung_flags(extent, limits)
+        flags |= _lung_flags(extent, limits)
     if extent.outside_share > limits.infection_outside_lung:
-        found.add("infection_outside_lung")
+        flags.add("infection_outside_lung")
     if float(radiograph.pixels.std()) < limits.contrast:
-        found.add("low_contrast")
+        flags.add("low_contrast")
     if radiograph.pixel_spacing_mm is None:
-        found.add("missing_spacing")
+        flags.add("missing_spacing")
     if radiograph.orientation != UPRIGHT:
-        found.add("laterality_unverified")
-    return tuple(flag for flag in QC_FLAGS if flag in found)
+        flags.add("laterality_unverified")
+    return tuple(flag for flag in QC_FLAGS if flag in flags)
 
 
 def _lung_flags(extent: Extent, limits: FlagLimits) -> set[str]:
-    found = set()
+    flags = set()
     low, high = limits.lung_area_fraction
     if not low <= extent.lung_area_px / extent.image_area_px <= high:
-        found.add("lung_area_out_of_range")
+        flags.add("lung_area_out_of_range")
     smaller = min(extent.right_area_px, extent.left_area_px)
     if smaller < limits.one_lung_share * extent.lung_area_px:
-        found.add("one_lung_only")
+        flags.add("one_lung_only")
     elif (
         not limits.lung_ratio_right_left[0]
         <= extent.right_area_px / extent.left_area_px
         <= limits.lung_ratio_right_left[1]
     ):
-        found.add("lung_ratio_out_of_range")
+        flags.add("lung_ratio_out_of_range")
     if extent.merged:
-        found.add("merged_lungs")
-    return found
+        flags.add("merged_lungs")
+    return flags

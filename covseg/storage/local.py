@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from covseg.errors import RadiographRefused, Reason, StorageDenied, StorageFull, StorageUnreachable, UsageError
+from covseg.errors import RadiographRefused, Reason, Stage, StorageDenied, StorageFull, StorageUnreachable, UsageError
 from covseg.records import Entry
 from covseg.storage.protocol import Page, missing, order, refuse_changed, refuse_large
 
@@ -47,17 +47,17 @@ class LocalStore:
 
     def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Page:
         """List by walking the folder in key order; a folder that is not there is empty."""
-        found: list[Entry] = []
+        listed: list[Entry] = []
         walk = self._walk_from(prefix, after)
         with _storage_errors(self.url):
             for path, key in walk:
                 with contextlib.suppress(FileNotFoundError):  # gone since the folder was scanned
                     state = path.stat()
-                    found.append(Entry(key, state.st_size, _etag(state), state.st_mtime))
-                if len(found) == limit:
+                    listed.append(Entry(key, state.st_size, _etag(state), state.st_mtime))
+                if len(listed) == limit:
                     self._walking = (prefix, key, walk)
-                    return Page(found, key)
-        return Page(found, None)
+                    return Page(listed, key)
+        return Page(listed, None)
 
     def _walk_from(self, prefix: str, after: str | None) -> Iterator[tuple[Path, str]]:
         """Go on with the walk that the last page broke off: scanning anew costs the square of the folder."""
@@ -110,7 +110,7 @@ class LocalStore:
             except (IsADirectoryError, NotADirectoryError):
                 self._refuse_empty()
                 detail = "planned as a file, now a folder or below a file: plan again to score what lies there"
-                raise RadiographRefused(Reason.CHANGED, "fetch", detail) from None
+                raise RadiographRefused(Reason.CHANGED, Stage.FETCH, detail) from None
         return data
 
     def _refuse_empty(self) -> None:

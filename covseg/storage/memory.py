@@ -33,8 +33,8 @@ class MemoryStore:
         behind = b"" if after is None else order(after)
         keys = sorted((key for key in self.objects if key.startswith(prefix)), key=order)
         keys = [key for key in keys if after is None or order(key) > behind]
-        found = [Entry(key, len(self.objects[key]), _etag(self.objects[key])) for key in keys[:limit]]
-        return Page(found, keys[limit - 1] if len(keys) > limit else None)
+        listed = [Entry(key, len(self.objects[key]), _etag(self.objects[key])) for key in keys[:limit]]
+        return Page(listed, keys[limit - 1] if len(keys) > limit else None)
 
     def read(self, key: str) -> bytes:
         """Return the bytes."""

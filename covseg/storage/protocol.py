@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.records import Entry
 
 LARGEST_IMAGE = 512 * 2**20  # bytes; twice a raw 16-bit image of 144 megapixels
@@ -52,7 +52,7 @@ class Store(Protocol):
         ------
         RadiographRefused
             ``missing`` when the object is gone, ``changed`` when its ETag is another, ``too_large`` above
-            `LARGEST_FILM`, ``checksum_mismatch`` when the ETag is a plain MD5 and the bytes, read three
+            `LARGEST_IMAGE`, ``checksum_mismatch`` when the ETag is a plain MD5 and the bytes, read three
             times, do not have it.
         """
         ...
@@ -112,10 +112,10 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry]:
         after = page.after
 
 
-def overlap(one: Store, other: Store) -> bool:
+def overlap(first: Store, second: Store) -> bool:
     """Tell whether a store lies inside the other, or is the same."""
-    first, second = (store.url.rstrip("/") + "/" for store in (one, other))
-    return first.startswith(second) or second.startswith(first)
+    left, right = (store.url.rstrip("/") + "/" for store in (first, second))
+    return left.startswith(right) or right.startswith(left)
 
 
 def refuse_changed(entry: Entry, etag: str) -> None:
@@ -123,7 +123,7 @@ def refuse_changed(entry: Entry, etag: str) -> None:
     if etag != entry.etag:
         raise RadiographRefused(
             Reason.CHANGED,
-            "fetch",
+            Stage.FETCH,
             f"planned with ETag {entry.etag}, read with {etag}: plan again to score the new one",
         )
 
@@ -132,12 +132,12 @@ def refuse_large(entry: Entry) -> None:
     """Raise `RadiographRefused` before an object is read that would fill the memory."""
     if entry.size > LARGEST_IMAGE:
         detail = f"{entry.size} bytes, more than the {LARGEST_IMAGE} that any image has"
-        raise RadiographRefused(Reason.TOO_LARGE, "fetch", detail)
+        raise RadiographRefused(Reason.TOO_LARGE, Stage.FETCH, detail)
 
 
 def missing() -> RadiographRefused:
     """Return the refusal of an object that is gone."""
-    return RadiographRefused(Reason.MISSING, "fetch", "listed, but gone when it was read")
+    return RadiographRefused(Reason.MISSING, Stage.FETCH, "listed, but gone when it was read")
 
 
 def intact(etag: str, data: bytes) -> bool:

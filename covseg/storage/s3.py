@@ -15,7 +15,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,17 +24,18 @@ import botocore.exceptions
 import fsspec.asyn
 import s3fs
 
-from covseg.errors import CovsegError, RadiographRefused, Reason, StorageUnreachable
+from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, StorageUnreachable
 from covseg.records import Entry
 from covseg.storage.protocol import Page, intact, missing, order, refuse_changed, refuse_large
 from covseg.storage.s3_errors import code_of, translate
 
 T = TypeVar("T")
+Answer = Mapping[str, Any]  # of the server, as botocore parses it
 DEADLINE_S, CHECK_DEADLINE_S = 120.0, 10.0
 READS = 3  # a body that fails its MD5 is read so often before the image is refused
 CONFLICTS = 8  # 409: another conditional write to the key is under way
 PART_BYTES = 16 * 2**20
-SETTINGS: dict[str, Any] = {
+SETTINGS = {
     "retries": {"total_max_attempts": 6, "mode": "standard"},
     "connect_timeout": 5,
     "read_timeout": 20,
@@ -65,12 +66,9 @@ class S3Store:
         self._fs: s3fs.S3FileSystem | None = None
         self._opening = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str, float]]:
         """Travel without the session; every process opens its own."""
-        return {"bucket": self.bucket, "prefix": self.prefix, "deadline_s": self.deadline_s}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        return S3Store, (self.bucket, self.prefix, self.deadline_s)
 
     def check(self) -> None:
         """Ask for one key; wrong credentials or no answer show within seconds."""
@@ -79,20 +77,20 @@ class S3Store:
     def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Page:
         """List one page of at most 1,000 keys; the server's own limit."""
         behind = {} if after is None else {"StartAfter": self.prefix + after}
-        asked = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": min(limit, 1000), **behind}
-        answer = self._run(lambda s3: s3.list_objects_v2(**asked))
+        request = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": min(limit, 1000), **behind}
+        answer = self._run(lambda s3: s3.list_objects_v2(**request))
         while answer.get("IsTruncated") and not answer.get("Contents"):  # behind many deleted keys a page may be empty
-            asked["ContinuationToken"] = answer["NextContinuationToken"]
-            answer = self._run(lambda s3: s3.list_objects_v2(**asked))
-        found = [self._entry(item) for item in answer.get("Contents", ())]
-        keys = [order(entry.key) for entry in found]
+            request["ContinuationToken"] = answer["NextContinuationToken"]
+            answer = self._run(lambda s3: s3.list_objects_v2(**request))
+        listed = [self._entry(item) for item in answer.get("Contents", ())]
+        keys = [order(entry.key) for entry in listed]
         if keys != sorted(keys):
             raise StorageUnreachable(
                 f"{self.url} lists its keys unsorted; wanted a general purpose bucket, sorted by UTF-8"
             )
-        return Page([entry for entry in found if entry.key], found[-1].key if answer.get("IsTruncated") else None)
+        return Page([entry for entry in listed if entry.key], listed[-1].key if answer.get("IsTruncated") else None)
 
-    def _entry(self, item: dict[str, Any]) -> Entry:
+    def _entry(self, item: Answer) -> Entry:
         key = item["Key"].removeprefix(self.prefix)
         return Entry(key, item["Size"], _unquoted(item["ETag"]), item["LastModified"].timestamp())
 
@@ -114,7 +112,7 @@ class S3Store:
         if not sound:
             raise RadiographRefused(
                 Reason.CHECKSUM_MISMATCH,
-                "fetch",
+                Stage.FETCH,
                 f"{len(data)} bytes do not have the MD5 of their ETag, read {READS} times",
             )
         return data
@@ -140,13 +138,13 @@ class S3Store:
 
     def write(self, key: str, data: bytes) -> None:
         """Replace by one PUT."""
-        self._run(lambda s3: s3.put_object(**self._put(key, data)))
+        self._run(self._put(key, data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Create by one single-part PUT with ``If-None-Match: *``; 412 is False, 409 is tried again."""
         for attempt in range(CONFLICTS):
             try:
-                self._run(lambda s3: s3.put_object(IfNoneMatch="*", **self._put(key, data)), raw=("412", "409"))
+                self._run(self._put(key, data, IfNoneMatch="*"), raw=("412", "409"))
             except botocore.exceptions.ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
                     return False
@@ -155,10 +153,10 @@ class S3Store:
                 return True
         raise StorageUnreachable(f"{self.url}: a create-only write met {CONFLICTS} conflicts (409) in a row; run again")
 
-    def _put(self, key: str, data: bytes) -> dict[str, Any]:
-        digest = hashlib.md5(data, usedforsecurity=False).digest()
+    def _put(self, key: str, data: bytes, **condition: str) -> Callable[[Any], Awaitable[Answer]]:
+        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         name = self.prefix + key
-        return {"Bucket": self.bucket, "Key": name, "Body": data, "ContentMD5": base64.b64encode(digest).decode()}
+        return lambda s3: s3.put_object(Bucket=self.bucket, Key=name, Body=data, ContentMD5=digest, **condition)
 
     def modified(self, key: str) -> float:
         """Return the object's time, by a HEAD."""
@@ -201,24 +199,24 @@ class S3Store:
     def stale_uploads(self, older_than_s: float) -> list[str]:
         """Name unfinished multipart uploads: upload id, a blank, the key."""
         before = time.time() - older_than_s
-        found: list[str] = []
+        stale: list[str] = []
         behind: dict[str, str] = {}
         while True:
-            asked = {"Bucket": self.bucket, "Prefix": self.prefix, **behind}
-            answer = self._run(lambda s3, asked=asked: s3.list_multipart_uploads(**asked))  # type: ignore[misc]
+            request = {"Bucket": self.bucket, "Prefix": self.prefix, **behind}
+            answer = self._run(lambda s3, request=request: s3.list_multipart_uploads(**request))  # type: ignore[misc]
             for item in answer.get("Uploads", ()):
                 if item["Initiated"].timestamp() <= before:
-                    found.append(f"{item['UploadId']} {item['Key'].removeprefix(self.prefix)}")
+                    stale.append(f"{item['UploadId']} {item['Key'].removeprefix(self.prefix)}")
             if not answer.get("IsTruncated"):
-                return found
+                return stale
             behind = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
     def abort_upload(self, name: str) -> None:
         """Abort it; none there is as good."""
         upload, _, key = name.partition(" ")
-        asked = {"Bucket": self.bucket, "Key": self.prefix + key, "UploadId": upload}
+        request = {"Bucket": self.bucket, "Key": self.prefix + key, "UploadId": upload}
         try:
-            self._run(lambda s3: s3.abort_multipart_upload(**asked), raw=("404",))
+            self._run(lambda s3: s3.abort_multipart_upload(**request), raw=("404",))
         except botocore.exceptions.ClientError as error:
             if code_of(error) != "NoSuchUpload":
                 raise translate(error, self.url) from error
@@ -268,7 +266,7 @@ def _broke_off(error: botocore.exceptions.HTTPClientError) -> bool:
     return isinstance(error, (*body, botocore.exceptions.ReadTimeoutError))
 
 
-def _encrypted(answer: dict[str, Any]) -> bool:
+def _encrypted(answer: Answer) -> bool:
     """Tell whether the ETag is no MD5 of the bytes although it looks like one."""
     return answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
 
@@ -277,7 +275,7 @@ def _unquoted(etag: str) -> str:
     return etag.strip('"')
 
 
-def _addressing() -> dict[str, Any]:
+def _addressing() -> dict[str, dict[str, str]]:
     """Name the bucket in the path, not in the host, on every server but Amazon's."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     return {"s3": {"addressing_style": "path"}} if endpoint and "amazonaws.com" not in endpoint else {}

@@ -1,10 +1,16 @@
-"""A URL, or a path, to a store: allow-listed schemes and buckets, and nothing chained."""
+"""A URL, or a path, to a store: allow-listed schemes and buckets, and nothing chained.
+
+Notes
+-----
+A backend is one entry of `SCHEMES`: the scheme, and a function from the rest of the URL and the allowed buckets to
+a `Store`. It passes the behaviour suite of ``tests/test_storage.py``, and it is opened where ``schemes`` names it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from covseg.errors import UsageError
@@ -12,12 +18,13 @@ from covseg.storage.local import LocalStore
 from covseg.storage.memory import MemoryStore
 from covseg.storage.protocol import Store
 
-SCHEMES = ("file", "s3")
+ALLOWED = ("file", "s3")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MEMORY: dict[str, MemoryStore] = {}
+Opener = Callable[[str, Collection[str] | None], Store]
 
 
-def open_store(url: str | Path, schemes: Collection[str] = SCHEMES, buckets: Collection[str] | None = None) -> Store:
+def open_store(url: str | Path, schemes: Collection[str] = ALLOWED, buckets: Collection[str] | None = None) -> Store:
     """Open a store; nothing is read or written, and no connection made.
 
     Parameters
@@ -25,7 +32,7 @@ def open_store(url: str | Path, schemes: Collection[str] = SCHEMES, buckets: Col
     url : str or Path
         A path, ``file:///path``, ``s3://bucket/prefix``, or in tests ``memory://name``.
     schemes : collection of str
-        Those allowed; ``memory`` has to be asked for.
+        Those of `SCHEMES` that are allowed; ``memory`` has to be named.
     buckets : collection of str or None
         Those allowed; None takes ``COVSEG_BUCKETS`` (names joined by commas), and without it any bucket.
 
@@ -34,18 +41,14 @@ def open_store(url: str | Path, schemes: Collection[str] = SCHEMES, buckets: Col
     UsageError
         For another scheme, another bucket, a chained URL, or credentials in the URL.
     """
-    scheme, found, rest = str(url).partition("://")
-    if isinstance(url, Path) or not found:
+    scheme, separator, rest = str(url).partition("://")
+    if isinstance(url, Path) or not separator:
         return LocalStore(Path(url))
     if "::" in scheme:
         raise UsageError("a chained URL (with ::) is not opened: give the bucket or the folder itself")
-    if scheme not in schemes:
+    if scheme not in schemes or scheme not in SCHEMES:
         raise UsageError(f"{scheme}:// is not an allowed scheme: wanted {', '.join(schemes)} or a path")
-    if scheme == "file":
-        return LocalStore(_local_path(rest))
-    if scheme == "memory":
-        return _MEMORY.setdefault(rest, MemoryStore(name=rest))
-    return _open_bucket(rest, buckets)
+    return SCHEMES[scheme](rest, buckets)
 
 
 def local_path(url: str | Path) -> Path | None:
@@ -56,8 +59,8 @@ def local_path(url: str | Path) -> Path | None:
     >>> local_path("runs/one").as_posix(), local_path("file:///data").as_posix(), local_path("s3://images/2026")
     ('runs/one', '/data', None)
     """
-    scheme, found, rest = str(url).partition("://")
-    if isinstance(url, Path) or not found:
+    scheme, separator, rest = str(url).partition("://")
+    if isinstance(url, Path) or not separator:
         return Path(url)
     return _local_path(rest) if scheme == "file" else None
 
@@ -81,3 +84,10 @@ def _open_bucket(rest: str, buckets: Collection[str] | None) -> Store:
     from covseg.storage.s3 import S3Store
 
     return S3Store(bucket, prefix)
+
+
+SCHEMES: dict[str, Opener] = {
+    "file": lambda rest, _: LocalStore(_local_path(rest)),
+    "s3": _open_bucket,
+    "memory": lambda rest, _: _MEMORY.setdefault(rest, MemoryStore(name=rest)),
+}

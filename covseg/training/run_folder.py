@@ -44,8 +44,10 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         staged.chmod(0o644)  # safetensors writes for its owner alone
         staged.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors give no errno: measured while what was written still takes its room
+        full = getattr(error, "errno", None) == errno.ENOSPC or _full(path.parent)
         staged.unlink(missing_ok=True)
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or _full(path.parent):
+        if full:
             raise StorageFull(
                 f"no room to write {path}; the state before it is whole. Free space, then run the same command again"
             ) from error

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from covseg.data.cache import local_copy
 from covseg.data.images import STRATA
-from covseg.errors import CovsegError, UsageError
+from covseg.errors import Stopped, TrainingFailed, UsageError
 from covseg.metrics.convention import Empty, ratios
 from covseg.settings.environment import code_version
 from covseg.training import run_folder
@@ -41,16 +41,6 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 200  # steps between two states inside an epoch
 SPLITS = ("Train", "Val")
 FEW = 6  # images of each split that a rehearsal reads
-
-
-class TrainingFailed(CovsegError):
-    """The loss or its gradient is not finite; the last saved state is kept."""
-
-
-class Stopped(CovsegError):
-    """The run was asked to stop; its state is saved."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,19 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line's command and leave with its exit code."""
+    if "--debug" not in sys.argv:
+        silence_decoders()
     sys.exit(run(sys.argv[1:]))
+
+
+def silence_decoders() -> None:
+    """Keep what libpng, libjpeg and GDCM print about a damaged image off the terminal: its row says what is wrong.
+
+    They write to file descriptor 2 from several threads, so it is closed to them once, for the life of the process;
+    Python's own stderr goes on through a copy.
+    """
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def run(words: list[str]) -> int:

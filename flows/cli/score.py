@@ -33,7 +33,7 @@ def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
     if config.dry_run:
         from workers.estimate import estimate
 
-        _show(estimate(settings), as_json=config.json_)
+        _show(estimate(settings).model_dump(exclude_none=True), as_json=config.json_)
         return 0
     try:
         summary = run(settings)

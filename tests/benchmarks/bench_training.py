@@ -41,9 +41,10 @@ def one_rank(root: Path, recipe_name: str, settings: list[str], place: tuple[int
     import torch
     import torch.distributed as dist
 
+    from covseg.errors import Stopped
     from covseg.training.batches import Rank
     from covseg.training.recipe import load_recipe
-    from covseg.training.train import Hooks, Job, Stopped, train
+    from covseg.training.train import Hooks, Job, train
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

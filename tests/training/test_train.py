@@ -17,14 +17,14 @@ pytest.importorskip("albumentations", reason="the train extra is not installed")
 
 from safetensors.torch import load_file
 
-from covseg.errors import StorageFull, UsageError
+from covseg.errors import Stopped, StorageFull, TrainingFailed, UsageError
 from covseg.training import run_folder
 from covseg.training.batches import Rank, Samples, order, training_batches
 from covseg.training.dataset import load_split, without_leaks
 from covseg.training.learner import Learner
 from covseg.training.recipe import load_recipe
 from covseg.training.seeds import train_seeds
-from covseg.training.train import Hooks, Job, Stopped, TrainingFailed, train
+from covseg.training.train import Hooks, Job, train
 
 TINY = (
     "network.kind=attention-unet", "network.widths=[4, 8, 16]", "input.size=64", "batch=4", "stop.epochs=3",

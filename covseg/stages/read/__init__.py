@@ -28,21 +28,58 @@ over 64 million pixels, by the header                 ``too_large``, before anyt
 under 64 pixels on a side                             ``too_small``
 constant or nearly so                                 ``no_contrast``; a PNG or JPEG of zeros ``not_radiograph``
 ====================================================  ==============================================================
+
+Notes
+-----
+A format is one entry of `READERS`: a name, a test of the bytes, and a function from bytes to `DecodedImage` that
+raises `RadiographRefused` for what it cannot read faithfully, `check_size` before it decodes anything. So a format
+from outside is one line, in a module that every process of a run imports::
+
+    READERS.append(Reader("pgm", lambda data: data.startswith(b"P5"), read_pgm))
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.records import Radiograph
-from covseg.stages.read.dicom import DicomImage, read_dicom
-from covseg.stages.read.grey import check_contrast, grey
-from covseg.stages.read.jpeg import read_jpeg
-from covseg.stages.read.png import read_png
-from covseg.stages.read.sniff import sniff
+from covseg.stages.read.dicom import read_dicom
+from covseg.stages.read.elements import is_dicom
+from covseg.stages.read.grey import DecodedImage, check_contrast, check_size
+from covseg.stages.read.jpeg import is_jpeg, read_jpeg
+from covseg.stages.read.png import is_png, read_png
+from covseg.stages.read.sniff import unknown_format
 
-__all__ = ["read"]
+__all__ = ["READERS", "DecodedImage", "Reader", "check_size", "read"]
+
+
+class Reader(NamedTuple):
+    """How one format is read.
+
+    Attributes
+    ----------
+    name : str
+        Stands as `kind` in the `Radiograph`.
+    matches : callable
+        Detects the format from the bytes of an object; cheap, decodes nothing.
+    read : callable
+        Decodes the bytes.
+    """
+
+    name: str
+    matches: Callable[[bytes], bool]
+    read: Callable[[bytes], DecodedImage]
+
+
+# The first that matches reads.
+READERS = [
+    Reader("png", is_png, read_png),
+    Reader("jpeg", is_jpeg, read_jpeg),
+    Reader("dicom", is_dicom, read_dicom),
+]
 
 
 def read(data: bytes) -> Radiograph:
@@ -63,17 +100,20 @@ def read(data: bytes) -> Radiograph:
     RadiographRefused
         For anything that is not one readable image; nothing else is raised, whatever the bytes.
     """
-    kind = sniff(data)
+    reader = next((reader for reader in READERS if reader.matches(data)), None)
+    if reader is None:
+        raise unknown_format(data)
+    kind = reader.name
     try:
-        image = _image(kind, data)
+        image = reader.read(data)
     except (RadiographRefused, KeyboardInterrupt, SystemExit):
         raise
     except MemoryError as error:
-        raise RadiographRefused(Reason.TOO_LARGE, "read", f"no memory to decode this {kind} image") from error
+        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, f"no memory to decode this {kind} image") from error
     except BaseException as error:  # a panic of the RLE decoder, written in Rust, is no Exception
         # A decoder's own words may quote the header: its class is enough, the rest is chained.
         detail = f"the {kind} decoder failed: {type(error).__name__}"
-        raise RadiographRefused(Reason.CORRUPT, "read", detail) from error
+        raise RadiographRefused(Reason.CORRUPT, Stage.READ, detail) from error
     check_contrast(image.pixels, kind)
     return Radiograph(
         image.pixels,
@@ -83,9 +123,3 @@ def read(data: bytes) -> Radiograph:
         kind,
         image.orientation,
     )
-
-
-def _image(kind: str, data: bytes) -> DicomImage:
-    if kind == "dicom":
-        return read_dicom(data)
-    return DicomImage(grey(read_png(data) if kind == "png" else read_jpeg(data)), None, None, None)

@@ -8,17 +8,16 @@ front is not judged here: headers are often wrong about that, so the input filte
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 from pydicom import uid
 from pydicom.encaps import get_frame
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.codestream import Layout, decode, run_decoder
 from covseg.stages.read.elements import Elements, read_elements
-from covseg.stages.read.grey import Pixels, Samples, check_size, grey
+from covseg.stages.read.grey import DecodedImage, Pixels, Samples, check_size, grey
 from covseg.stages.read.lookup import grey_table
 
 IMAGE_MODALITIES = {"CR", "DX", "RG"}  # computed, digital and scanned conventional radiography
@@ -31,17 +30,7 @@ _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 _SQUARE_WITHIN = 0.01
 
 
-@dataclass(frozen=True)
-class DicomImage:
-    """An image out of DICOM: pixels float32 ``(H, W)`` in [0, 1]; view, spacing (mm) and sides, as the header says."""
-
-    pixels: Pixels
-    view_position: str | None
-    pixel_spacing_mm: float | None
-    orientation: str | None
-
-
-def read_dicom(data: bytes) -> DicomImage:
+def read_dicom(data: bytes) -> DecodedImage:
     """Decode one DICOM image.
 
     Parameters
@@ -51,7 +40,7 @@ def read_dicom(data: bytes) -> DicomImage:
 
     Returns
     -------
-    DicomFilm
+    DecodedImage
 
     Raises
     ------
@@ -64,7 +53,7 @@ def read_dicom(data: bytes) -> DicomImage:
     layout = _layout(elements)
     check_size(layout.columns, layout.rows)
     samples = _samples(elements, layout)
-    return DicomImage(_grey(elements, layout, samples), _view(elements), _spacing(elements), _orientation(elements))
+    return DecodedImage(_grey(elements, layout, samples), _view(elements), _spacing(elements), _orientation(elements))
 
 
 def _check_scope(elements: Elements) -> None:
@@ -170,7 +159,7 @@ def _code(value: str) -> str:
 
 
 def _refuse(reason: Reason, detail: str) -> NoReturn:
-    raise RadiographRefused(reason, "read", detail)
+    raise RadiographRefused(reason, Stage.READ, detail)
 
 
 # PS3.3 C.7.3.1.1.1 (those met in archives) and C.7.6.3.1.2

@@ -21,9 +21,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.values import convert_SQ
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.grey import MAX_PIXELS
-from covseg.stages.read.sniff import starts_explicit
 
 ALLOWED = {
     "SOPClassUID": 0x00080016,
@@ -66,6 +65,27 @@ _WORDS = {
 }
 # A deflated object may inflate to a thousand times its size; 3 bytes for each allowed pixel, and a header, are enough.
 _MAX_INFLATED = 3 * MAX_PIXELS + 2**20
+
+
+_VALUE_REPRESENTATIONS = frozenset(
+    b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+
+
+def is_dicom(data: bytes) -> bool:
+    """Detect a DICOM file, or a data set without the 128-byte preamble, as old archives store it."""
+    if data[128:132] == b"DICM":
+        return True
+    if data[:2] == b"\x00\x08":  # big-endian is always explicit
+        return _starts_explicit(data)
+    if data[:2] not in (b"\x08\x00", b"\x02\x00"):
+        return False
+    return _starts_explicit(data) or 0 < int.from_bytes(data[4:8], "little") <= min(len(data), 1024)
+
+
+def _starts_explicit(data: bytes) -> bool:
+    """Tell whether the element that starts here names its value representation."""
+    return data[4:6] in _VALUE_REPRESENTATIONS
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,7 @@ class Elements:
         if values:
             return values[0]
         if default is None:
-            raise RadiographRefused(Reason.CORRUPT, "read", f"the DICOM header lacks {keyword}")
+            raise RadiographRefused(Reason.CORRUPT, Stage.READ, f"the DICOM header lacks {keyword}")
         return default
 
     def data(self, keyword: str) -> bytes:
@@ -174,12 +194,12 @@ def read_elements(data: bytes) -> Elements:
         syntax = _transfer_syntax(source)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             source = BytesIO(_inflate(data[source.tell() :]))
-        found = _collect(source, syntax)
+        elements = _collect(source, syntax)
     except (EOFError, struct.error) as error:
-        raise RadiographRefused(Reason.TRUNCATED, "read", "the DICOM object ends inside an element") from error
-    if any(map(_cut, found.values())):
-        raise RadiographRefused(Reason.TRUNCATED, "read", "the DICOM object ends inside an element")
-    return Elements(found, syntax)
+        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element") from error
+    if any(map(_cut, elements.values())):
+        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element")
+    return Elements(elements, syntax)
 
 
 def _cut(element: RawDataElement | DataElement) -> bool:
@@ -192,14 +212,14 @@ def _cut(element: RawDataElement | DataElement) -> bool:
 def _transfer_syntax(source: BytesIO) -> UID:
     """Read the file meta group, leave `source` behind it; guess the encoding where the group is absent."""
     meta = data_element_generator(source, False, True, lambda tag, _vr, _length: tag >> 16 != 2)
-    found = {int(element.tag): element for element in meta}
-    if _TRANSFER_SYNTAX in found:
-        text = Elements({ALLOWED["Modality"]: found[_TRANSFER_SYNTAX]}, UID("")).text("Modality")
+    group = {int(element.tag): element for element in meta}
+    if _TRANSFER_SYNTAX in group:
+        text = Elements({ALLOWED["Modality"]: group[_TRANSFER_SYNTAX]}, UID("")).text("Modality")
         if not re.fullmatch(r"[0-9.]{1,64}", text):
-            raise RadiographRefused(Reason.CORRUPT, "read", "the transfer syntax is not a UID")
+            raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the transfer syntax is not a UID")
         return UID(text, config.IGNORE)
     start = source.getvalue()[source.tell() : source.tell() + 8]
-    if not starts_explicit(start):
+    if not _starts_explicit(start):
         return uid.ImplicitVRLittleEndian
     return uid.ExplicitVRBigEndian if start[0] == 0 else uid.ExplicitVRLittleEndian
 
@@ -209,19 +229,19 @@ def _inflate(data: bytes) -> bytes:
     try:
         inflated = stream.decompress(data, _MAX_INFLATED)
     except zlib.error as error:
-        raise RadiographRefused(Reason.CORRUPT, "read", "the deflated DICOM object cannot be inflated") from error
+        raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the deflated DICOM object cannot be inflated") from error
     if stream.unconsumed_tail:
         detail = f"the deflated DICOM object inflates beyond {_MAX_INFLATED} bytes"
-        raise RadiographRefused(Reason.TOO_LARGE, "read", detail)
+        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, detail)
     if not stream.eof:
-        raise RadiographRefused(Reason.TRUNCATED, "read", "the deflated DICOM object ends inside its stream")
+        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the deflated DICOM object ends inside its stream")
     return inflated
 
 
 def _collect(source: BytesIO, syntax: UID) -> dict[int, RawDataElement | DataElement]:
     start = source.tell()
     # Some writers declare one encoding and use the other: the first element tells.
-    implicit = not starts_explicit(source.read(8))
+    implicit = not _starts_explicit(source.read(8))
     source.seek(start)
     tags: list[BaseTag | int] = list(ALLOWED.values())
     elements = data_element_generator(

@@ -5,16 +5,37 @@ In: decoded integer samples. Out: float32 in [0, 1]. It knows nothing of file fo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 
 Samples = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
 Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """What a reader returns.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        In [0, 1], bone bright.
+    view_position, orientation : str or None
+        As in `covseg.records.Radiograph`; None where the format does not say it.
+    pixel_spacing_mm : float or None
+    """
+
+    pixels: Pixels
+    view_position: str | None = None
+    pixel_spacing_mm: float | None = None
+    orientation: str | None = None
+
 
 MIN_SIDE = 64  # the lungs of a smaller image span fewer pixels than one rib of a full-size one
 MAX_PIXELS = 64_000_000  # 35 x 43 cm image scanned at 50 micrometres has 60 million; flat panels stay below 20
@@ -36,10 +57,10 @@ def check_size(width: int, height: int) -> None:
     """
     if width * height > MAX_PIXELS:
         detail = f"the header claims {width} x {height} pixels: wanted at most {MAX_PIXELS // 1_000_000} million"
-        raise RadiographRefused(Reason.TOO_LARGE, "read", detail)
+        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, detail)
     if min(width, height) < MIN_SIDE:
         detail = f"{width} x {height} pixels: wanted at least {MIN_SIDE} on each side"
-        raise RadiographRefused(Reason.TOO_SMALL, "read", detail)
+        raise RadiographRefused(Reason.TOO_SMALL, Stage.READ, detail)
 
 
 def grey(samples: Samples) -> Pixels:
@@ -97,7 +118,7 @@ def luma(samples: Samples) -> Samples:
     coloured = float((chroma > CHROMA_LIMIT * full_scale(samples)).mean())
     if coloured > COLOURED_SHARE:
         detail = f"{coloured:.0%} of the image is strongly coloured: wanted a grey image"
-        raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", detail)
+        raise RadiographRefused(Reason.NOT_RADIOGRAPH, Stage.READ, detail)
     return cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
 
 
@@ -125,9 +146,11 @@ def check_contrast(pixels: Pixels, kind: str) -> None:
     if levels.size >= MIN_LEVELS:
         return
     if kind != "dicom" and levels[-1] == 0:
-        raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", "every pixel is 0: an empty mask, wanted an image")
+        raise RadiographRefused(Reason.NOT_RADIOGRAPH, Stage.READ, "every pixel is 0: an empty mask, wanted an image")
     # A label map counts from 0; noise on a blank image lies around its base.
     if levels.size == 1 or (levels[0] > 0 and levels[-1] - levels[0] < BLANK_SPAN):
-        raise RadiographRefused(Reason.NO_CONTRAST, "read", f"a blank image: {levels.size} grey level(s), side by side")
+        raise RadiographRefused(
+            Reason.NO_CONTRAST, Stage.READ, f"a blank image: {levels.size} grey level(s), side by side"
+        )
     detail = f"{levels.size} grey levels: a mask or drawing, wanted an image"
-    raise RadiographRefused(Reason.NOT_RADIOGRAPH, "read", detail)
+    raise RadiographRefused(Reason.NOT_RADIOGRAPH, Stage.READ, detail)

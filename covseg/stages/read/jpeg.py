@@ -12,13 +12,19 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.uid import JPEGLossless
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.codestream import Frame, Layout, decode, jpeg_frame
-from covseg.stages.read.grey import Samples, check_size
+from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.orientation import orient
+from covseg.stages.read.sniff import JPEG_SIGNATURE
 
 
-def read_jpeg(data: bytes) -> Samples:
+def is_jpeg(data: bytes) -> bool:
+    """Detect a JPEG by its signature."""
+    return data.startswith(JPEG_SIGNATURE)
+
+
+def read_jpeg(data: bytes) -> DecodedImage:
     """Decode one JPEG.
 
     Grey, colour, and CMYK as printers write it (Adobe's inverted values), which becomes RGB. An EXIF orientation is
@@ -31,23 +37,26 @@ def read_jpeg(data: bytes) -> Samples:
 
     Returns
     -------
-    ndarray of uint8 or uint16, shape (H, W) or (H, W, 3)
-        Colour in the order R, G, B.
+    DecodedImage
+        Pixels alone.
 
     Raises
     ------
     RadiographRefused
-        ``truncated``, ``corrupt``, ``too_large``, ``too_small``, ``unsupported_mode``, ``missing_decoder``.
+        ``not_radiograph`` (clearly coloured), ``truncated``, ``corrupt``, ``too_large``, ``too_small``,
+        ``unsupported_mode``, ``missing_decoder``.
     """
     frame = jpeg_frame(data)
     if frame.height == 0:
-        raise RadiographRefused(Reason.UNSUPPORTED_MODE, "read", "the JPEG states its height only behind its pixels")
+        raise RadiographRefused(
+            Reason.UNSUPPORTED_MODE, Stage.READ, "the JPEG states its height only behind its pixels"
+        )
     check_size(frame.width, frame.height)
     if not frame.classic:
-        return orient(_decode_rare(data, frame), frame.exif)
+        return DecodedImage(grey(orient(_decode_rare(data, frame), frame.exif)))
     # Pillow would look into the EXIF block too, and warn about it: it gets zeros instead.
     plain = data.replace(frame.exif, bytes(len(frame.exif)), 1) if frame.exif else data
-    return orient(_decode_classic(plain), frame.exif)
+    return DecodedImage(grey(orient(_decode_classic(plain), frame.exif)))
 
 
 def _decode_classic(data: bytes) -> Samples:
@@ -56,15 +65,15 @@ def _decode_classic(data: bytes) -> Samples:
         with JpegImageFile(io.BytesIO(data)) as image:
             return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     except OSError as error:
-        truncated = "truncated" in str(error)
-        reason = Reason.TRUNCATED if truncated else Reason.CORRUPT
-        raise RadiographRefused(reason, "read", "the JPEG's pixels end early or cannot be decoded") from error
+        # Pillow raises a bare OSError for both, without errno: its words are all that tells them apart.
+        reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.CORRUPT
+        raise RadiographRefused(reason, Stage.READ, "the JPEG's pixels end early or cannot be decoded") from error
 
 
 def _decode_rare(data: bytes, frame: Frame) -> Samples:
     if frame.components != 1:
         detail = f"{frame.components} components of {frame.bits} bits, JPEG marker {frame.marker:#x}: wanted grey"
-        raise RadiographRefused(Reason.UNSUPPORTED_MODE, "read", detail)
+        raise RadiographRefused(Reason.UNSUPPORTED_MODE, Stage.READ, detail)
     allocated = 8 if frame.bits <= 8 else 16
     layout = Layout(frame.height, frame.width, 1, allocated, frame.bits)
     return decode(data, JPEGLossless, layout)

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from covseg.errors import RadiographRefused, Reason
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.stages.read.grey import Samples
 
 _ORIENTATION = 0x0112
@@ -50,6 +50,8 @@ def _orientation(exif: bytes) -> int:
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
         fields = [struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * index) for index in range(count)]
     except (KeyError, struct.error) as error:
-        raise RadiographRefused(Reason.CORRUPT, "read", "the EXIF block cannot be read: which side is up?") from error
+        raise RadiographRefused(
+            Reason.CORRUPT, Stage.READ, "the EXIF block cannot be read: which side is up?"
+        ) from error
     value = next((field[3] for field in fields if field[0] == _ORIENTATION), 1)
     return value if 1 <= value <= 8 else 1

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from covseg.errors import RadiographRefused, Reason
-from covseg.stages.read.grey import Samples, check_size
+from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.orientation import orient
 from covseg.stages.read.sniff import PNG_SIGNATURE
 
@@ -22,7 +22,12 @@ from covseg.stages.read.sniff import PNG_SIGNATURE
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
-def read_png(data: bytes) -> Samples:
+def is_png(data: bytes) -> bool:
+    """Detect a PNG by its signature."""
+    return data.startswith(PNG_SIGNATURE)
+
+
+def read_png(data: bytes) -> DecodedImage:
     """Decode one PNG.
 
     Grey of 1 to 16 bits, palette, colour and their variants with alpha. Alpha and transparency are dropped: what the
@@ -35,14 +40,14 @@ def read_png(data: bytes) -> Samples:
 
     Returns
     -------
-    ndarray of uint8 or uint16, shape (H, W) or (H, W, 3)
-        Colour in the order R, G, B.
+    DecodedImage
+        Pixels alone.
 
     Raises
     ------
     RadiographRefused
-        ``truncated``, ``corrupt`` (a checksum, a missing part, a damaged stream), ``multi_frame`` (an animation),
-        ``too_large``, ``too_small``.
+        ``not_radiograph`` (clearly coloured), ``truncated``, ``corrupt`` (a checksum, a missing part, a damaged
+        stream), ``multi_frame`` (an animation), ``too_large``, ``too_small``.
     """
     parts: list[bytes | memoryview] = [PNG_SIGNATURE]
     exif = b""
@@ -50,14 +55,14 @@ def read_png(data: bytes) -> Samples:
         if kind == b"IHDR":
             check_size(int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big"))
         elif len(parts) == 1:
-            raise RadiographRefused(Reason.CORRUPT, "read", "the PNG does not start with its header chunk")
+            raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the PNG does not start with its header chunk")
         if kind == b"acTL":
-            raise RadiographRefused(Reason.MULTI_FRAME, "read", "an animated PNG: wanted one image")
+            raise RadiographRefused(Reason.MULTI_FRAME, Stage.READ, "an animated PNG: wanted one image")
         if kind == b"eXIf":
             exif = bytes(payload)
         if kind in _CRITICAL:
             parts.append(whole)
-    return orient(_decode(b"".join(parts)), exif)
+    return DecodedImage(grey(orient(_decode(b"".join(parts)), exif)))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
@@ -68,10 +73,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     while kind != b"IEND":
         end = start + 12 + int.from_bytes(view[start : start + 4], "big")
         if end > len(data):
-            raise RadiographRefused(Reason.TRUNCATED, "read", f"the PNG ends at byte {len(data)}, inside a chunk")
+            raise RadiographRefused(Reason.TRUNCATED, Stage.READ, f"the PNG ends at byte {len(data)}, inside a chunk")
         kind = bytes(view[start + 4 : start + 8])
         if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            raise RadiographRefused(Reason.CORRUPT, "read", f"wrong checksum in the PNG chunk at byte {start}")
+            raise RadiographRefused(Reason.CORRUPT, Stage.READ, f"wrong checksum in the PNG chunk at byte {start}")
         yield kind, view[start + 8 : end - 4], view[start:end]
         start = end
 
@@ -79,5 +84,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
 def _decode(png: bytes) -> Samples:
     samples = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None:
-        raise RadiographRefused(Reason.CORRUPT, "read", "the PNG's chunks are whole, but its pixels cannot be decoded")
+        raise RadiographRefused(
+            Reason.CORRUPT, Stage.READ, "the PNG's chunks are whole, but its pixels cannot be decoded"
+        )
     return samples if samples.ndim == 2 else cv2.cvtColor(samples[..., :3], cv2.COLOR_BGR2RGB)
