@@ -24,7 +24,7 @@ from covseg.stages.segment import segment
 from covseg.training import run_folder
 from covseg.training.batches import prepared
 from covseg.training.dataset import load_split
-from covseg.training.learner import HEADED, network_arguments
+from covseg.training.learner import has_head, network_arguments
 from covseg.training.lungs import lung_channel
 from covseg.training.recipe import Recipe
 
@@ -85,7 +85,7 @@ def release(
         network_args=arguments,
         size=recipe.input.size,
         normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
-        presence_source="image-level head, sigmoid" if _has_head(recipe) else "strongest infection pixel",
+        presence_source="image-level head, sigmoid" if has_head(recipe) else "strongest infection pixel",
         training=_facts(run, recipe, found),
         licence=LICENCE.format(licence or terms),
         citation=citation or cited,
@@ -151,10 +151,6 @@ def _staged(
         "constrained": recipe.lung_constraint,
     }  # fmt: skip
     return "cascade", combined, prefixed(load_file(lung.weights), "lung.") | prefixed(state, "infection.")
-
-
-def _has_head(recipe: Recipe) -> bool:
-    return recipe.network.kind in HEADED and bool(recipe.loss.presence)
 
 
 def _learnt_from(found: dict[str, Any]) -> str:

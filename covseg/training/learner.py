@@ -12,36 +12,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from covseg.networks import LIBRARY
 from covseg.networks.table import build
 from covseg.training import weights
 from covseg.training.batches import Batch, Rank
 from covseg.training.losses import Loss
 from covseg.training.recipe import OptimiserConfig, Recipe
 
-HEADED = ("compact", "encoder-unet")  # networks with a head for presence; the others' is their strongest pixel
 Answered = tuple[Tensor, Tensor, Tensor | None]
 
 
-def network_arguments(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+def network_arguments(recipe: Recipe) -> tuple[str, dict[str, object]]:
     """Return the name and arguments that `covseg.networks.table.build` wants."""
-    network = recipe.network
-    head = {"presence": False} if network.kind in HEADED and not recipe.loss.presence else {}
-    arguments: dict[str, Any] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}
-    if network.kind == "compact":
-        return network.kind, head | ({"widths": network.widths} if network.widths else {})
-    if network.encoder:
-        arguments["encoder"] = network.encoder
-    if network.widths:
-        arguments["widths"] = network.widths
-    if network.kind in LIBRARY:
-        arguments |= {
-            "imagenet": recipe.input.normalisation == "imagenet",
-            "dropout": network.dropout,
-        }
-    if network.attention != "none":
-        arguments["attention"] = network.attention
-    return network.kind, arguments | head
+    network, entry = recipe.network, recipe.network.entry
+    arguments: dict[str, object] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}
+    arguments |= {"encoder": network.encoder} if network.encoder else {}
+    arguments |= {"widths": network.widths} if network.widths else {}
+    arguments |= {"imagenet": recipe.input.normalisation == "imagenet"} if entry.channels != (1,) else {}
+    arguments |= {"dropout": network.dropout} if entry.dropout else {}
+    arguments |= {"attention": network.attention} if network.attention != "none" else {}
+    return network.kind, arguments | ({} if has_head(recipe) or not entry.head else {"presence": False})
+
+
+def has_head(recipe: Recipe) -> bool:
+    """Tell whether presence is read from a head of its own, or else from the strongest infection pixel."""
+    return recipe.network.entry.head and bool(recipe.loss.presence)
 
 
 class Learning(nn.Module):

@@ -62,7 +62,7 @@ def _follow_faster(network: nn.Module) -> None:
 def _from_hub(recipe: Recipe) -> State:
     """Build the encoder once more with the library's own ImageNet weights."""
     try:
-        if recipe.network.kind == "encoder-unet":
+        if recipe.network.entry.encoders == "timm":
             import timm
 
             return dict(timm.create_model(recipe.network.encoder, pretrained=True, features_only=True).state_dict())

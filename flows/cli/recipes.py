@@ -58,11 +58,13 @@ def explain(recipe: Recipe) -> list[str]:
 
 
 def _fields(model: BaseModel, path: str) -> list[tuple[str, Any, str]]:
+    from covseg.training.recipe import described
+
     found: list[tuple[str, Any, str]] = []
-    for name, field in type(model).model_fields.items():
+    for name, text in described(type(model)).items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             found += _fields(value, f"{path}{name}.")
         elif path or name not in ("name", "title", "published", "ours"):
-            found.append((path + name, value, field.description or ""))
+            found.append((path + name, value, text))
     return found
