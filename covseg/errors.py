@@ -5,10 +5,12 @@
     |-- UsageError                2    the command: a flag, a path, a config value
     |   `-- ModelRefused          2    a model folder that cannot be trusted or understood
     |-- NotPublished              1    the snapshot: its sum does not close, or nothing in it can be trusted
-    `-- EnvironmentFailed         4    the run: the ground gave way
-        |-- StorageUnreachable    4
-        |-- StorageDenied         4
-        `-- StorageFull           4
+    |-- TrainingFailed            1    the training: loss or gradient not finite; the last state is kept
+    |-- EnvironmentFailed         4    the run: the ground gave way
+    |   |-- StorageUnreachable    4
+    |   |-- StorageDenied         4
+    |   `-- StorageFull           4
+    `-- Stopped                 130    the training, on request; its state is saved
 
 A message says what was found, what was wanted and what to do; it names a key or an id, never a
 patient field.
@@ -134,3 +136,13 @@ class StorageDenied(EnvironmentFailed):
 
 class StorageFull(EnvironmentFailed):
     """The store has no room left."""
+
+
+class TrainingFailed(CovsegError):
+    """The loss or its gradient is not finite; the last saved state is kept."""
+
+
+class Stopped(CovsegError):
+    """The training was asked to stop; its state is saved."""
+
+    exit_code = 130

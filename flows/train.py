@@ -41,7 +41,8 @@ from flows.redaction import redact, worth_a_retry
 from flows.server import configured_or_local
 
 if TYPE_CHECKING:
-    from covseg.training.train import Hooks
+    from covseg.training.job import Hooks
+    from covseg.training.seeds import TrainResult
 
 UPDATE_S = 5.0  # between two updates of the progress artifact
 SPLITS = ("Train", "Val")
@@ -92,23 +93,23 @@ def check_data(settings: TrainFlow) -> Path:
 
 @task(name="train", cache_policy=NO_CACHE)  # no retries: Ray restarts ranks, and resume goes on
 @redact
-def train_recipe(settings: TrainFlow) -> dict[str, Any]:
+def train_recipe(settings: TrainFlow) -> TrainResult:
     """Train, here or on Ray."""
     from workers.training_job import run as train_job
 
     artifact = cast(UUID, create_progress_artifact(0.0, key="train-progress", description=settings.model_name))
-    found = train_job(settings, _hooks(artifact))
-    show(artifact, 100.0, f"best epoch {found['epoch']:.0f} of {found['epochs']}")
-    get_run_logger().info("best epoch %d, %s %.4f", found["epoch"], found["metric"], found["best"])
-    return found
+    result = train_job(settings, _hooks(artifact))
+    show(artifact, 100.0, f"best epoch {result.epoch:.0f} of {result.epochs}")
+    get_run_logger().info("best epoch %d, %s %.4f", result.epoch, result.metric, result.best)
+    return result
 
 
 def _hooks(artifact: UUID) -> Hooks:
-    from covseg.training.train import Hooks
+    from covseg.training.job import Hooks
 
     logger, said = get_run_logger(), [time.monotonic()]
 
-    def tell(step: int, steps: int, row: dict[str, float]) -> None:
+    def step_done(step: int, steps: int, row: dict[str, float]) -> None:
         if time.monotonic() - said[0] >= UPDATE_S:
             told = f"step {step} of {steps}, train loss {row['train_loss']:.4f}"
             show(artifact, 100 * step / steps, told)
@@ -117,7 +118,7 @@ def _hooks(artifact: UUID) -> Hooks:
     def epoch_done(row: dict[str, float], _: Path) -> None:
         logger.info("epoch %d: train loss %.4f, Val loss %.4f", row["epoch"], row["train_loss"], row["val_loss"])
 
-    return Hooks(tell=tell, epoch_done=epoch_done)
+    return Hooks(step_done=step_done, epoch_done=epoch_done)
 
 
 @task(name="calibrate", cache_policy=NO_CACHE)
@@ -243,14 +244,14 @@ def train(**parameters: Any) -> dict[str, Any]:
 @redact
 def _train(settings: TrainFlow) -> dict[str, Any]:
     root = check_data(settings)
-    found = train_recipe(settings)
-    run = Path(found["out"])
+    result = train_recipe(settings)
+    run = Path(result.out)
     model = calibrate_model(settings, root, run)
     content = evaluate_model(settings, root, run, model)
     reference = register_model(settings, model) if settings.registry else None
     _finish(settings)
     _show(settings, run, content, reference)
-    return {**found, "headline": content["headline"], "reference": reference}
+    return {**result.model_dump(mode="json"), "headline": content["headline"], "reference": reference}
 
 
 def main(words: list[str] | None = None) -> int:

@@ -157,7 +157,7 @@ def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
     for module in (score, train):
         monkeypatch.setattr(module, "UPDATE_S", 0.0)
     score._throttled(UUID(int=0))(Progress(images=4))
-    train._hooks(UUID(int=0)).tell(1, 2, {"train_loss": 0.5})
+    train._hooks(UUID(int=0)).step_done(1, 2, {"train_loss": 0.5})
     assert said == ["progress is not shown (RuntimeError); the work goes on"] * 2
 
 

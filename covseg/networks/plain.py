@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from covseg.networks.attention import AttentionGate
 
-Answered = tuple[Tensor, Tensor, Tensor]
+Outputs = tuple[Tensor, Tensor, Tensor]
 
 
 def _double(inputs: int, outputs: int, norm: bool) -> nn.Sequential:
@@ -59,7 +59,7 @@ class PlainUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], masks, 1)
         _start(self)
 
-    def forward_with_features(self, images: Tensor) -> Answered:
+    def forward_with_features(self, images: Tensor) -> Outputs:
         """Return mask logits, presence logits ``(N,)`` (the strongest infection pixel) and features ``(N, F)``."""
         skips, features = [], images
         for level, block in enumerate(self.down):
@@ -102,7 +102,7 @@ class AttentionUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], masks, 1)
         _start(self)
 
-    def forward_with_features(self, images: Tensor) -> Answered:
+    def forward_with_features(self, images: Tensor) -> Outputs:
         """Return mask logits, presence logits ``(N,)`` (the strongest infection pixel) and features ``(N, F)``."""
         skips, features = [], images
         for level, block in enumerate(self.down):

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from covseg.networks.table import build
 from covseg.training import weights
-from covseg.training.batches import Batch, Rank
+from covseg.training.batches import Batch
 from covseg.training.losses import Loss
+from covseg.training.ranks import Rank
 from covseg.training.recipe import OptimiserConfig, Recipe
 
-Answered = tuple[Tensor, Tensor, Tensor | None]
+Outputs = tuple[Tensor, Tensor, Tensor | None]
+State = dict[str, Any]  # of torch: tensors and plain values, in trees
 
 
 def network_arguments(recipe: Recipe) -> tuple[str, dict[str, object]]:
@@ -46,7 +48,7 @@ class Learning(nn.Module):
         self.network = network
         self.classes = nn.Linear(features, 3) if features else None
 
-    def forward(self, images: Tensor) -> Answered:
+    def forward(self, images: Tensor) -> Outputs:
         """Return mask logits, presence logits and strata logits (or None)."""
         masks, presence, features = self.network.forward_with_features(images)  # type: ignore[operator]
         return masks, presence, None if self.classes is None else self.classes(features)
@@ -66,7 +68,7 @@ class Learner:
 
     Attributes
     ----------
-    start : dict of str
+    start : str
         What the encoder started from.
     """
 
@@ -84,7 +86,7 @@ class Learner:
         self.loss = Loss(recipe.loss, recipe.data.targets, pos_weight)
         _freeze_unused(self.plain, self.loss, recipe, rank)
         self.learning: nn.Module = self.plain
-        if dist.is_initialized() and rank.world > 1:
+        if rank.shared:
             self.learning = nn.parallel.DistributedDataParallel(self.plain, gradient_as_bucket_view=True)
         self.average = _average(self.plain, recipe.optimiser)
         self.optimiser = _optimiser(self.plain, recipe.optimiser)
@@ -140,11 +142,11 @@ class Learner:
         """
         if self.rank.world == 1:
             return None
-        found = (truth.flatten(2).amax(dim=2) > 0).sum(dim=0).float()
-        dist.all_reduce(found)
-        return found * share
+        present = (truth.flatten(2).amax(dim=2) > 0).sum(dim=0).float()
+        dist.all_reduce(present)
+        return present * share
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return all that `load` needs."""
         return {
             "steps": self.steps,
@@ -153,7 +155,7 @@ class Learner:
             "optimiser": self.optimiser.state_dict(),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Go on where `state` was taken."""
         self.steps = state["steps"]
         self.plain.load_state_dict(state["network"])
@@ -198,7 +200,7 @@ def _freeze_unused(learning: Learning, loss: Loss, recipe: Recipe, rank: Rank) -
     for value in learning.parameters():
         value.requires_grad_(value.grad is not None)
         value.grad = None
-    learning.load_state_dict(before)  # the look moved the batch norms
+    learning.load_state_dict(before)  # the forward pass moved the batch norms
 
 
 def _average(learning: Learning, config: OptimiserConfig) -> torch.optim.swa_utils.AveragedModel | None:

@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.settings.train import TrainSettings
+
+if TYPE_CHECKING:
+    from covseg.training.seeds import TrainResult
 
 
 class TrainConfig(TrainSettings):
@@ -29,21 +32,20 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
     """Train a recipe; a run folder with weights, curves and everything that resumes it."""
     import json
 
+    from covseg.training.job import Hooks
     from covseg.training.recipe import load_recipe
-    from covseg.training.train import Hooks
     from workers.training_job import job_of, run
 
     recipe = load_recipe(config.recipe, config.settings)
     if config.dry_run:
-        from covseg.training.train import preflight
+        from covseg.training.preflight import preflight
 
-        print(f"{recipe.label}: {preflight(recipe, job_of(config, 'cpu'))}", file=sys.stderr)
+        print(f"{recipe.label}: encoder weights {preflight(recipe, job_of(config, 'cpu'))}", file=sys.stderr)
         print(recipe.model_dump_json(indent=1))
         return 0
     print(f"{recipe.label}: {recipe.title}", file=sys.stderr)
-    asked = _on_interrupt()
-    found = run(config, Hooks(tell=step_line(), epoch_done=epoch_line, stop=asked))
-    print(json.dumps(found) if config.json_ else _headline(found))
+    result = run(config, Hooks(step_done=step_line(), epoch_done=epoch_line, stop=_on_interrupt()))
+    print(json.dumps(result.model_dump(mode="json")) if config.json_ else _headline(result))
     return 0
 
 
@@ -89,11 +91,11 @@ def epoch_line(row: dict[str, float], _: Path) -> None:
     print(f"\repoch {row['epoch']:.0f}: train loss {row['train_loss']:.4f}; Val {numbers}", file=sys.stderr, flush=True)
 
 
-def _headline(found: dict[str, Any]) -> str:
-    best = f"best epoch {found['epoch']:.0f}, {found['metric']} {found['best']:.4f} (Val, n {found['films']})"
-    lines = [f"{found['label']}: {best}"]
-    if "mean" in found:
-        lines.append(f"over {found['seeds']} seeds: {found['mean']:.4f} +- {found['deviation']:.4f}")
-    lines.append(f"{found['out']}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
-    lines.append(f"next: covseg models release {found['out']} -o MODEL")
+def _headline(result: TrainResult) -> str:
+    best = f"best epoch {result.epoch:.0f}, {result.metric} {result.best:.4f} (Val, n {result.images})"
+    lines = [f"{result.label}: {best}"]
+    if result.seeds:
+        lines.append(f"over {result.seeds} seeds: {result.mean:.4f} +- {result.deviation:.4f}")
+    lines.append(f"{result.out}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
+    lines.append(f"next: covseg models release {result.out} -o MODEL")
     return "\n".join(lines)

@@ -12,12 +12,14 @@ from covseg.model_folder.folder import open_folder
 from covseg.model_folder.load import load
 from covseg.networks.table import NETWORKS, NetworkEntry
 from covseg.release.release import release
-from covseg.training.batches import Rank, Samples, training_batches
+from covseg.training.batches import Samples, training_batches
 from covseg.training.dataset import load_split
+from covseg.training.job import TrainingJob
 from covseg.training.learner import Learner
 from covseg.training.loss_table import LOSSES, LossTerm
+from covseg.training.ranks import Rank
 from covseg.training.recipe import described, load_recipe
-from covseg.training.train import Job, train
+from covseg.training.train import train
 
 TINY = ("input.size=64", "batch=4", "stop.epochs=1", 'data.targets=["lung", "infection"]')
 
@@ -56,7 +58,7 @@ def loss(monkeypatch):
 
 def test_a_network_from_outside_is_trained_and_released(network, made_set, tmp_path):
     recipe = load_recipe("unet-small", [*TINY, network, "network.widths=[6]", "network.attention=gates"])
-    train(recipe, Job(made_set, tmp_path / "run"))
+    train(recipe, TrainingJob(made_set, tmp_path / "run"))
     release(tmp_path / "run", tmp_path / "model", "mine")
     folder = open_folder(tmp_path / "model")
     assert folder.config.network_args == {"masks": 2, "channels": 1, "widths": [6], "attention": "gates"}

@@ -7,8 +7,8 @@ pytest.importorskip("segmentation_models_pytorch", reason="the train extra is no
 
 from covseg.errors import ModelRefused, UsageError
 from covseg.networks.table import build
-from covseg.training.batches import Rank
 from covseg.training.learner import Learner, network_arguments
+from covseg.training.ranks import Rank
 from covseg.training.recipe import load_recipe, shipped
 
 
