@@ -148,7 +148,7 @@ class CheckpointCallback(ray.train.UserCallback):
 
 def copy_checkpoint(checkpoint: ray.train.Checkpoint, folder: Path) -> None:
     """Copy a checkpoint into the run's folder, each file replaced whole, the state last."""
-    with checkpoint.as_directory() as found:
-        paths = [path for path in Path(found).rglob("*") if path.is_file()]
+    with checkpoint.as_directory() as source:
+        paths = [path for path in Path(source).rglob("*") if path.is_file()]
         for path in sorted(paths, key=lambda path: (path.name == STATE, path)):
-            LocalStore(folder).upload(path, path.relative_to(found).as_posix())
+            LocalStore(folder).upload(path, path.relative_to(source).as_posix())

@@ -68,7 +68,7 @@ NETWORKS: dict[str, NetworkEntry] = {
     "unetpp": _library("unetpp", "scse"),
     "segformer": _library("segformer"),
     "plain-unet": NetworkEntry("covseg.networks.plain:PlainUNet", widths=True),
-    "attention-unet": NetworkEntry("covseg.networks.plain:AttentionUNet", widths=True),
+    "attention-unet": NetworkEntry("covseg.networks.plain:PlainUNet", {"gates": True}, widths=True),
     "encoder-unet": NetworkEntry(
         "covseg.networks.encoder_unet:EncoderUNet", encoders="timm", attention=("scse", "gates"), widths=True, head=True
     ),

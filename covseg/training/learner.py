@@ -79,8 +79,7 @@ class Learner:
         network = build(name, arguments)
         self.start = weights.fill(network, recipe)
         if recipe.input.channels == 4:
-            start = weights.zero_mask_channel if recipe.network.zero_mask_channel else weights.copy_red
-            start(network.encoder)
+            weights.start_mask_channel(network.encoder, recipe.network.zero_mask_channel)
         self.plain = Learning(network, _features(network, recipe) if recipe.network.classes else None)
         self.plain.to(rank.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = Loss(recipe.loss, recipe.data.targets, pos_weight)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pkgutil import resolve_name
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -82,33 +81,15 @@ def _signed_distance(mask: np.ndarray) -> np.ndarray:
     return np.asarray((outside - inside) / max(mask.shape), np.float32)
 
 
-class Term(NamedTuple):
-    """A mask loss as a recipe has it.
-
-    Attributes
-    ----------
-    weight : float
-        Above 0.
-    function : callable
-        (logits, truth) to a number.
-    counted : bool
-        Takes `count` too.
-    """
-
-    weight: float
-    function: Callable[..., Tensor]
-    counted: bool
-
-
-def terms(config: LossConfig, pos_weight: float) -> list[Term]:
-    """Return the mask losses that have a weight; those that are counted come last."""
-    found = []
+def terms(config: LossConfig, pos_weight: float) -> list[tuple[float, Callable[..., Tensor], bool]]:
+    """Return the mask losses that have a weight: it, the function, and whether that takes a count; those come last."""
+    built = []
     for name, weight in config.weights.items():
         term = LOSSES[name]
         arguments = {option: getattr(config, key) for option, key in options(name).items()}
         arguments |= {"pos_weight": pos_weight} if term.pos_weight else {}
-        found.append(Term(weight, partial(resolve_name(term.place), **arguments), term.counted))
-    return sorted(found, key=lambda term: term.counted)  # the order of a sum of floats is part of its value
+        built.append((weight, partial(resolve_name(term.place), **arguments), term.counted))
+    return sorted(built, key=lambda term: term[2])  # the order of a sum of floats is part of its value
 
 
 class Loss:
@@ -153,9 +134,9 @@ class Loss:
         for channel, name in enumerate(self.targets):
             weight = self.config.lung if name == "lung" and len(self.targets) > 1 else 1.0
             count = {} if with_a_mask is None else {"count": with_a_mask[channel]}
-            for term in self._terms[name]:
-                value = term.function(masks[:, channel], truth[:, channel], **(count if term.counted else {}))
-                total = total + weight * term.weight * value
+            for share, term, counted in self._terms[name]:
+                value = term(masks[:, channel], truth[:, channel], **(count if counted else {}))
+                total = total + weight * share * value
         if self.config.presence and "infection" in self.targets:
             infected = (truth[:, self.targets.index("infection")].sum(dim=PLANE) > 0).float()
             total = total + self.config.presence * functional.binary_cross_entropy_with_logits(presence, infected)

@@ -50,7 +50,7 @@ class NetworkConfig(_Frozen):
 
     @property
     def entry(self) -> NetworkEntry:
-        """What the network can be told."""
+        """What is known of the network."""
         return NETWORKS[self.kind]
 
 
@@ -109,10 +109,9 @@ class DataConfig(_Frozen):
 
     @model_validator(mode="after")
     def _drawn(self) -> Self:
-        if self.targets not in (wanted := (("lung",), ("infection",), ("lung", "infection"))):
-            raise ValueError(
-                f"targets {list(self.targets)}: wanted one of {', '.join(str(list(one)) for one in wanted)}"
-            )
+        known = (["lung"], ["infection"], ["lung", "infection"])
+        if list(self.targets) not in known:
+            raise ValueError(f"targets {list(self.targets)}: wanted one of {', '.join(map(str, known))}")
         return self
 
 
@@ -166,18 +165,17 @@ class Recipe(_Frozen):
         network, channels, entry = self.network, self.input.channels, self.network.entry
         if self.input.normalisation == "imagenet" and channels == 1:
             yield "input.normalisation: imagenet needs input.channels 3 or 4"
-        if channels not in entry.channels:
-            takers = _takers(lambda one: channels in one.channels)
-            yield f"input.channels: {channels} is for {takers}, not {network.kind}"
-        if network.dropout and not entry.dropout:
-            yield f"network.dropout is for {_takers(lambda one: one.dropout)}, not {network.kind}"
-        if network.attention not in ("none", *entry.attention):
-            takers = _takers(lambda one: network.attention in one.attention)
-            yield f"network.attention: {network.attention!r} is for {takers}, not {network.kind}"
-        if network.widths and not entry.widths:
-            yield f"network.widths is for {_takers(lambda one: one.widths)}, not {network.kind}"
-        if network.encoder and not entry.encoders:
-            yield f"network.encoder is for {_takers(lambda one: bool(one.encoders))}, not {network.kind}"
+        takes: dict[str, Callable[[NetworkEntry], bool]] = {
+            f"input.channels: {channels}": lambda known: channels in known.channels,
+            "network.dropout": lambda known: known.dropout or not network.dropout,
+            f"network.attention: {network.attention!r}": lambda known: network.attention in ("none", *known.attention),
+            "network.widths": lambda known: known.widths or not network.widths,
+            "network.encoder": lambda known: bool(known.encoders) or not network.encoder,
+        }
+        for setting, taken in takes.items():
+            if not taken(entry):
+                takers = ", ".join(name for name in trained() if taken(NETWORKS[name]))
+                yield f"{setting} is for {takers}, not {network.kind}"
         if entry.encoders and not network.encoder:
             yield f"network.encoder: {network.kind} wants one, a name in {entry.encoders}"
         if self.lung_constraint and self.data.targets != ("infection",):
@@ -196,10 +194,6 @@ class Recipe(_Frozen):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-
-
-def _takers(takes: Callable[[NetworkEntry], bool]) -> str:
-    return ", ".join(name for name in trained() if takes(NETWORKS[name]))
 
 
 def shipped() -> list[str]:
@@ -227,8 +221,7 @@ def load_recipe(ref: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """
     path = FOLDER / f"{ref}.toml" if str(ref) in shipped() else Path(ref)
     if not path.is_file():
-        near = difflib.get_close_matches(str(ref), shipped(), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = _meant(str(ref), shipped())
         raise UsageError(f"no recipe {str(ref)!r}: wanted one of {', '.join(shipped())}, or a TOML file{hint}")
     try:
         tree = tomllib.loads(path.read_text())
@@ -266,10 +259,12 @@ def _explain(error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return text
     fields = _fields(where[:-1])
-    near = difflib.get_close_matches(where[-1], fields, 1)
-    return f"unknown key {'.'.join(where)}" + (
-        f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
-    )
+    return f"unknown key {'.'.join(where)}" + (_meant(where[-1], fields) or f"; known: {', '.join(fields)}")
+
+
+def _meant(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _fields(where: Sequence[str]) -> list[str]:

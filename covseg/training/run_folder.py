@@ -35,21 +35,15 @@ class RunFacts(BaseModel):
 
     Attributes
     ----------
-    label : str
-        Of the recipe, for tables.
-    weights : str
-        What the encoder started from.
-    lung_channel : str or None
-        What a fourth channel shows.
+    weights, lung_channel
+        What the encoder started from, and what a fourth channel shows.
     data_set : str
         Published set that the images are, or ``own set``.
-    images, data_sha256 : dict
+    images, data_sha256
         Number and digest of the images of each split.
-    parameters : int
-        Of the network.
     ranks, device, threads, torch, python, code_version
         Where it began; only these may be others when it goes on.
-    resumed : tuple of dict
+    resumed
         Where it went on elsewhere: ``epoch``, ``step``, and those of `ENVIRONMENT` that were others.
     """
 

@@ -21,18 +21,14 @@ class TrainResult(BaseModel):
 
     Attributes
     ----------
-    label, recipe : str
-        Name for tables, and of the recipe.
-    metric : str
-        Column of ``metrics.csv`` that chose the epoch.
-    best, epoch : float
-        Its highest value on Val, on the model grid, and the epoch that has it.
-    epochs, images : int
+    metric, best, epoch
+        Column of ``metrics.csv`` that chose the epoch, its highest value on Val, and the epoch that has it.
+    epochs, images
         Epochs done, and images of Val.
     out : str
         Folder of the run; with several seeds, of the best one's.
     seeds, mean, deviation
-        How many seeds, and mean and deviation (n - 1) of `best` over them; None with one seed.
+        With several seeds how many, and mean and deviation (n - 1) of `best` over them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)

@@ -140,16 +140,9 @@ def adapt(weight: Tensor, channels: int) -> Tensor:
     return torch.cat([weight, extra], dim=1)
 
 
-def copy_red(encoder: nn.Module) -> None:
-    """Start a fourth input channel as the red filter, the library's own way, scaled by 3/4."""
+def start_mask_channel(encoder: nn.Module, zero: bool) -> None:
+    """Start a fourth input channel (the lung mask) at zero, or as the library does: as red, all filters times 3/4."""
     first = next(value for value in encoder.parameters() if value.dim() == 4)
     with torch.no_grad():
-        first[:, 3:] = first[:, :1]
-        first.mul_(3 / first.shape[1])
-
-
-def zero_mask_channel(encoder: nn.Module) -> None:
-    """Start a fourth input channel at zero: the network learns to use the lung mask from nothing."""
-    first = next(value for value in encoder.parameters() if value.dim() == 4)
-    with torch.no_grad():
-        first[:, 3:] = 0
+        first[:, RGB:] = 0 if zero else first[:, :1]
+        first.mul_(1 if zero else RGB / first.shape[1])
