@@ -35,10 +35,11 @@ from covseg.settings.calibrate import CalibrateSettings
 from covseg.settings.evaluate import EvaluateSettings
 from covseg.settings.train import TrainSettings
 from covseg.storage import local_path
+from covseg.training.job import Hooks
 from covseg.training.recipe import load_recipe
 from covseg.training.remote import folder_of, push
 from covseg.training.run_folder import read_rows
-from covseg.training.train import Hooks
+from covseg.training.seeds import TrainResult
 from flows.artifacts import show_evaluation, show_link, show_progress, start_progress, throttled
 from flows.main import logged_when_stopped, main
 from flows.parameters import take
@@ -92,12 +93,12 @@ def check_data(settings: TrainFlow) -> Path:
 
 @task(name="train", cache_policy=NO_CACHE)  # no retries: Ray restarts ranks, and resume goes on
 @redact
-def train_recipe(settings: TrainFlow) -> dict[str, Any]:
+def train_recipe(settings: TrainFlow) -> TrainResult:
     """Train, here or on Ray."""
     artifact = start_progress("train-progress", settings.model_name)
     result = train_job(settings, _hooks(artifact))
-    show_progress(artifact, 100.0, f"best epoch {result['epoch']:.0f} of {result['epochs']}")
-    get_run_logger().info("best epoch %d, %s %.4f", result["epoch"], result["metric"], result["best"])
+    show_progress(artifact, 100.0, f"best epoch {result.epoch:.0f} of {result.epochs}")
+    get_run_logger().info("best epoch %d, %s %.4f", result.epoch, result.metric, result.best)
     return result
 
 
@@ -110,7 +111,7 @@ def _hooks(artifact: UUID) -> Hooks:
     def epoch_done(row: dict[str, float], _: Path) -> None:
         logger.info("epoch %d: train loss %.4f, Val loss %.4f", row["epoch"], row["train_loss"], row["val_loss"])
 
-    return Hooks(tell=step_done, epoch_done=epoch_done)
+    return Hooks(step_done=step_done, epoch_done=epoch_done)
 
 
 @task(name="calibrate", cache_policy=NO_CACHE)
@@ -194,13 +195,13 @@ def train(**parameters: Any) -> dict[str, Any]:
 def _train(settings: TrainFlow) -> dict[str, Any]:
     root = check_data(settings)
     result = train_recipe(settings)
-    run = Path(result["out"])
+    run = Path(result.out)
     model = calibrate_model(settings, root, run)
     content = evaluate_model(settings, root, run, model)
     reference = register_model(settings, model) if settings.registry else None
     _finish(settings)
     _show(settings, run, content, reference)
-    return {**result, "headline": content["headline"], "reference": reference}
+    return {**result.model_dump(mode="json"), "headline": content["headline"], "reference": reference}
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
     for module in (artifacts, train):
         monkeypatch.setattr(module, "get_run_logger", lambda: logger)
     score._reporter(UUID(int=0))(Progress(images=4))
-    train._hooks(UUID(int=0)).tell(1, 2, {"train_loss": 0.5})
+    train._hooks(UUID(int=0)).step_done(1, 2, {"train_loss": 0.5})
     assert said == ["progress is not shown (RuntimeError); the work goes on"] * 2
 
 

@@ -43,7 +43,7 @@ def test_an_unknown_field_in_the_card_is_named(copy):
 
 
 def test_weights_of_another_architecture_are_refused(copy):
-    rewrite(copy, network="compact", network_args={"stem": 8})
+    rewrite(copy, network="plain-unet", network_args={"widths": [4, 8]})
     with pytest.raises(ModelRefused, match="does not fit"):
         load(open_folder(copy))
 

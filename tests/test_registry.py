@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import covseg
 from covseg.errors import ModelRefused, StorageFull, UsageError
 from covseg.model_folder.folder import CONFIG, WEIGHTS
-from covseg.networks.blocks import CompactUNet
+from covseg.networks.plain import PlainUNet
 from covseg.registry import aliases, open_model
 from covseg.registry.references import is_reference, parse
 from covseg.registry.registry import list_models, open_registry, pinned, promote, pull, push, show
@@ -31,7 +31,7 @@ from flows.cli import app as cli
 
 STORES = ["local", "memory", pytest.param("s3", marks=pytest.mark.service)]
 ON_DISK_AND_WIRE = pytest.mark.parametrize("url", [STORES[0], STORES[2]], indirect=True)
-SMALL = {"widths": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "stem": 4}
+SMALL = {"masks": 2, "widths": [4, 8, 8]}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def weights(tmp_path_factory):
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / WEIGHTS
-    save_file(CompactUNet(**SMALL).state_dict(), path)
+    save_file(PlainUNet(**SMALL).state_dict(), path)
     return path.read_bytes()
 
 
@@ -69,7 +69,7 @@ def model(tmp_path, weights):
         folder.mkdir()
         (folder / WEIGHTS).write_bytes(weights)
         config = {
-            "id": f"small-{number}", "network": "compact", "network_args": SMALL, "size": 64,
+            "id": f"small-{number}", "network": "plain-unet", "network_args": SMALL, "size": 64,
             "weights_sha256": hashlib.sha256(weights).hexdigest(), "licence": "Research use only.", "citation": "None.",
         }  # fmt: skip
         (folder / CONFIG).write_text(json.dumps(config))

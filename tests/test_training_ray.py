@@ -25,8 +25,10 @@ from covseg.errors import EnvironmentFailed, Stopped, TrainingFailed, UsageError
 from covseg.storage import entries, open_store
 from covseg.synthetic.phantom.writer import write_dataset
 from covseg.training import run_folder
+from covseg.training.job import Hooks, TrainingJob
 from covseg.training.recipe import Recipe, load_recipe
-from covseg.training.train import Hooks, Job, train
+from covseg.training.seeds import TrainResult
+from covseg.training.train import train
 from tests.test_scoring_ray import pids
 
 # Ray Train asks Ray Data for its settings, which warn of one another.
@@ -55,12 +57,12 @@ def recipe(*settings: str) -> Recipe:
     return load_recipe("unet-small", [*SETTINGS, *settings])
 
 
-def on_ray(labelled: Path, out: Path, hooks: Hooks | None = None, **changes: Any) -> dict[str, Any]:
-    from workers.training import Ranks, train_on_ray
+def on_ray(labelled: Path, out: Path, hooks: Hooks | None = None, **changes: Any) -> TrainResult:
+    from workers.training import RayTrainConfig, train_on_ray
 
     settings, resume, limit = changes.pop("settings", ()), changes.pop("resume", False), changes.pop("limit", None)
-    asked = Ranks(changes.pop("workers", 2), str(out), **changes)
-    return train_on_ray(recipe(*settings), Job(labelled, out, resume=resume, limit=limit), asked, hooks=hooks)
+    config = RayTrainConfig(changes.pop("workers", 2), str(out), **changes)
+    return train_on_ray(recipe(*settings), TrainingJob(labelled, out, resume=resume, limit=limit), config, hooks=hooks)
 
 
 def here(labelled: Path, out: Path, hooks: Hooks | None = None, resume: bool = False) -> None:
@@ -68,7 +70,7 @@ def here(labelled: Path, out: Path, hooks: Hooks | None = None, resume: bool = F
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(recipe(), Job(labelled, out, resume=resume), hooks)
+        train(recipe(), TrainingJob(labelled, out, resume=resume), hooks)
     finally:
         torch.set_num_threads(before)
 
@@ -90,14 +92,14 @@ def two_ranks(ray_cluster: str, labelled: Path, tmp_path_factory: pytest.TempPat
     """The folder of a run on two ranks that nobody disturbed."""
     out = tmp_path_factory.mktemp("runs") / "two"
     heard: dict[str, list[float]] = {"steps": [], "epochs": []}
-    found = on_ray(
+    result = on_ray(
         labelled,
         out,
         Hooks(lambda step, *_: heard["steps"].append(step), lambda row, _: heard["epochs"].append(row["epoch"])),
     )
     assert heard["epochs"] == [1, 2, 3]
     assert heard["steps"] and heard["steps"] == sorted(heard["steps"])
-    assert (found["epochs"], found["films"], found["out"]) == (EPOCHS, 8, str(out))
+    assert (result.epochs, result.images, result.out) == (EPOCHS, 8, str(out))
     return out
 
 
@@ -111,7 +113,7 @@ def test_the_run_folder_is_that_of_a_run_without_ray(two_ranks: Path) -> None:
         "recipe.json", "run.json", "metrics.csv", "curves.png", "events", "samples", "last.pt", "weights.safetensors",
     }  # fmt: skip
     assert len(list((two_ranks / "samples").iterdir())) == EPOCHS
-    assert run_folder.read_facts(two_ranks)["ranks"] == 2
+    assert run_folder.read_facts(two_ranks).ranks == 2
     assert not list(Path("/tmp").glob("covseg-unet-small-*-rank-*"))
 
 
@@ -156,11 +158,11 @@ def test_a_run_stopped_on_two_ranks_goes_on_in_one_process_and_back(
     """The global batch and the state know nothing of the number of ranks."""
     seen = [0]
 
-    def tell(step: int, *_: object) -> None:
+    def step_done(step: int, *_: object) -> None:
         seen[0] = step
 
     with pytest.raises(Stopped, match="--resume goes on"):
-        on_ray(labelled, tmp_path, Hooks(tell, stop=lambda: seen[0] > STEPS))
+        on_ray(labelled, tmp_path, Hooks(step_done, stop=lambda: seen[0] > STEPS))
     progress = run_folder.load_state(tmp_path)["progress"]  # type: ignore[index]
     assert progress["epoch"] >= 1
     began = run_folder.read_facts(tmp_path)
@@ -170,8 +172,8 @@ def test_a_run_stopped_on_two_ranks_goes_on_in_one_process_and_back(
         on_ray(labelled, tmp_path, resume=True, limit=12)
     on_ray(labelled, tmp_path, resume=True)
     facts = run_folder.read_facts(tmp_path)
-    assert [one["ranks"] for one in facts.pop("resumed") if "ranks" in one] == [1]
-    assert facts == began
+    assert [resumed["ranks"] for resumed in facts.resumed if "ranks" in resumed] == [1]
+    assert facts.model_copy(update={"resumed": ()}) == began
     np.testing.assert_allclose(curves(tmp_path), curves(two_ranks), rtol=TOLERANCE)
 
 
@@ -225,7 +227,7 @@ def test_a_run_goes_on_with_fewer_ranks_when_a_machine_is_lost(
         on_ray(labelled, tmp_path, Hooks(lose), workers=3, least=1, settings=("batch=3",))
     assert seen
     facts = run_folder.read_facts(tmp_path)
-    assert facts.get("resumed", [facts])[-1]["ranks"] == 2
+    assert (facts.resumed[-1]["ranks"] if facts.resumed else facts.ranks) == 2
     assert len(curves(tmp_path)) == EPOCHS
 
 

@@ -1,6 +1,6 @@
 """What passes between the driver of a training run and its ranks: progress one way, the wish to stop the other.
 
-A Ray actor that keeps the last step and the events that nobody has read yet. It knows nothing of training.
+A Ray actor that holds the last step and the events that nobody has read yet. It knows nothing of training.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ EVERY_S = 1.0  # between two calls of a rank
 
 
 class ProgressUpdate(NamedTuple):
-    """What was posted since the last look.
+    """What was posted since the last read.
 
-    Parameters
+    Attributes
     ----------
     step : tuple of (step, steps in all, row) or None
         The newest.
     events : list of Row
-        One for each kept state: an epoch's row, or {} inside an epoch.
+        One for each saved state: an epoch's row, or {} inside an epoch.
     """
 
     step: tuple[int, int, Row] | None
@@ -31,7 +31,7 @@ class ProgressUpdate(NamedTuple):
 
 
 class ProgressActor:
-    """The actor."""
+    """Holds what rank 0 posted until the driver reads it, and the driver's wish until rank 0 posts again."""
 
     def __init__(self) -> None:
         self._update = ProgressUpdate(None, [])
@@ -43,18 +43,18 @@ class ProgressActor:
         return self._stop
 
     def post_event(self, row: Row) -> None:
-        """Take a kept state."""
+        """Take a saved state."""
         self._update.events.append(row)
 
     def read(self, stop: bool) -> ProgressUpdate:
-        """Hand out what came since the last look; `stop` once true stays so."""
+        """Return what came since the last read; `stop` once true stays so."""
         self._stop = self._stop or stop
         update, self._update = self._update, ProgressUpdate(None, [])
         return update
 
 
 class Reporter:
-    """Rank 0's way to the board, used at most once a second.
+    """Rank 0's way to the progress actor, used at most once a second.
 
     Parameters
     ----------
@@ -64,15 +64,15 @@ class Reporter:
 
     def __init__(self, actor: Handle) -> None:
         self._actor = actor
-        self._asked = False
+        self._stop = False
         self._next = 0.0
 
-    def tell(self, step: int, steps: int, row: Row) -> None:
+    def step_done(self, step: int, steps: int, row: Row) -> None:
         """Post a step, and learn whether to stop."""
         if time.monotonic() >= self._next:
-            self._asked = ray.get(self._actor.post_step.remote(step, steps, row))
+            self._stop = ray.get(self._actor.post_step.remote(step, steps, row))
             self._next = time.monotonic() + EVERY_S
 
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Tell whether the driver wants the run to stop."""
-        return self._asked
+        return self._stop

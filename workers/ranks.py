@@ -2,7 +2,7 @@
 
 A rank works in a folder of its own that nobody else sees; only rank 0's counts. After every state all
 ranks report, rank 0 with its folder as the checkpoint; a rank that starts again begins with the last one
-that was kept. The wrapping of the network is the core's own affair.
+that was kept. The core wraps the network itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import ray
@@ -24,10 +23,11 @@ import torch
 
 from covseg.errors import CovsegError, Stopped, StorageDenied, StorageFull, TrainingFailed, UsageError
 from covseg.storage import LocalStore
-from covseg.training.batches import Rank
+from covseg.training.job import Hooks, TrainingJob
+from covseg.training.ranks import Rank
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import STATE
-from covseg.training.train import Hooks, Job, train
+from covseg.training.train import train
 from workers.progress import Handle, Reporter, Row
 
 FINAL = (UsageError, TrainingFailed, StorageDenied, StorageFull)  # another try would end the same way
@@ -35,14 +35,14 @@ FINAL = (UsageError, TrainingFailed, StorageDenied, StorageFull)  # another try 
 
 @dataclass(frozen=True)
 class RankConfig:
-    """What every rank is told; picklable.
+    """What every rank of a run is given; picklable.
 
     Parameters
     ----------
     name : str
         Of this run, unique.
     recipe : Recipe
-    job : Job
+    job : TrainingJob
         Its `out` is the driver's.
     cores : int
         CPU cores of each rank.
@@ -56,14 +56,14 @@ class RankConfig:
 
     name: str
     recipe: Recipe
-    job: Job
+    job: TrainingJob
     cores: int
     start: ray.train.Checkpoint | None
     actor: Handle
     folder: str
 
 
-def run_rank(config: dict[str, RankConfig]) -> str | None:
+def run_rank(loop_config: dict[str, RankConfig]) -> str | None:
     """Train as one rank; return None at the end, or what a stopped run says.
 
     Raises
@@ -71,47 +71,47 @@ def run_rank(config: dict[str, RankConfig]) -> str | None:
     CovsegError
         As `covseg.training.train.train`, with the driver's folder in the message.
     """
-    told = config["told"]
+    config = loop_config["rank"]
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
-    _take_place(told)
-    folder = Path(tempfile.gettempdir()) / f"covseg-{told.name}-rank-{rank.index}"
+    _set_process(config)
+    folder = Path(tempfile.gettempdir()) / f"covseg-{config.name}-rank-{rank.index}"
     shutil.rmtree(folder, ignore_errors=True)  # of a rank that was killed here
     folder.mkdir()
     try:
-        if checkpoint := ray.train.get_checkpoint() or told.start:
+        if checkpoint := ray.train.get_checkpoint() or config.start:
             checkpoint.to_directory(str(folder))
-        train(told.recipe, replace(told.job, out=folder, resume=True), _hooks(told, rank), rank)
+        train(config.recipe, replace(config.job, out=folder, resume=True), _hooks(config, rank), rank)
     except Stopped as stopped:
         return str(stopped)
     except CovsegError as error:
-        raise error.with_message(str(error).replace(str(folder), str(told.job.out))) from error
+        raise error.with_message(str(error).replace(str(folder), str(config.job.out))) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
-def _take_place(told: RankConfig) -> None:
-    """Take the driver's folder, where this machine has it, and no more cores than were given."""
+def _set_process(config: RankConfig) -> None:
+    """Work in the driver's folder, where this machine has it, on no more cores than this rank has."""
     with contextlib.suppress(OSError):
-        os.chdir(told.folder)
-    torch.set_num_threads(told.cores)
-    cv2.setNumThreads(told.cores)
+        os.chdir(config.folder)
+    torch.set_num_threads(config.cores)
+    cv2.setNumThreads(config.cores)
 
 
-def _hooks(told: RankConfig, rank: Rank) -> Hooks:
+def _hooks(config: RankConfig, rank: Rank) -> Hooks:
     def report(row: Row, folder: Path) -> None:
         checkpoint = ray.train.Checkpoint.from_directory(folder) if rank.index == 0 else None
         try:
             ray.train.report(row, checkpoint=checkpoint)
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise StorageFull(f"no room for the checkpoint of {told.name} ({error}); free some space") from error
+                raise StorageFull(f"no room for the checkpoint of {config.name} ({error}); free some space") from error
             raise
 
-    reporter = Reporter(told.actor) if rank.index == 0 else None
+    reporter = Reporter(config.actor) if rank.index == 0 else None
     hooks = Hooks(epoch_done=report, saved=lambda folder: report({}, folder))
-    return replace(hooks, tell=reporter.tell, stop=reporter.asked) if reporter else hooks
+    return replace(hooks, step_done=reporter.step_done, stop=reporter.stop_requested) if reporter else hooks
 
 
 class CheckpointCallback(ray.train.UserCallback):
@@ -124,14 +124,14 @@ class CheckpointCallback(ray.train.UserCallback):
     folder : Path
         The run's.
     actor : Handle
-        Hears of every kept state.
+        Gets an event for every saved state.
     """
 
     def __init__(self, folder: Path, actor: Handle) -> None:
         self._folder, self._actor = folder, actor
 
     def after_report(
-        self, run_context: object, metrics: list[dict[str, Any]], checkpoint: ray.train.Checkpoint | None
+        self, run_context: object, metrics: list[Row], checkpoint: ray.train.Checkpoint | None
     ) -> None:  # the arguments come by name
         """Copy what rank 0 reported, then say so."""
         del run_context
@@ -149,7 +149,7 @@ class CheckpointCallback(ray.train.UserCallback):
 
 def copy_checkpoint(checkpoint: ray.train.Checkpoint, folder: Path) -> None:
     """Copy a checkpoint into the run's folder, each file replaced whole, the state last."""
-    with checkpoint.as_directory() as found:
-        paths = [path for path in Path(found).rglob("*") if path.is_file()]
+    with checkpoint.as_directory() as source:
+        paths = [path for path in Path(source).rglob("*") if path.is_file()]
         for path in sorted(paths, key=lambda path: (path.name == STATE, path)):
-            LocalStore(folder).upload(path, path.relative_to(found).as_posix())
+            LocalStore(folder).upload(path, path.relative_to(source).as_posix())

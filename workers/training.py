@@ -1,7 +1,7 @@
 """Training on Ray: Ray Train around the core's loop, with restarts, resizing and checkpoints in any store.
 
-In: a recipe, a job and how many ranks. Out: the job's folder, filled as if the loop had run here. The
-driver listens to the ranks through a board and keeps the folder up to date, so that a run can be looked
+In: a recipe, a job, and how many ranks on what. Out: the job's folder, filled as if the loop had run here. The
+driver listens to the ranks through a progress actor and keeps the folder up to date, so that a run can be looked
 at, stopped and resumed like one without Ray. Ray restarts ranks that die; nobody above may retry.
 """
 
@@ -13,7 +13,7 @@ import uuid
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pyarrow.fs
 import ray
@@ -28,11 +28,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from covseg.errors import CovsegError, EnvironmentFailed, Stopped
 from covseg.registry.registry import pinned
 from covseg.storage.arrow import arrow_filesystem
+from covseg.training.job import Hooks, TrainingJob
 from covseg.training.recipe import Recipe
 from covseg.training.remote import SCRATCH
 from covseg.training.run_folder import FACTS, METRICS, RECIPE, STATE, WEIGHTS, open_run
-from covseg.training.seeds import train_seeds
-from covseg.training.train import Hooks, Job
+from covseg.training.seeds import TrainResult, train_seeds
 from workers.cluster import connect, nodes
 from workers.progress import Handle, ProgressActor
 from workers.ranks import CheckpointCallback, RankConfig, copy_checkpoint, run_rank
@@ -44,8 +44,8 @@ LISTEN_S = 0.5
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """How many train together, and where their checkpoints go.
+class RayTrainConfig:
+    """How many ranks train together, on what, and where their checkpoints go.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Ranks:
     least : int or None
         Go on with so few when machines are lost, and grow again; None waits for all.
     resize_s : float
-        Seconds between two looks at whether more ranks would fit.
+        Seconds between two checks whether more ranks would fit.
     """
 
     workers: int
@@ -68,7 +68,9 @@ class Ranks:
     resize_s: float = 60.0
 
 
-def train_on_ray(recipe: Recipe, job: Job, asked: Ranks, seeds: int = 1, hooks: Hooks | None = None) -> dict[str, Any]:
+def train_on_ray(
+    recipe: Recipe, job: TrainingJob, config: RayTrainConfig, seeds: int = 1, hooks: Hooks | None = None
+) -> TrainResult:
     """Train on the cluster of ``RAY_ADDRESS``, or on one started here; return what came out.
 
     Raises
@@ -79,37 +81,33 @@ def train_on_ray(recipe: Recipe, job: Job, asked: Ranks, seeds: int = 1, hooks: 
         As `covseg.training.train.train`.
     """
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_S)
-    told = hooks or Hooks()
+    heard = hooks or Hooks()
     with connect():
-        return train_seeds(recipe, job, seeds, train_one=lambda one, place: _train_one(one, place, asked, told))
+        return train_seeds(
+            recipe, job, seeds, train_one=lambda seeded, placed: _train_one(seeded, placed, config, heard)
+        )
 
 
-def _train_one(recipe: Recipe, job: Job, asked: Ranks, hooks: Hooks) -> None:
+def _train_one(recipe: Recipe, job: TrainingJob, config: RayTrainConfig, hooks: Hooks) -> None:
     open_run(job.out, recipe, job.resume)
-    cores = cores_each(asked)
+    cores = cores_each(config)
     name = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
-    filesystem, place = arrow_filesystem(f"{asked.out}/{SCRATCH}")
+    filesystem, place = arrow_filesystem(f"{config.out}/{SCRATCH}")
     _clear(filesystem, place)  # of a driver that was killed
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # any other may be lost
     actor = ray.remote(ProgressActor).options(num_cpus=0, scheduling_strategy=here).remote()
-    told = RankConfig(
-        name, recipe, _absolute(recipe, job, cores, asked), cores, _start(job, filesystem, f"{place}/{name}-start"),
+    rank = RankConfig(
+        name, recipe, _absolute(recipe, job, cores, config), cores, _start(job, filesystem, f"{place}/{name}-start"),
         actor, str(Path.cwd()),
     )  # fmt: skip
-    trainer = TorchTrainer(
-        run_rank,
-        train_loop_config={"told": told},
-        torch_config=TorchConfig(backend="nccl" if asked.gpus >= 1 else "gloo", timeout_s=COLLECTIVE_S),
-        scaling_config=_scaling(asked, cores),
-        run_config=RunConfig(
-            name=name, storage_path=place, storage_filesystem=filesystem,
-            callbacks=[CheckpointCallback(job.out.absolute(), actor)],
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
-        ),
+    run_config = RunConfig(
+        name=name, storage_path=place, storage_filesystem=filesystem,
+        callbacks=[CheckpointCallback(job.out.absolute(), actor)],
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
     )  # fmt: skip
     try:
-        result = _fit(trainer, actor, hooks, job.out)
+        result = _fit(_trainer(rank, config, run_config), actor, hooks, job.out)
         if result.checkpoint:
             copy_checkpoint(result.checkpoint, job.out)
     finally:
@@ -118,19 +116,29 @@ def _train_one(recipe: Recipe, job: Job, asked: Ranks, hooks: Hooks) -> None:
         raise Stopped(result.return_value)
 
 
+def _trainer(rank: RankConfig, config: RayTrainConfig, run_config: RunConfig) -> TorchTrainer:
+    return TorchTrainer(
+        run_rank,
+        train_loop_config={"rank": rank},
+        torch_config=TorchConfig(backend="nccl" if config.gpus >= 1 else "gloo", timeout_s=COLLECTIVE_S),
+        scaling_config=_scaling(config, rank.cores),
+        run_config=run_config,
+    )
+
+
 def _clear(filesystem: pyarrow.fs.FileSystem, place: str) -> None:
     if filesystem.get_file_info(place).type != pyarrow.fs.FileType.NotFound:
         filesystem.delete_dir(place)
 
 
-def _absolute(recipe: Recipe, job: Job, cores: int, asked: Ranks) -> Job:
-    """Say the job so that it means the same in every process; loaders have to fit beside a GPU's rank."""
+def _absolute(recipe: Recipe, job: TrainingJob, cores: int, config: RayTrainConfig) -> TrainingJob:
+    """Return the job with paths that mean the same in every process, and loaders that fit beside a GPU's rank."""
     lung_model = pinned(job.lung_model) if recipe.input.channels == 4 else job.lung_model
-    workers = min(job.workers, cores - 1) if asked.gpus else job.workers
+    workers = min(job.workers, cores - 1) if config.gpus else job.workers
     return replace(job, out=job.out.absolute(), lung_model=lung_model, workers=workers)
 
 
-def _start(job: Job, filesystem: pyarrow.fs.FileSystem, place: str) -> Checkpoint | None:
+def _start(job: TrainingJob, filesystem: pyarrow.fs.FileSystem, place: str) -> Checkpoint | None:
     """Put a state that is to be resumed where every rank reaches it."""
     if not (job.resume and (job.out / STATE).exists()):
         return None
@@ -141,17 +149,17 @@ def _start(job: Job, filesystem: pyarrow.fs.FileSystem, place: str) -> Checkpoin
     return Checkpoint(place, filesystem)
 
 
-def _scaling(asked: Ranks, cores: int) -> ScalingConfig:
-    resources = {"CPU": float(cores)} | ({"GPU": asked.gpus} if asked.gpus else {})
+def _scaling(config: RayTrainConfig, cores: int) -> ScalingConfig:
+    resources = {"CPU": float(cores)} | ({"GPU": config.gpus} if config.gpus else {})
     return ScalingConfig(
-        num_workers=asked.workers if asked.least is None else (asked.least, asked.workers),
-        use_gpu=asked.gpus > 0,
+        num_workers=config.workers if config.least is None else (config.least, config.workers),
+        use_gpu=config.gpus > 0,
         resources_per_worker=resources,
-        elastic_resize_monitor_interval_s=asked.resize_s,
+        elastic_resize_monitor_interval_s=config.resize_s,
     )
 
 
-def cores_each(asked: Ranks) -> int:
+def cores_each(config: RayTrainConfig) -> int:
     """Return the most cores that every rank can have on the machines that there are.
 
     Raises
@@ -162,13 +170,15 @@ def cores_each(asked: Ranks) -> int:
     there = nodes()
 
     def places(cores: int) -> int:
-        return sum(min(node.cpus // cores, int(node.gpus // asked.gpus) if asked.gpus else node.cpus) for node in there)
+        return sum(
+            min(node.cpus // cores, int(node.gpus // config.gpus) if config.gpus else node.cpus) for node in there
+        )
 
-    if places(1) < (asked.least or asked.workers):
-        wanted = f"{asked.workers} ranks" + (f" with {asked.gpus:g} GPUs each" if asked.gpus else "")
+    if places(1) < (config.least or config.workers):
+        wanted = f"{config.workers} ranks" + (f" with {config.gpus:g} GPUs each" if config.gpus else "")
         have = ", ".join(f"{node.cpus} cores and {node.gpus} GPUs" for node in there)
         raise EnvironmentFailed(f"{wanted} do not fit: the cluster has {have}. Take fewer, or another RAY_ADDRESS")
-    fitting = [cores for cores in range(1, max(node.cpus for node in there) + 1) if places(cores) >= asked.workers]
+    fitting = [cores for cores in range(1, max(node.cpus for node in there) + 1) if places(cores) >= config.workers]
     return max(fitting, default=1)
 
 
@@ -206,6 +216,6 @@ def _fulfil(done: Future[Result], trainer: TorchTrainer) -> None:
 def _listen(actor: Handle, hooks: Hooks, folder: Path) -> None:
     update = ray.get(actor.read.remote(hooks.stop()))
     if update.step:
-        hooks.tell(*update.step)
+        hooks.step_done(*update.step)
     for row in update.events:
         hooks.epoch_done(row, folder) if row else hooks.saved(folder)

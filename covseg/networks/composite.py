@@ -6,13 +6,34 @@ that draws lung and infection. Everything stays inside one graph, so the pipelin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from covseg.networks.table import build
+
 NEVER = -20.0  # a logit: probability 2e-9
+
+
+class StageConfig(TypedDict):
+    """One network of a composite, as it stands in ``covseg.json``.
+
+    Attributes
+    ----------
+    network, network_args
+        Name in `covseg.networks.table.NETWORKS`, and what it is built from.
+    size
+        Side of its grid, where that is not the model's.
+    standardise
+        It learnt on standardised images, and another one of the composite did not.
+    """
+
+    network: str
+    network_args: NotRequired[dict[str, object]]
+    size: NotRequired[int | None]
+    standardise: NotRequired[bool]
 
 
 class Cascade(nn.Module):
@@ -20,9 +41,7 @@ class Cascade(nn.Module):
 
     Parameters
     ----------
-    lung, infection : dict
-        ``network`` and ``network_args`` of each stage, and ``size`` where its grid is not the model's;
-        ``standardise`` where the lung stage learnt on standardised images and the other did not.
+    lung, infection : StageConfig
         The first mask of `lung` is the lung; the last of `infection` is the infection. Without `infection`
         (None) there is never any: stage 1 of a cascade, alone.
     sees_lung : bool
@@ -33,17 +52,15 @@ class Cascade(nn.Module):
 
     def __init__(
         self,
-        lung: dict[str, Any],
-        infection: dict[str, Any] | None = None,
+        lung: StageConfig,
+        infection: StageConfig | None = None,
         sees_lung: bool = False,
         constrained: bool = False,
     ) -> None:
         super().__init__()
-        from covseg.networks.table import build
-
-        self.lung = build(lung["network"], lung.get("network_args", {}))
-        self.infection = build(infection["network"], infection.get("network_args", {})) if infection else None
-        self.lung_size, self.infection_size = lung.get("size"), (infection or {}).get("size")
+        self.lung = _built(lung)
+        self.infection = _built(infection) if infection else None
+        self.lung_size, self.infection_size = lung.get("size"), infection.get("size") if infection else None
         self.lung_standardise = bool(lung.get("standardise"))
         self.sees_lung, self.constrained = sees_lung, constrained
 
@@ -70,32 +87,28 @@ class Ensemble(nn.Module):
 
     Parameters
     ----------
-    members : list of dict
-        ``network`` and ``network_args`` of each; ``size`` where its grid is not the model's; ``standardise``
-        where it learnt on standardised images and another member did not.
+    members : list of StageConfig
     mirror : bool
         Each member also reads the image mirrored (test-time augmentation); twice the cost.
     """
 
-    def __init__(self, members: list[dict[str, Any]], mirror: bool = False) -> None:
+    def __init__(self, members: list[StageConfig], mirror: bool = False) -> None:
         super().__init__()
-        from covseg.networks.table import build
-
-        self.members: Any = nn.ModuleList(build(one["network"], one.get("network_args", {})) for one in members)
-        self.sizes = [one.get("size") for one in members]
-        self.standardise = [bool(one.get("standardise")) for one in members]
+        self.members: Any = nn.ModuleList(_built(member) for member in members)
+        self.sizes = [member.get("size") for member in members]
+        self.standardise = [bool(member.get("standardise")) for member in members]
         self.mirror = mirror
 
     def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of the mean probabilities, and the first member's features."""
-        masks, presence, features = self._ask(images)
+        masks, presence, features = self._probabilities(images)
         if self.mirror:
-            turned = self._ask(images.flip(3))
+            turned = self._probabilities(images.flip(3))
             masks += [mask.flip(3) for mask in turned[0]]
             presence += turned[1]
         return _logit(masks), _logit(presence), features
 
-    def _ask(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    def _probabilities(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Return every member's probabilities of masks and presence, and the first member's features."""
         answers = [
             member.forward_with_features(_resized(_standardised(images) if standardise else images, size))
@@ -103,6 +116,10 @@ class Ensemble(nn.Module):
         ]
         masks = [_resized(answer[0].sigmoid(), images.shape[-1]) for answer in answers]
         return masks, [answer[1].sigmoid() for answer in answers], answers[0][2]
+
+
+def _built(stage: StageConfig) -> Any:
+    return build(stage["network"], stage.get("network_args", {}))
 
 
 def _logit(probabilities: list[Tensor]) -> Tensor:

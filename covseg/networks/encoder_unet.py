@@ -17,7 +17,7 @@ from covseg.networks.blocks import Residual, Up, convolution
 
 
 class EncoderUNet(nn.Module):
-    """Encoder, lateral 1x1 convolutions, and the decoder of `CompactUNet`.
+    """Encoder, lateral 1x1 convolutions, and a decoder that stays at a quarter of the input grid and below.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class EncoderUNet(nn.Module):
         grids: list[int] = body.feature_info.channels()
         self.encoder = body
         self.lateral = nn.ModuleList(
-            nn.Conv2d(found, width, 1) for found, width in zip(grids, (stem, *widths), strict=True)
+            nn.Conv2d(deep, width, 1) for deep, width in zip(grids, (stem, *widths), strict=True)
         )
         self.deep = Residual(widths[-1])
         self.decoder = nn.ModuleList(
@@ -69,7 +69,7 @@ class EncoderUNet(nn.Module):
     def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mask logits ``(N, M, S, S)``, presence logits ``(N,)`` and encoder features ``(N, F)``."""
         grids = self.encoder(images)
-        half, *skips, deepest = [one(grid) for one, grid in zip(self.lateral, grids, strict=True)]
+        half, *skips, deepest = [lateral(grid) for lateral, grid in zip(self.lateral, grids, strict=True)]
         features = deepest = self.deep(torch.relu(deepest))
         for up, skip in zip(self.decoder, reversed(skips), strict=True):
             features = up(features, skip)

@@ -1,39 +1,96 @@
-"""The networks by name, and how one is built: one entry here for each."""
+"""The networks by name: everything that recipes, training and release have to know of one stands in its entry.
+
+A network is a `torch.nn.Module` with ``forward_with_features(images)``: from images ``(N, C, S, S)`` to mask logits
+``(N, M, S, S)`` (the infection last), presence logits ``(N,)`` (any infection) and features ``(N, F)``. To add
+one, write its class and its entry; nothing else names it. No torch is imported before a network is built.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any, Protocol
-
-from torch import Tensor
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pkgutil import resolve_name
+from typing import Any, Literal
 
 from covseg.errors import ModelRefused
 
-
-class Network(Protocol):
-    """What every network of ours answers."""
-
-    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mask logits ``(N, M, S, S)``, presence logits ``(N,)`` and features ``(N, F)``."""
-        ...
+Arguments = Mapping[str, object]
 
 
-# name -> class, imported when one is built, and arguments that the name implies
-NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "plain-unet": ("covseg.networks.plain:PlainUNet", {}),
-    "attention-unet": ("covseg.networks.plain:AttentionUNet", {}),
-    "encoder-unet": ("covseg.networks.encoder_unet:EncoderUNet", {}),
-    "unet": ("covseg.networks.library:LibraryNet", {"architecture": "unet"}),
-    "unetpp": ("covseg.networks.library:LibraryNet", {"architecture": "unetpp"}),
-    "segformer": ("covseg.networks.library:LibraryNet", {"architecture": "segformer"}),
-    "cascade": ("covseg.networks.composite:Cascade", {}),
-    "ensemble": ("covseg.networks.composite:Ensemble", {}),
-    "compact": ("covseg.networks.blocks:CompactUNet", {}),
+@dataclass(frozen=True)
+class NetworkEntry:
+    """How a network is built, and which settings of a recipe mean something to it.
+
+    Parameters
+    ----------
+    place : str
+        ``module:Class``, imported when one is built.
+    implied : mapping
+        Arguments that the name stands for.
+    encoders : str
+        Library that its argument `encoder` is a name of, and that holds its ImageNet weights; empty takes none.
+        The encoder is the attribute ``encoder``.
+    channels : tuple of int
+        Input channels that it can be built for (argument `channels`): 1 grey, 3 grey as RGB, 4 RGB and the lung mask.
+        One that takes 3 or 4 makes them of grey itself, and is told by `imagenet` whether to normalise.
+    attention : tuple of str
+        Values of its argument `attention` beside ``none``.
+    widths, dropout : bool
+        Whether it has such arguments.
+    head : bool
+        Whether it has an image-level head for presence, left away by ``presence=False``; the others' presence is
+        the strongest infection pixel.
+    trained : bool
+        Whether a recipe can train it; a composite is made of trained ones at release.
+    """
+
+    place: str
+    implied: Arguments = field(default_factory=dict)
+    encoders: Literal["", "timm", "segmentation-models-pytorch"] = ""
+    channels: tuple[int, ...] = (1,)
+    attention: tuple[str, ...] = ()
+    widths: bool = False
+    dropout: bool = False
+    head: bool = False
+    trained: bool = True
+
+
+def _library(architecture: str, *attention: str) -> NetworkEntry:
+    return NetworkEntry(
+        "covseg.networks.library:LibraryNet", {"architecture": architecture}, "segmentation-models-pytorch",
+        channels=(1, 3, 4), attention=attention, dropout=True,
+    )  # fmt: skip
+
+
+NETWORKS: dict[str, NetworkEntry] = {
+    "unet": _library("unet", "scse"),
+    "unetpp": _library("unetpp", "scse"),
+    "segformer": _library("segformer"),
+    "plain-unet": NetworkEntry("covseg.networks.plain:PlainUNet", widths=True),
+    "attention-unet": NetworkEntry("covseg.networks.plain:PlainUNet", {"gates": True}, widths=True),
+    "encoder-unet": NetworkEntry(
+        "covseg.networks.encoder_unet:EncoderUNet", encoders="timm", attention=("scse", "gates"), widths=True, head=True
+    ),
+    "cascade": NetworkEntry("covseg.networks.composite:Cascade", trained=False),
+    "ensemble": NetworkEntry("covseg.networks.composite:Ensemble", trained=False),
 }
 
 
-def build(name: str, arguments: dict[str, Any]) -> Any:
-    """Build a network by name, weights random: a `torch.nn.Module` that is a `Network`.
+def trained() -> list[str]:
+    """Name the networks that a recipe can train."""
+    return [name for name, entry in NETWORKS.items() if entry.trained]
+
+
+def unknown(name: str, known: list[str]) -> str:
+    """Say that there is no such network, which one was probably meant, and which there are."""
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"unknown network {name!r}{hint}: wanted one of {', '.join(sorted(known))}"
+
+
+def build(name: str, arguments: Arguments) -> Any:
+    """Build a network by name, weights random.
 
     Raises
     ------
@@ -41,11 +98,10 @@ def build(name: str, arguments: dict[str, Any]) -> Any:
         When the name or an argument is unknown, or the library that draws it is not installed.
     """
     if name not in NETWORKS:
-        raise ModelRefused(f"unknown network {name!r}: wanted one of {', '.join(sorted(NETWORKS))}")
-    place, implied = NETWORKS[name]
-    module, _, attribute = place.partition(":")
+        raise ModelRefused(unknown(name, list(NETWORKS)))
+    entry = NETWORKS[name]
     try:
-        return getattr(import_module(module), attribute)(**implied, **arguments)
+        return resolve_name(entry.place)(**entry.implied, **arguments)
     except ImportError as error:
         raise ModelRefused(f"network {name!r} needs {error.name}: install covseg[train]") from error
     except (TypeError, KeyError, ValueError, RuntimeError) as error:

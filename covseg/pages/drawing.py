@@ -13,3 +13,11 @@ def jpeg(image: NDArray[np.uint8]) -> str:
     """Return a ``data:`` URI."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def outline(
+    canvas: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int], thickness: int = 1
+) -> None:
+    """Draw the borders of a mask ``(H, W)`` on a BGR canvas ``(H, W, 3)``, in place; an empty mask draws none."""
+    borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, borders, -1, colour, thickness)

@@ -24,9 +24,10 @@ from covseg.stages.segment import segment
 from covseg.training import run_folder
 from covseg.training.batches import prepared
 from covseg.training.dataset import load_split
-from covseg.training.learner import HEADED, network_arguments
+from covseg.training.learner import has_head, network_arguments
 from covseg.training.lungs import lung_channel
 from covseg.training.recipe import Recipe
+from covseg.training.run_folder import RunFacts
 
 LICENCE = "Weights: research use only, under the terms of their training data ({}). Code: Apache-2.0."
 PUBLISHED = {  # set: its licence, its citation
@@ -71,12 +72,12 @@ def release(
     if not (run / WEIGHTS).is_file():
         raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
-    found = run_folder.read_facts(run)
+    facts = run_folder.read_facts(run)
     network, arguments, state = _alone(recipe, run)
     if recipe.data.targets != ("lung", "infection"):
-        _check_lungs(run, found["lung_channel"], recipe, lung_model)
+        _check_lungs(run, facts.lung_channel, recipe, lung_model)
         network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
-    terms, cited = PUBLISHED.get(found["set"], NOT_RECORDED)
+    terms, cited = PUBLISHED.get(facts.data_set, NOT_RECORDED)
     return write_model(
         folder,
         state,
@@ -85,8 +86,8 @@ def release(
         network_args=arguments,
         size=recipe.input.size,
         normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
-        presence_source="image-level head, sigmoid" if _has_head(recipe) else "strongest infection pixel",
-        training=_facts(run, recipe, found),
+        presence_source="image-level head, sigmoid" if has_head(recipe) else "strongest infection pixel",
+        training=_facts(run, recipe, facts),
         licence=LICENCE.format(licence or terms),
         citation=citation or cited,
     )
@@ -153,26 +154,22 @@ def _staged(
     return "cascade", combined, prefixed(load_file(lung.weights), "lung.") | prefixed(state, "infection.")
 
 
-def _has_head(recipe: Recipe) -> bool:
-    return recipe.network.kind in HEADED and bool(recipe.loss.presence)
-
-
-def _learnt_from(found: dict[str, Any]) -> str:
+def _learnt_from(facts: RunFacts) -> str:
     """Say which images, in words, from a run's facts."""
-    part = [f"{', '.join(found['strata'])}", f"{found['films']['Train']} images of Train"]
-    part += [f"limit {found['limit']}"] if found["limit"] else []
-    part += ["near-duplicates of Val left out"] if found["drop_leaks"] else []
-    return f"{found['set']}: {'; '.join(part)}; epoch chosen on Val ({found['films']['Val']} images)"
+    part = [f"{', '.join(facts.strata)}", f"{facts.images['Train']} images of Train"]
+    part += [f"limit {facts.limit}"] if facts.limit else []
+    part += ["near-duplicates of Val left out"] if facts.drop_leaks else []
+    return f"{facts.data_set}: {'; '.join(part)}; epoch chosen on Val ({facts.images['Val']} images)"
 
 
-def _facts(run: Path, recipe: Recipe, found: dict[str, Any]) -> dict[str, Any]:
+def _facts(run: Path, recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
     """Return what the card says of the training: recipe, data, seed, epochs, the best epoch's numbers."""
     rows = run_folder.read_rows(run)
     best = max(rows, key=lambda row: row[recipe.stop.metric])
     return {
-        "data": _learnt_from(found),
+        "data": _learnt_from(facts),
         "recipe": recipe.model_dump(mode="json", exclude={"network": {"weights"}}),
-        "run": found,
+        "run": facts.model_dump(mode="json"),
         "epochs": len(rows),
         "best_epoch": best,
     }

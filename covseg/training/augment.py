@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from covseg.training.recipe import AugmentConfig
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations
+import albumentations  # pinned to 2.0: its last releases under MIT; what came after it is AGPL
 import cv2
 
 Grey = NDArray[np.uint8]

@@ -7,7 +7,6 @@ that scoring uses. Ranks share one global order: rank r of w takes every w-th im
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from covseg.stages.preprocess import prepare, resize
 from covseg.training.augment import Augmenter
 from covseg.training.dataset import ImageArrays
+from covseg.training.ranks import Rank
 from covseg.training.recipe import Recipe
 
 
 class Batch(NamedTuple):
     """Stacked images.
 
-    Parameters
+    Attributes
     ----------
     images : Tensor of float32, shape (N, 1 or 2, S, S)
         Prepared grey; the lung mask as a second plane where the network sees it.
@@ -42,29 +42,12 @@ class Batch(NamedTuple):
     samples: Tensor
 
 
-@dataclass(frozen=True)
-class Rank:
-    """One process among those that train together.
-
-    Parameters
-    ----------
-    index, world : int
-        This one, and how many there are.
-    device : str
-        ``cpu`` or ``cuda:0``.
-    """
-
-    index: int = 0
-    world: int = 1
-    device: str = "cpu"
-
-
 class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
-    """Images of one split, asked for by (epoch, row); a negative epoch is not augmented.
+    """Images of one split, addressed by (epoch, row); a negative epoch is not augmented.
 
     Parameters
     ----------
-    images : Images
+    images : ImageArrays
     recipe : Recipe
     lungs : ndarray of uint8, shape (N, H, W), or None
         The lung masks {0, 255} that the network sees; None where it sees none.
@@ -80,8 +63,8 @@ class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int, int]:
         epoch, row = place
         recipe, image = self.recipe, self.images.images[row]
-        drawn = {"lung": self.images.lungs, "infection": self.images.infections}
-        planes = [drawn[name][row] for name in recipe.data.targets]
+        masks_of = {"lung": self.images.lungs, "infection": self.images.infections}
+        planes = [masks_of[name][row] for name in recipe.data.targets]
         planes += [] if self.lungs is None else [self.lungs[row]]
         masks = np.stack(planes, axis=-1)
         if epoch >= 0:

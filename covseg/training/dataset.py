@@ -106,7 +106,7 @@ def load_split(
 def without_leaks(training: ImageArrays, held_out: ImageArrays) -> tuple[ImageArrays, int]:
     """Leave out images of training that are, exactly or nearly, images of the other split; return how many."""
     mine, theirs = (
-        [fingerprint(str(row), image) for row, image in enumerate(one.images)] for one in (training, held_out)
+        [fingerprint(str(row), image) for row, image in enumerate(split.images)] for split in (training, held_out)
     )
     leaked = {int(pair.first) for pair in pairs(mine, theirs)}
     kept = [row for row in range(len(training.names)) if row not in leaked]

@@ -12,36 +12,32 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from covseg.networks import LIBRARY
 from covseg.networks.table import build
 from covseg.training import weights
-from covseg.training.batches import Batch, Rank
+from covseg.training.batches import Batch
 from covseg.training.losses import Loss
+from covseg.training.ranks import Rank
 from covseg.training.recipe import OptimiserConfig, Recipe
 
-HEADED = ("compact", "encoder-unet")  # networks with a head for presence; the others' is their strongest pixel
-Answered = tuple[Tensor, Tensor, Tensor | None]
+Outputs = tuple[Tensor, Tensor, Tensor | None]
+State = dict[str, Any]  # of torch: tensors and plain values, in trees
 
 
-def network_arguments(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+def network_arguments(recipe: Recipe) -> tuple[str, dict[str, object]]:
     """Return the name and arguments that `covseg.networks.table.build` wants."""
-    network = recipe.network
-    head = {"presence": False} if network.kind in HEADED and not recipe.loss.presence else {}
-    arguments: dict[str, Any] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}
-    if network.kind == "compact":
-        return network.kind, head | ({"widths": network.widths} if network.widths else {})
-    if network.encoder:
-        arguments["encoder"] = network.encoder
-    if network.widths:
-        arguments["widths"] = network.widths
-    if network.kind in LIBRARY:
-        arguments |= {
-            "imagenet": recipe.input.normalisation == "imagenet",
-            "dropout": network.dropout,
-        }
-    if network.attention != "none":
-        arguments["attention"] = network.attention
-    return network.kind, arguments | head
+    network, entry = recipe.network, recipe.network.entry
+    arguments: dict[str, object] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}
+    arguments |= {"encoder": network.encoder} if network.encoder else {}
+    arguments |= {"widths": network.widths} if network.widths else {}
+    arguments |= {"imagenet": recipe.input.normalisation == "imagenet"} if entry.channels != (1,) else {}
+    arguments |= {"dropout": network.dropout} if entry.dropout else {}
+    arguments |= {"attention": network.attention} if network.attention != "none" else {}
+    return network.kind, arguments | ({} if has_head(recipe) or not entry.head else {"presence": False})
+
+
+def has_head(recipe: Recipe) -> bool:
+    """Tell whether presence is read from a head of its own, or else from the strongest infection pixel."""
+    return recipe.network.entry.head and bool(recipe.loss.presence)
 
 
 class Learning(nn.Module):
@@ -52,7 +48,7 @@ class Learning(nn.Module):
         self.network = network
         self.classes = nn.Linear(features, 3) if features else None
 
-    def forward(self, images: Tensor) -> Answered:
+    def forward(self, images: Tensor) -> Outputs:
         """Return mask logits, presence logits and strata logits (or None)."""
         masks, presence, features = self.network.forward_with_features(images)  # type: ignore[operator]
         return masks, presence, None if self.classes is None else self.classes(features)
@@ -72,7 +68,7 @@ class Learner:
 
     Attributes
     ----------
-    start : dict of str
+    start : str
         What the encoder started from.
     """
 
@@ -83,14 +79,13 @@ class Learner:
         network = build(name, arguments)
         self.start = weights.fill(network, recipe)
         if recipe.input.channels == 4:
-            start = weights.zero_mask_channel if recipe.network.zero_mask_channel else weights.copy_red
-            start(network.encoder)
+            weights.start_mask_channel(network.encoder, recipe.network.zero_mask_channel)
         self.plain = Learning(network, _features(network, recipe) if recipe.network.classes else None)
         self.plain.to(rank.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = Loss(recipe.loss, recipe.data.targets, pos_weight)
         _freeze_unused(self.plain, self.loss, recipe, rank)
         self.learning: nn.Module = self.plain
-        if dist.is_initialized() and rank.world > 1:
+        if rank.shared:
             self.learning = nn.parallel.DistributedDataParallel(self.plain, gradient_as_bucket_view=True)
         self.average = _average(self.plain, recipe.optimiser)
         self.optimiser = _optimiser(self.plain, recipe.optimiser)
@@ -146,11 +141,11 @@ class Learner:
         """
         if self.rank.world == 1:
             return None
-        found = (truth.flatten(2).amax(dim=2) > 0).sum(dim=0).float()
-        dist.all_reduce(found)
-        return found * share
+        present = (truth.flatten(2).amax(dim=2) > 0).sum(dim=0).float()
+        dist.all_reduce(present)
+        return present * share
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return all that `load` needs."""
         return {
             "steps": self.steps,
@@ -159,7 +154,7 @@ class Learner:
             "optimiser": self.optimiser.state_dict(),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Go on where `state` was taken."""
         self.steps = state["steps"]
         self.plain.load_state_dict(state["network"])
@@ -204,7 +199,7 @@ def _freeze_unused(learning: Learning, loss: Loss, recipe: Recipe, rank: Rank) -
     for value in learning.parameters():
         value.requires_grad_(value.grad is not None)
         value.grad = None
-    learning.load_state_dict(before)  # the look moved the batch norms
+    learning.load_state_dict(before)  # the forward pass moved the batch norms
 
 
 def _average(learning: Learning, config: OptimiserConfig) -> torch.optim.swa_utils.AveragedModel | None:

@@ -7,6 +7,8 @@ infection at all, so what a term does there decides the false alarms.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pkgutil import resolve_name
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from covseg.training.recipe import LossConfig
+from covseg.training.loss_table import LOSSES, LossConfig, options
 
 PLANE = (1, 2)
 
@@ -79,18 +81,15 @@ def _signed_distance(mask: np.ndarray) -> np.ndarray:
     return np.asarray((outside - inside) / max(mask.shape), np.float32)
 
 
-def terms(config: LossConfig, pos_weight: float) -> list[tuple[float, Callable[[Tensor, Tensor], Tensor]]]:
-    """Return the terms that are a mean over images and have a weight, with their weights."""
-    every: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
-        (config.bce, lambda logits, truth: bce(logits, truth, pos_weight)),
-        (config.focal, lambda logits, truth: focal(logits, truth, config.focal_gamma)),
-        (
-            config.tversky,
-            lambda logits, truth: tversky(logits, truth, config.tversky_false_positive, config.tversky_false_negative),
-        ),
-        (config.boundary, boundary),
-    ]
-    return [(weight, term) for weight, term in every if weight > 0]
+def terms(config: LossConfig, pos_weight: float) -> list[tuple[float, Callable[..., Tensor], bool]]:
+    """Return the mask losses that have a weight: it, the function, and whether that takes a count; those come last."""
+    built = []
+    for name, weight in config.weights.items():
+        term = LOSSES[name]
+        arguments = {option: getattr(config, key) for option, key in options(name).items()}
+        arguments |= {"pos_weight": pos_weight} if term.pos_weight else {}
+        built.append((weight, partial(resolve_name(term.place), **arguments), term.counted))
+    return sorted(built, key=lambda term: term[2])  # the order of a sum of floats is part of its value
 
 
 class Loss:
@@ -134,14 +133,13 @@ class Loss:
         total = masks.sum() * 0
         for channel, name in enumerate(self.targets):
             weight = self.config.lung if name == "lung" and len(self.targets) > 1 else 1.0
-            for share, term in self._terms[name]:
-                total = total + weight * share * term(masks[:, channel], truth[:, channel])
-            if self.config.dice:
-                count = None if with_a_mask is None else with_a_mask[channel]
-                total = total + weight * self.config.dice * positive_dice(masks[:, channel], truth[:, channel], count)
+            count = {} if with_a_mask is None else {"count": with_a_mask[channel]}
+            for share, term, counted in self._terms[name]:
+                value = term(masks[:, channel], truth[:, channel], **(count if counted else {}))
+                total = total + weight * share * value
         if self.config.presence and "infection" in self.targets:
-            found = (truth[:, self.targets.index("infection")].sum(dim=PLANE) > 0).float()
-            total = total + self.config.presence * functional.binary_cross_entropy_with_logits(presence, found)
+            infected = (truth[:, self.targets.index("infection")].sum(dim=PLANE) > 0).float()
+            total = total + self.config.presence * functional.binary_cross_entropy_with_logits(presence, infected)
         if self.config.classes and classes is not None:
             total = total + self.config.classes * functional.cross_entropy(classes, strata)
         return total

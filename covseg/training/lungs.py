@@ -16,7 +16,7 @@ BATCH = 4
 
 
 def lung_channel(recipe: Recipe, model: str) -> str | None:
-    """Say what the fourth channel shows: ``truth``, or which model drew it; None where there is none."""
+    """Return what the fourth channel shows: ``truth``, or which model drew it; None where there is none."""
     if recipe.input.channels != 4:
         return None
     if recipe.data.lung == "truth":
@@ -30,7 +30,7 @@ def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.ui
 
     Parameters
     ----------
-    images : Images
+    images : ImageArrays
     recipe : Recipe
         ``data.lung`` says predicted or truth.
     model : str

@@ -14,8 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from covseg.training.batches import Rank, Samples
+from covseg.pages.drawing import outline
+from covseg.training.batches import Samples
 from covseg.training.learner import Learning
+from covseg.training.ranks import Rank
 from covseg.training.run_folder import Row, replace
 
 PANELS = {
@@ -80,13 +82,8 @@ def sample_strip(learning: Learning, val: Samples, rank: Rank) -> NDArray[np.uin
         grey = cv2.resize(val.images.images[row], (size, size), interpolation=cv2.INTER_AREA)
         tile = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
         for name, drawn, true in zip(val.recipe.data.targets, masks, truth.numpy() > 0, strict=True):
-            _outline(tile, true, TRUE if name == "infection" else LUNG)
-            _outline(tile, drawn, DRAWN if name == "infection" else LUNG)
+            outline(tile, true, TRUE if name == "infection" else LUNG)
+            outline(tile, drawn, DRAWN if name == "infection" else LUNG)
         tiles.append(tile)
     learning.train()
     return np.hstack(tiles)
-
-
-def _outline(tile: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
-    borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(tile, borders, -1, colour, 1)

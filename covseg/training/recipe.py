@@ -9,21 +9,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from covseg.errors import UsageError
-from covseg.networks import LIBRARY
+from covseg.networks.table import NETWORKS, NetworkEntry, trained, unknown
+from covseg.training.loss_table import LossConfig
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-Architecture = Literal["unet", "unetpp", "segformer", "plain-unet", "attention-unet", "compact", "encoder-unet"]
 Target = Literal["lung", "infection"]
-ATTENDED: dict[str, tuple[str, ...]] = {
-    "none": get_args(Architecture), "scse": ("unet", "unetpp", "encoder-unet"), "gates": ("encoder-unet",),
-}  # fmt: skip
 
 
 class _Frozen(BaseModel):
@@ -33,8 +30,8 @@ class _Frozen(BaseModel):
 class NetworkConfig(_Frozen):
     """Which network, and what its encoder starts from."""
 
-    kind: Architecture = Field(description="see covseg/models/network.py")
-    encoder: str = Field("", description="Name of the encoder in segmentation-models-pytorch; empty for our own.")
+    kind: str = Field(description="Name of the network, see covseg/networks/table.py.")
+    encoder: str = Field("", description="Name of the encoder in the network's library; empty for our own networks.")
     weights: str = Field("none", description="'imagenet' (hub), 'none', or a local path or bucket URL of a state dict.")
     widths: tuple[int, ...] = Field((), description="Channels of each level, top first; empty keeps the network's own.")
     dropout: float = Field(0.0, ge=0, lt=1, description="On the features before the mask head.")
@@ -43,6 +40,18 @@ class NetworkConfig(_Frozen):
     )
     zero_mask_channel: bool = Field(True, description="Start a fourth (lung) channel at zero, not as a red filter.")
     classes: bool = Field(False, description="A head for the three strata, beside the masks.")
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in trained():
+            raise ValueError(unknown(kind, trained()))
+        return kind
+
+    @property
+    def entry(self) -> NetworkEntry:
+        """What is known of the network."""
+        return NETWORKS[self.kind]
 
 
 class InputConfig(_Frozen):
@@ -55,29 +64,6 @@ class InputConfig(_Frozen):
     )
     early_size: int | None = Field(None, ge=32, multiple_of=32, description="A smaller grid for the first epochs.")
     early_share: float = Field(0.0, ge=0, le=1, description="Share of the epochs that use `early_size`.")
-
-
-class LossConfig(_Frozen):
-    """A weighted sum; every term is defined on images with empty masks. See covseg/training/losses.py."""
-
-    bce: float = Field(0.0, ge=0)
-    dice: float = Field(0.0, ge=0)
-    focal: float = Field(0.0, ge=0)
-    tversky: float = Field(0.0, ge=0)
-    boundary: float = Field(0.0, ge=0)
-    pos_weight: float | Literal["data"] = Field(1.0, description="Of BCE; 'data': background over foreground pixels.")
-    focal_gamma: float = Field(2.0, ge=0)
-    tversky_false_positive: float = Field(0.3, ge=0)
-    tversky_false_negative: float = Field(0.7, ge=0)
-    lung: float = Field(1.0, ge=0, description="Weight of the lung mask where both masks are learnt.")
-    presence: float = Field(0.0, ge=0, description="Weight of the image-level BCE: any infection on the image.")
-    classes: float = Field(0.0, ge=0, description="Weight of the cross-entropy over strata.")
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if not any((self.bce, self.dice, self.focal, self.tversky, self.boundary)):
-            raise ValueError("no mask loss: give a weight to one of bce, dice, focal, tversky, boundary")
-        return self
 
 
 class OptimiserConfig(_Frozen):
@@ -123,10 +109,9 @@ class DataConfig(_Frozen):
 
     @model_validator(mode="after")
     def _drawn(self) -> Self:
-        if self.targets not in (wanted := (("lung",), ("infection",), ("lung", "infection"))):
-            raise ValueError(
-                f"targets {list(self.targets)}: wanted one of {', '.join(str(list(one)) for one in wanted)}"
-            )
+        known = (["lung"], ["infection"], ["lung", "infection"])
+        if list(self.targets) not in known:
+            raise ValueError(f"targets {list(self.targets)}: wanted one of {', '.join(map(str, known))}")
         return self
 
 
@@ -177,19 +162,23 @@ class Recipe(_Frozen):
 
     def _contradictions(self) -> Iterator[str]:
         """Say which settings would be ignored, or would train one thing and release another."""
-        network, channels, targets = self.network, self.input.channels, self.data.targets
+        network, channels, entry = self.network, self.input.channels, self.network.entry
         if self.input.normalisation == "imagenet" and channels == 1:
             yield "input.normalisation: imagenet needs input.channels 3 or 4"
-        if network.kind not in LIBRARY and channels != 1:
-            yield f"input.channels: {channels} is for {', '.join(LIBRARY)}, not {network.kind}"
-        if network.kind not in LIBRARY and network.dropout:
-            yield f"network.dropout is for {', '.join(LIBRARY)}, not {network.kind}"
-        if network.kind == "compact" and targets != ("lung", "infection"):
-            yield f"network.kind: compact draws lung and infection, data.targets says {list(targets)}"
-        if network.kind not in ATTENDED[network.attention]:
-            takers = ", ".join(ATTENDED[network.attention])
-            yield f"network.attention: {network.attention!r} is for {takers}, not {network.kind}"
-        if self.lung_constraint and targets != ("infection",):
+        takes: dict[str, Callable[[NetworkEntry], bool]] = {
+            f"input.channels: {channels}": lambda known: channels in known.channels,
+            "network.dropout": lambda known: known.dropout or not network.dropout,
+            f"network.attention: {network.attention!r}": lambda known: network.attention in ("none", *known.attention),
+            "network.widths": lambda known: known.widths or not network.widths,
+            "network.encoder": lambda known: bool(known.encoders) or not network.encoder,
+        }
+        for setting, taken in takes.items():
+            if not taken(entry):
+                takers = ", ".join(name for name in trained() if taken(NETWORKS[name]))
+                yield f"{setting} is for {takers}, not {network.kind}"
+        if entry.encoders and not network.encoder:
+            yield f"network.encoder: {network.kind} wants one, a name in {entry.encoders}"
+        if self.lung_constraint and self.data.targets != ("infection",):
             yield "lung_constraint: is for data.targets=['infection'], whose lungs another model draws"
         if self.loss.classes and not network.classes:
             yield "loss.classes: the network has no head for strata; set network.classes=true"
@@ -232,8 +221,7 @@ def load_recipe(ref: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """
     path = FOLDER / f"{ref}.toml" if str(ref) in shipped() else Path(ref)
     if not path.is_file():
-        near = difflib.get_close_matches(str(ref), shipped(), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = _meant(str(ref), shipped())
         raise UsageError(f"no recipe {str(ref)!r}: wanted one of {', '.join(shipped())}, or a TOML file{hint}")
     try:
         tree = tomllib.loads(path.read_text())
@@ -271,14 +259,23 @@ def _explain(error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return text
     fields = _fields(where[:-1])
-    near = difflib.get_close_matches(where[-1], fields, 1)
-    return f"unknown key {'.'.join(where)}" + (
-        f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
-    )
+    return f"unknown key {'.'.join(where)}" + (_meant(where[-1], fields) or f"; known: {', '.join(fields)}")
+
+
+def _meant(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _fields(where: Sequence[str]) -> list[str]:
     model: Any = Recipe
     for part in where:
         model = model.model_fields[part].annotation
-    return list(model.model_fields)
+    return list(described(model))
+
+
+def described(table: type[BaseModel]) -> dict[str, str]:
+    """Return the keys of a recipe's table and what each means."""
+    if issubclass(table, LossConfig):
+        return table.described()
+    return {name: field.description or "" for name, field in table.model_fields.items()}

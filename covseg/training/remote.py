@@ -15,8 +15,8 @@ from covseg.records import Entry
 from covseg.settings.environment import cache_folder
 from covseg.storage import LocalStore, Store, entries, local_path, open_store
 from covseg.storage.protocol import intact
+from covseg.training.job import Hooks
 from covseg.training.run_folder import STATE, Row
-from covseg.training.train import Hooks
 
 SCRATCH = ".ray/"  # a cluster's own checkpoints, beside the run
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: what was asked, every epoch's numbers, the state, the weights.
+"""The folder of a training run: its recipe and facts, every epoch's numbers, the state, the weights.
 
 ``recipe.json`` ``run.json`` ``metrics.csv`` ``curves.png`` ``events/`` ``samples/`` ``last.pt`` (to resume)
 ``weights.safetensors`` (the best epoch, averaged, float16). What a run goes on from is replaced whole: a full
@@ -15,19 +15,59 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from covseg.errors import EnvironmentFailed, StorageFull, UsageError
-from covseg.training.learner import Learning
+from covseg.training.learner import Learning, State
 from covseg.training.recipe import Recipe
 
 STATE, WEIGHTS, METRICS, RECIPE, FACTS = "last.pt", "weights.safetensors", "metrics.csv", "recipe.json", "run.json"
 ENVIRONMENT = ("ranks", "device", "threads", "torch", "python", "code_version")  # may change when a run goes on
 Row = dict[str, float]
+
+
+class RunFacts(BaseModel):
+    """What a run began with, beside its recipe: the content of ``run.json``.
+
+    Attributes
+    ----------
+    weights, lung_channel
+        What the encoder started from, and what a fourth channel shows.
+    data_set : str
+        Published set that the images are, or ``own set``.
+    images, data_sha256
+        Number and digest of the images of each split.
+    ranks, device, threads, torch, python, code_version
+        Where it began; only these may be others when it goes on.
+    resumed
+        Where it went on elsewhere: ``epoch``, ``step``, and those of `ENVIRONMENT` that were others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    label: str
+    recipe_sha256: str
+    seed: int
+    weights: str
+    lung_channel: str | None
+    data_set: str = Field(alias="set")
+    strata: tuple[str, ...]
+    images: dict[str, int] = Field(alias="films")
+    limit: int | None
+    drop_leaks: bool
+    data_sha256: dict[str, str]
+    parameters: int
+    ranks: int
+    device: str
+    threads: int
+    torch: str
+    python: str
+    code_version: str
+    resumed: tuple[dict[str, int | str], ...] = Field((), exclude_if=lambda resumed: not resumed)
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -59,7 +99,7 @@ def _full(folder: Path) -> bool:
 
 
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
-    """Make the folder, or take up the run in it; return the rows that it has.
+    """Make the folder, or open the run in it; return the rows that it has.
 
     Raises
     ------
@@ -73,22 +113,23 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
     if not path.exists() or not (has_state(folder) or (folder / METRICS).exists()):  # nothing was learnt yet
         replace(path, lambda staged: staged.write_text(recipe.model_dump_json(indent=1)))
         return []
-    found = Recipe.model_validate_json(path.read_text())
-    if found != recipe:
-        changed = _changed(found.model_dump(), recipe.model_dump())
+    began = Recipe.model_validate_json(path.read_text())
+    if began != recipe:
+        changed = _changed(began, recipe)
         raise UsageError(f"{folder} holds a run of another recipe ({changed}); choose another --out")
     if has_state(folder) and not resume:
         raise UsageError(f"{folder} holds this run already; add --resume to go on, or choose another --out")
     return read_rows(folder)
 
 
-def _changed(found: dict[str, Any], asked: dict[str, Any], path: str = "") -> str:
-    for name, value in asked.items():
-        if isinstance(value, dict) and isinstance(found[name], dict):
-            if text := _changed(found[name], value, f"{path}{name}."):
+def _changed(there: BaseModel, here: BaseModel, path: str = "") -> str:
+    for name, value in here:
+        before = getattr(there, name)
+        if isinstance(value, BaseModel):
+            if text := _changed(before, value, f"{path}{name}."):
                 return text
-        elif found[name] != value:
-            return f"{path}{name} is {found[name]!r} there, {value!r} here"
+        elif before != value:
+            return f"{path}{name} is {before!r} there, {value!r} here"
     return ""
 
 
@@ -111,17 +152,17 @@ def has_state(folder: Path) -> bool:
     return (folder / STATE).exists()
 
 
-def save_state(folder: Path, state: dict[str, Any]) -> None:
+def save_state(folder: Path, state: State) -> None:
     """Replace ``last.pt``."""
     replace(folder / STATE, lambda staged: torch.save(state, staged))
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
+def load_state(folder: Path) -> State | None:
     """Return the state to resume from, or None; nothing but tensors and plain values is unpickled."""
     path = folder / STATE
     if not has_state(folder):
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: State = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
@@ -156,12 +197,12 @@ def read_rows(folder: Path) -> list[Row]:
         return [{name: float(text) if text else math.nan for name, text in row.items()} for row in csv.DictReader(file)]
 
 
-def keep_facts(folder: Path, facts: dict[str, Any], at: dict[str, int] | None) -> None:
+def keep_facts(folder: Path, facts: RunFacts, at: dict[str, int] | None) -> None:
     """Write ``run.json`` when a run begins; when it goes on, add only what is another machine's or another build's.
 
     Parameters
     ----------
-    facts : dict
+    facts : RunFacts
         Of this process.
     at : dict or None
         ``epoch`` and ``step`` that the run goes on from; None when it begins.
@@ -171,21 +212,34 @@ def keep_facts(folder: Path, facts: dict[str, Any], at: dict[str, int] | None) -
     UsageError
         When it would go on with other images, other lung masks or other starting weights.
     """
-    now = json.loads(json.dumps(facts, default=str))
-    found = read_facts(folder) if at and (folder / FACTS).exists() else now
-    changed = {name: value for name, value in now.items() if found.get(name) != value}
+    began = read_facts(folder) if at and (folder / FACTS).exists() else facts
+    before, now = began.model_dump(mode="json"), facts.model_dump(mode="json")
+    changed = {name: value for name, value in now.items() if before[name] != value}
     if other := sorted(set(changed) - set(ENVIRONMENT)):
         name = other[0]
         raise UsageError(
-            f"{folder} holds a run whose {name} is {found.get(name)}, here it is {changed[name]}: a run goes on with "
+            f"{folder} holds a run whose {name} is {before[name]}, here it is {changed[name]}: a run goes on with "
             "what it began with; give the same data, limit and lung model, or choose another --out"
         )
     if at and changed:
-        found["resumed"] = [*found.get("resumed", []), at | changed]
-    replace(folder / FACTS, lambda staged: staged.write_text(json.dumps(found, indent=1)))
+        began = began.model_copy(update={"resumed": (*began.resumed, at | changed)})
+    content = json.dumps(began.model_dump(mode="json"), indent=1)
+    replace(folder / FACTS, lambda staged: staged.write_text(content))
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Return ``run.json``."""
-    facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
-    return facts
+def read_facts(folder: Path) -> RunFacts:
+    """Return ``run.json``.
+
+    Raises
+    ------
+    UsageError
+        When it was written by another version of covseg.
+    """
+    try:
+        return RunFacts.model_validate_json((folder / FACTS).read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"{folder / FACTS}: {'.'.join(map(str, first['loc']))}: {first['msg']}; wanted a run of this version of "
+            "covseg: use the one that wrote it, or train anew"
+        ) from error

@@ -5,55 +5,82 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from covseg.training import run_folder
-from covseg.training.batches import Rank
+from covseg.training.job import Hooks, TrainingJob
+from covseg.training.ranks import Rank
 from covseg.training.recipe import Recipe
-from covseg.training.train import Hooks, Job, train
+from covseg.training.train import train
+
+
+class TrainResult(BaseModel):
+    """What a training came to.
+
+    Attributes
+    ----------
+    metric, best, epoch
+        Column of ``metrics.csv`` that chose the epoch, its highest value on Val, and the epoch that has it.
+    epochs, images
+        Epochs done, and images of Val.
+    out : str
+        Folder of the run; with several seeds, of the best one's.
+    seeds, mean, deviation
+        With several seeds how many, and mean and deviation (n - 1) of `best` over them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    label: str
+    recipe: str
+    metric: str
+    best: float
+    epoch: float
+    epochs: int
+    images: int = Field(alias="films")
+    out: str
+    seeds: int | None = Field(None, exclude_if=lambda seeds: seeds is None)
+    mean: float | None = Field(None, exclude_if=lambda mean: mean is None)
+    deviation: float | None = Field(None, exclude_if=lambda deviation: deviation is None)
 
 
 def train_seeds(
     recipe: Recipe,
-    job: Job,
+    job: TrainingJob,
     seeds: int = 1,
     device: str = "cpu",
     hooks: Hooks | None = None,
-    train_one: Callable[[Recipe, Job], object] | None = None,
-) -> dict[str, Any]:
-    """Train with `seeds` seeds in a row, each in a folder of its own when there are several.
+    train_one: Callable[[Recipe, TrainingJob], object] | None = None,
+) -> TrainResult:
+    """Train with `seeds` seeds in a row, each in a folder of its own when there are several; return the best one.
 
     Parameters
     ----------
     train_one : callable or None
         Fills a job's folder; None runs the loop in this process, on `device`, with `hooks`.
-
-    Returns
-    -------
-    dict
-        Of the best seed what `outcome` says; with several also ``mean`` and ``deviation`` (n - 1) of the metric.
     """
-    here = train_one or (lambda one, told: train(one, told, hooks, Rank(device=device)))
-    found = []
+    run = train_one or (lambda seeded, placed: train(seeded, placed, hooks, Rank(device=device)))
+    results = []
     for number in range(seeds):
-        one = recipe.model_copy(update={"seed": recipe.seed + number})
-        folder = job.out / f"seed-{one.seed}" if seeds > 1 else job.out
-        here(one, replace(job, out=folder))
-        found.append(outcome(folder, one))
-    best = max(found, key=lambda one: float(one["best"]))
+        seeded = recipe.model_copy(update={"seed": recipe.seed + number})
+        folder = job.out / f"seed-{seeded.seed}" if seeds > 1 else job.out
+        run(seeded, replace(job, out=folder))
+        results.append(outcome(folder, seeded))
+    best = max(results, key=lambda result: result.best)
     if seeds == 1:
         return best
-    values = [float(one["best"]) for one in found]
-    return best | {"seeds": seeds, "mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))}
+    values = [result.best for result in results]
+    spread = {"seeds": seeds, "mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))}
+    return best.model_copy(update=spread)
 
 
-def outcome(folder: Path, recipe: Recipe) -> dict[str, Any]:
+def outcome(folder: Path, recipe: Recipe) -> TrainResult:
     """Read what a finished run came to: its best epoch's metric on Val, on the model grid."""
     rows, metric = run_folder.read_rows(folder), recipe.stop.metric
     best = max(rows, key=lambda row: row[metric])
-    return {
-        "label": recipe.label, "recipe": recipe.name, "metric": metric, "best": best[metric], "epoch": best["epoch"],
-        "epochs": len(rows), "films": run_folder.read_facts(folder)["films"]["Val"], "out": str(folder),
-    }  # fmt: skip
+    return TrainResult(
+        label=recipe.label, recipe=recipe.name, metric=metric, best=best[metric], epoch=best["epoch"],
+        epochs=len(rows), images=run_folder.read_facts(folder).images["Val"], out=str(folder),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One look at Val: per-image counts on the model grid at threshold .5, to a row of numbers.
+"""Validation: per-image counts on the model grid at threshold .5, to a row of numbers.
 
 The convention is in the names: per image; ``val_dice`` over all images counts an empty answer to an empty
 truth as 1; ``val_covid_dice`` is COVID-19 images only. The released numbers come from `covseg.evaluation`.
@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
 from covseg.metrics.convention import RATIOS, Empty, ratios
-from covseg.training.batches import Rank, Samples, validation_batches
+from covseg.training.batches import Samples, validation_batches
 from covseg.training.dataset import ImageArrays
 from covseg.training.learner import Learning, on_device
 from covseg.training.losses import Loss
+from covseg.training.ranks import Rank
 from covseg.training.recipe import Recipe
 
 SHORT = {"COVID-19": "covid", "Non-COVID": "noncovid"}  # other strata: their own name, small
@@ -43,7 +43,7 @@ def constrained(guess: Tensor, images: Tensor, recipe: Recipe) -> Tensor:
 
 @torch.inference_mode()
 def validate(learning: Learning, samples: Samples, loss: Loss, rank: Rank, workers: int = 0) -> dict[str, float]:
-    """Judge the network on a split; every rank takes its part and all get the same row.
+    """Measure the network on a split; every rank takes its part and all get the same row.
 
     Returns
     -------
@@ -62,22 +62,15 @@ def validate(learning: Learning, samples: Samples, loss: Loss, rank: Rank, worke
         value = loss(masks.float(), moved.truth, presence.float(), classes, moved.strata, with_a_mask)
         losses.append((value.item(), len(batch.samples)))
         guess = constrained(masks > 0, moved.images, samples.recipe)
-        found = counts(guess, moved.truth > 0).cpu().numpy()
+        table = counts(guess, moved.truth > 0).cpu().numpy()
         rows += zip(
-            batch.samples.tolist(), batch.strata.tolist(), list(found), presence.float().cpu().tolist(), strict=True
+            batch.samples.tolist(), batch.strata.tolist(), list(table), presence.float().cpu().tolist(), strict=True
         )
     learning.train()
-    if dist.is_initialized() and rank.world > 1:
-        rows, losses = _gathered(rows, rank), _gathered(losses, rank)
+    rows, losses = rank.gathered(rows), rank.gathered(losses)
     rows.sort(key=lambda row: row[0])
     mean = sum(value * images for value, images in losses) / sum(images for _, images in losses)
     return {"val_loss": mean} | summary(rows, samples.recipe.data.targets, images.known)
-
-
-def _gathered(mine: list[Any], rank: Rank) -> list[Any]:
-    parts: list[list[Any]] = [[] for _ in range(rank.world)]
-    dist.all_gather_object(parts, mine)
-    return [row for part in parts for row in part]
 
 
 def summary(
@@ -86,25 +79,25 @@ def summary(
     """Turn rows of (sample, stratum, counts ``(M, 4)``, presence logit) into named means; NaN where none counts."""
     strata = np.array([row[1] for row in rows])
     table = np.stack([row[2] for row in rows])
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     if "lung" in targets:
-        found["val_lung_dice"] = _mean(ratios(table[:, targets.index("lung")], Empty.ONE)[:, DICE])
+        means["val_lung_dice"] = _mean(ratios(table[:, targets.index("lung")], Empty.ONE)[:, DICE])
     if "infection" not in targets:
-        return found
+        return means
     infection = table[:, targets.index("infection")]
     values = ratios(infection, Empty.ONE)
-    found |= {f"val_{name}": _mean(values[:, column]) for name, column in _NAMED.items()}
+    means |= {f"val_{name}": _mean(values[:, column]) for name, column in _NAMED.items()}
     for index, stratum in enumerate(known):
         short = SHORT.get(stratum, re.sub(r"[^a-z0-9]+", "_", stratum.casefold()))
-        found[f"val_{short}_dice"] = _mean(values[strata == index, DICE])
+        means[f"val_{short}_dice"] = _mean(values[strata == index, DICE])
     positive = infection[:, 0] + infection[:, 2] > 0
     drawn = infection[:, 0] + infection[:, 1] > 0
-    said = np.array([row[3] for row in rows]) > 0
+    present = np.array([row[3] for row in rows]) > 0
     clean: Callable[[NDArray[np.bool_]], float] = lambda flags: _mean(1.0 - flags[~positive])  # noqa: E731
-    return found | {
+    return means | {
         "val_negative_specificity": clean(drawn),
-        "val_presence_sensitivity": _mean(said[positive].astype(float)),
-        "val_presence_specificity": clean(said),
+        "val_presence_sensitivity": _mean(present[positive].astype(float)),
+        "val_presence_specificity": clean(present),
     }
 
 

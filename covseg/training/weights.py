@@ -24,8 +24,8 @@ LEAST_MOMENTUM = 0.1
 RGB = 3  # channels of a first layer that can be adapted to others
 
 
-def fill(network: nn.Module, recipe: Recipe) -> dict[str, str]:
-    """Fill the network's encoder as the recipe says; return what was used, for the run's record.
+def fill(network: nn.Module, recipe: Recipe) -> str:
+    """Fill the network's encoder as the recipe says; return the source of its weights, for the run's record.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def fill(network: nn.Module, recipe: Recipe) -> dict[str, str]:
     wanted = recipe.network.weights
     if wanted == "none":
         _follow_faster(network)
-        return {"weights": "none"}
+        return "none"
     if not recipe.network.encoder:
         raise UsageError(f"network.weights={wanted}: {recipe.network.kind} has no library encoder; set it to none")
     if wanted == "imagenet":
@@ -45,7 +45,7 @@ def fill(network: nn.Module, recipe: Recipe) -> dict[str, str]:
         state, source = _read(data, wanted), f"{Path(wanted).name}, sha256 {hashlib.sha256(data).hexdigest()}"
     encoder = network.get_submodule("encoder")
     encoder.load_state_dict(_fitted(state, encoder.state_dict(), wanted))
-    return {"weights": source}
+    return source
 
 
 def _follow_faster(network: nn.Module) -> None:
@@ -62,7 +62,7 @@ def _follow_faster(network: nn.Module) -> None:
 def _from_hub(recipe: Recipe) -> State:
     """Build the encoder once more with the library's own ImageNet weights."""
     try:
-        if recipe.network.kind == "encoder-unet":
+        if recipe.network.entry.encoders == "timm":
             import timm
 
             return dict(timm.create_model(recipe.network.encoder, pretrained=True, features_only=True).state_dict())
@@ -108,19 +108,19 @@ def _read(data: bytes, ref: str) -> State:
         ) from error
 
 
-def _fitted(found: State, wanted: State, ref: str) -> State:
+def _fitted(state: State, wanted: State, ref: str) -> State:
     """Match by name, in a run's own weights too, then by order; adapt the first layer to the number of channels."""
     names = list(wanted)
-    if {f"encoder.{name}" for name in names} <= set(found):
-        found = {name: found[f"encoder.{name}"].float() for name in names}
-    if not set(names) <= set(found):
-        tensors = list(found.values())
+    if {f"encoder.{name}" for name in names} <= set(state):
+        state = {name: state[f"encoder.{name}"].float() for name in names}
+    if not set(names) <= set(state):
+        tensors = list(state.values())
         if len(tensors) < len(names):
             raise UsageError(f"{ref} holds {len(tensors)} tensors, the encoder has {len(names)}: another network")
-        found = dict(zip(names, tensors, strict=False))
+        state = dict(zip(names, tensors, strict=False))
     fitted = {}
     for place, name in enumerate(names):
-        tensor = found[name]
+        tensor = state[name]
         if place == 0 and tensor.dim() == 4 and tensor.shape[1] == RGB != wanted[name].shape[1]:
             tensor = adapt(tensor, wanted[name].shape[1])
         if tensor.shape != wanted[name].shape:
@@ -140,16 +140,9 @@ def adapt(weight: Tensor, channels: int) -> Tensor:
     return torch.cat([weight, extra], dim=1)
 
 
-def copy_red(encoder: nn.Module) -> None:
-    """Start a fourth input channel as the red filter, the library's own way, scaled by 3/4."""
+def start_mask_channel(encoder: nn.Module, zero: bool) -> None:
+    """Start a fourth input channel (the lung mask) at zero, or as the library does: as red, all filters times 3/4."""
     first = next(value for value in encoder.parameters() if value.dim() == 4)
     with torch.no_grad():
-        first[:, 3:] = first[:, :1]
-        first.mul_(3 / first.shape[1])
-
-
-def zero_mask_channel(encoder: nn.Module) -> None:
-    """Start a fourth input channel at zero: the network learns to use the lung mask from nothing."""
-    first = next(value for value in encoder.parameters() if value.dim() == 4)
-    with torch.no_grad():
-        first[:, 3:] = 0
+        first[:, RGB:] = 0 if zero else first[:, :1]
+        first.mul_(1 if zero else RGB / first.shape[1])

@@ -54,11 +54,13 @@ def explain(recipe: Recipe) -> list[str]:
 
 
 def _fields(model: BaseModel, path: str) -> list[tuple[str, Any, str]]:
+    from covseg.training.recipe import described
+
     fields: list[tuple[str, Any, str]] = []
-    for name, field in type(model).model_fields.items():
+    for name, text in described(type(model)).items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             fields += _fields(value, f"{path}{name}.")
         elif path or name not in ("name", "title", "published", "ours"):
-            fields.append((path + name, value, field.description or ""))
+            fields.append((path + name, value, text))
     return fields

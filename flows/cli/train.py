@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from pydantic import Field
@@ -13,6 +13,9 @@ from pydantic import Field
 from covseg.settings.train import TrainSettings
 from flows.cli.console import note, progress, show, show_result
 from flows.cli.options import Json, same
+
+if TYPE_CHECKING:
+    from covseg.training.seeds import TrainResult
 
 
 class TrainConfig(TrainSettings):
@@ -25,13 +28,14 @@ class TrainConfig(TrainSettings):
 
 def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
     """Train a recipe; a run folder with weights, curves and everything that resumes it."""
+    from covseg.training.job import Hooks
+    from covseg.training.preflight import preflight
     from covseg.training.recipe import load_recipe
-    from covseg.training.train import Hooks, preflight
     from workers.training_job import job_of, run
 
     recipe = load_recipe(config.recipe, config.settings)
     if config.dry_run:
-        note(f"{recipe.label}: {preflight(recipe, job_of(config, 'cpu'))}")
+        note(f"{recipe.label}: encoder weights {preflight(recipe, job_of(config, 'cpu'))}")
         show(recipe.model_dump_json(indent=1))
         return 0
     note(f"{recipe.label}: {recipe.title}")
@@ -41,8 +45,8 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
             quality = f"loss {row['train_loss']:.4f}, Dice {row['train_dice']:.3f}"
             report(step, steps, f"{quality}, {row['films_per_second']:.1f} images/s")
 
-        result = run(config, Hooks(tell=step_done, epoch_done=epoch_done, stop=_on_interrupt()))
-    show_result(result, _headline(result), as_json=config.json_)
+        result = run(config, Hooks(step_done=step_done, epoch_done=epoch_done, stop=_on_interrupt()))
+    show_result(result.model_dump(mode="json"), _headline(result), as_json=config.json_)
     return 0
 
 
@@ -67,10 +71,10 @@ def epoch_done(row: dict[str, float], _: Path) -> None:
     note(f"epoch {row['epoch']:.0f}: train loss {row['train_loss']:.4f}; Val {numbers}")
 
 
-def _headline(result: dict[str, Any]) -> list[str]:
-    best = f"best epoch {result['epoch']:.0f}, {result['metric']} {result['best']:.4f} (Val, n {result['films']})"
-    lines = [f"{result['label']}: {best}"]
-    if "mean" in result:
-        lines.append(f"over {result['seeds']} seeds: {result['mean']:.4f} +- {result['deviation']:.4f}")
-    lines.append(f"{result['out']}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
-    return [*lines, f"next: covseg models release {result['out']} -o MODEL"]
+def _headline(result: TrainResult) -> list[str]:
+    best = f"best epoch {result.epoch:.0f}, {result.metric} {result.best:.4f} (Val, n {result.images})"
+    lines = [f"{result.label}: {best}"]
+    if result.seeds:
+        lines.append(f"over {result.seeds} seeds: {result.mean:.4f} +- {result.deviation:.4f}")
+    lines.append(f"{result.out}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
+    return [*lines, f"next: covseg models release {result.out} -o MODEL"]

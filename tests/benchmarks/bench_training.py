@@ -42,9 +42,10 @@ def one_rank(root: Path, recipe_name: str, settings: list[str], place: tuple[int
     import torch.distributed as dist
 
     from covseg.errors import Stopped
-    from covseg.training.batches import Rank
+    from covseg.training.job import Hooks, TrainingJob
+    from covseg.training.ranks import Rank
     from covseg.training.recipe import load_recipe
-    from covseg.training.train import Hooks, Job, train
+    from covseg.training.train import train
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -52,13 +53,13 @@ def one_rank(root: Path, recipe_name: str, settings: list[str], place: tuple[int
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=world)
     marks: list[tuple[int, float, float, float]] = []
 
-    def tell(step: int, _: int, row: dict[str, float]) -> None:
+    def step_done(step: int, _: int, row: dict[str, float]) -> None:
         marks.append((step, time.process_time(), time.perf_counter(), row["data_wait_share"]))
 
     steps = int(os.environ["BENCH_STEPS"])
-    hooks = Hooks(tell=tell, stop=lambda: len(marks) == WARM + steps)
+    hooks = Hooks(step_done=step_done, stop=lambda: len(marks) == WARM + steps)
     with tempfile.TemporaryDirectory() as out, contextlib.suppress(Stopped):
-        train(load_recipe(recipe_name, settings), Job(root, Path(out)), hooks, Rank(index, world))
+        train(load_recipe(recipe_name, settings), TrainingJob(root, Path(out)), hooks, Rank(index, world))
     first, last = marks[WARM - 1], marks[WARM + steps - 1]
     return {"cpu": last[1] - first[1], "wall": last[2] - first[2], "wait": last[3]}
 

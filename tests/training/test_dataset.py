@@ -16,8 +16,9 @@ from covseg.stages.read import read
 from covseg.synthetic.phantom import make_phantom
 from covseg.training import run_folder
 from covseg.training.dataset import load_split
+from covseg.training.job import TrainingJob
 from covseg.training.recipe import load_recipe
-from covseg.training.train import Job, train
+from covseg.training.train import train
 from tests.dicom_images import dataset, written
 
 SIZES = [(96, 96), (128, 96), (640, 700)]
@@ -54,9 +55,9 @@ def test_images_of_a_site_are_read_as_scoring_reads_them(own_set: Path) -> None:
 def test_a_sites_own_strata_get_their_own_columns(own_set: Path, tmp_path: Path) -> None:
     tiny = ("network.widths=[4, 8]", "input.size=64", "batch=2", "stop.epochs=1")
     with pytest.raises(UsageError, match=r"'val_covid_dice' is not measured.*val_no_finding_dice, val_pneumonia_dice"):
-        train(load_recipe("unet-small", tiny), Job(own_set, tmp_path / "run"))
+        train(load_recipe("unet-small", tiny), TrainingJob(own_set, tmp_path / "run"))
     shutil.rmtree(tmp_path / "run")
-    train(load_recipe("unet-small", [*tiny, "stop.metric=val_pneumonia_dice"]), Job(own_set, tmp_path / "run"))
+    train(load_recipe("unet-small", [*tiny, "stop.metric=val_pneumonia_dice"]), TrainingJob(own_set, tmp_path / "run"))
     row = run_folder.read_rows(tmp_path / "run")[0]
     assert {"val_no_finding_dice", "val_pneumonia_dice", "val_negative_specificity"} <= set(row)
 

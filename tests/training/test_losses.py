@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from covseg.training.loss_table import LossConfig
 from covseg.training.losses import Loss, bce, boundary, focal, positive_dice, tversky
-from covseg.training.recipe import LossConfig
 
 TERMS = {"bce": bce, "focal": focal, "tversky": tversky, "boundary": boundary}
 

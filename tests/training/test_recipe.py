@@ -66,7 +66,15 @@ def test_what_an_author_gave_stands_exactly(name, given):
             'data.targets=["infection", "lung"]',
             "targets ['infection', 'lung']: wanted one of ['lung'], ['infection'], ",
         ),
-        ("network.kind=compact", "compact draws lung and infection"),
+        (
+            "network.kind=unetp",
+            "network.kind: Value error, unknown network 'unetp' (did you mean unetpp?): wanted",
+        ),
+        ("network.kind=cascade", "unknown network 'cascade': wanted one of attention-unet, "),
+        ("network.kind=unet", "network.widths is for plain-unet, attention-unet, encoder-unet, not unet"),
+        ("network.encoder=resnet18", "network.encoder is for unet, unetpp, segformer, encoder-unet, not plain-unet"),
+        ("loss.bec=1", "unknown key loss.bec; did you mean bce?"),
+        ("loss.focal=-1", "loss.focal: Input should be greater than or equal to 0"),
         ("input.channels=3", "input.channels: 3 is for unet, unetpp, segformer, not plain-unet"),
         ("network.dropout=0.3", "network.dropout is for unet, unetpp, segformer, not plain-unet"),
         ("network.attention=scse", "'scse' is for unet, unetpp, encoder-unet, not plain-unet"),
@@ -84,6 +92,19 @@ def test_a_wrong_setting_names_its_key(setting, said):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean unet-small"):
         load_recipe("unet-smal")
+
+
+def test_a_network_that_is_made_of_an_encoder_wants_one():
+    with pytest.raises(UsageError, match=r"network.encoder: encoder-unet wants one, a name in timm"):
+        load_recipe("fast", ["network.encoder="])
+
+
+def test_the_digests_of_the_shipped_recipes_are_what_their_runs_recorded():
+    digests = {name: load_recipe(name).digest[:16] for name in ("fast", "accurate", "cascade-unet-effb0", "unet-small")}
+    assert digests == {
+        "fast": "ff02976e239dfe0c", "accurate": "9c550e1aab68bedc", "cascade-unet-effb0": "904dd27022ae9f0b",
+        "unet-small": "6b548419607458bf",
+    }  # fmt: skip
 
 
 def test_without_the_wanted_encoder_weights_a_run_is_no_reproduction():

@@ -15,8 +15,9 @@ from covseg.release.recipe_table import row, table
 from covseg.release.release import release
 from covseg.settings.evaluate import EvaluateSettings
 from covseg.training import run_folder
+from covseg.training.job import TrainingJob
 from covseg.training.recipe import load_recipe
-from covseg.training.train import Job, train
+from covseg.training.train import train
 
 TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
 
@@ -25,7 +26,7 @@ TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop
 def run(made_set, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "lung"
     settings = (*TINY, "data.targets=['lung']", "stop.metric=val_lung_dice")
-    train(load_recipe("unet-small", settings), Job(made_set, out))
+    train(load_recipe("unet-small", settings), TrainingJob(made_set, out))
     release(out, out / "model", "tiny-lung")
     evaluate(EvaluateSettings(model=str(out / "model"), data=made_set, output=out / "evaluation", backend="torch"))
     return out
@@ -40,7 +41,7 @@ def test_the_budget_names_what_was_changed(run):
 
 def test_the_budget_names_what_the_encoder_started_from(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    facts = run_folder.read_facts(run)
+    facts = json.loads((run / run_folder.FACTS).read_text())
     (tmp_path / "run" / run_folder.FACTS).write_text(json.dumps(facts | {"weights": "lung.safetensors, sha256 12ab"}))
     assert "; encoder from lung.safetensors; " in row(tmp_path / "run")["budget"]
     assert "encoder" not in row(run)["budget"]

@@ -19,14 +19,15 @@ from covseg.release.release import check_export, release
 from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.synthetic.phantom import make_phantom
+from covseg.training.job import TrainingJob
 from covseg.training.recipe import load_recipe
-from covseg.training.train import Job, train
+from covseg.training.train import train
 
 TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
 
 
 def released(made_set: Path, tmp_path: Path, *settings: str, lung_model: str = "default") -> Path:
-    train(load_recipe("unet-small", [*TINY, *settings]), Job(made_set, tmp_path / "run"))
+    train(load_recipe("unet-small", [*TINY, *settings]), TrainingJob(made_set, tmp_path / "run"))
     release(tmp_path / "run", tmp_path / "model", "tiny-1", lung_model)
     return tmp_path / "model"
 

@@ -15,8 +15,8 @@ from covseg.settings.environment import cache_folder
 from covseg.settings.train import TrainSettings
 from covseg.storage import entries, open_store
 from covseg.training import run_folder
+from covseg.training.job import Hooks
 from covseg.training.remote import folder_of, pull, pushing
-from covseg.training.train import Hooks
 from workers.training_job import run
 
 pytestmark = pytest.mark.service
@@ -24,22 +24,22 @@ pytestmark = pytest.mark.service
 TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=2", "input.size=64")
 
 
-def asked(made_set: Path, out: str, **changes: object) -> TrainSettings:
+def settings(made_set: Path, out: str, **changes: object) -> TrainSettings:
     return TrainSettings(recipe="unet-small", data=str(made_set), out=out, settings=TINY, **changes)
 
 
 def test_a_run_in_a_bucket_is_resumed_on_a_machine_that_never_saw_it(made_set, s3_bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("COVSEG_CACHE", str(tmp_path / "cache"))
     out = f"s3://{s3_bucket}/run"
-    run(asked(made_set, str(tmp_path / "whole")))
+    run(settings(made_set, str(tmp_path / "whole")))
     with pytest.raises(Exception, match="--resume goes on"):
-        run(asked(made_set, out, minutes=1e-9))
+        run(settings(made_set, out, minutes=1e-9))
     assert {entry.key for entry in entries(open_store(out))} >= {"recipe.json", "last.pt", "run.json"}
     with pytest.raises(UsageError, match="add --resume"):
-        run(asked(made_set, out))
+        run(settings(made_set, out))
     shutil.rmtree(cache_folder() / "runs")
-    found = run(asked(made_set, out, resume=True))
-    assert found["epochs"] == 2
+    found = run(settings(made_set, out, resume=True))
+    assert found.epochs == 2
     shutil.rmtree(cache_folder() / "runs")
     assert (pull(out) / run_folder.WEIGHTS).read_bytes() == (tmp_path / "whole" / run_folder.WEIGHTS).read_bytes()
 

@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 
 from covseg.errors import Stopped, StorageFull, TrainingFailed, UsageError
 from covseg.training import run_folder
-from covseg.training.batches import Rank, Samples, order, training_batches
+from covseg.training.batches import Samples, order, training_batches
 from covseg.training.dataset import load_split, without_leaks
+from covseg.training.job import Hooks, TrainingJob
 from covseg.training.learner import Learner
+from covseg.training.ranks import Rank
 from covseg.training.recipe import load_recipe
 from covseg.training.seeds import train_seeds
-from covseg.training.train import Hooks, Job, train
+from covseg.training.train import train
 
 TINY = (
     "network.kind=attention-unet", "network.widths=[4, 8, 16]", "input.size=64", "batch=4", "stop.epochs=3",
@@ -44,18 +46,18 @@ def weights(folder: Path) -> bytes:
 def stop_after(step: int) -> Hooks:
     seen = {"step": 0}
 
-    def tell(done, *_):
+    def step_done(done, *_):
         seen["step"] = done
 
-    return Hooks(tell=tell, stop=lambda: seen["step"] >= step)
+    return Hooks(step_done=step_done, stop=lambda: seen["step"] >= step)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 7])
 def test_a_run_cut_at_any_step_and_resumed_gives_the_same_weights(made_set, tmp_path, cut):
-    whole = train(tiny(), Job(made_set, tmp_path / "whole"))
+    whole = train(tiny(), TrainingJob(made_set, tmp_path / "whole"))
     with pytest.raises(Stopped, match="--resume"):
-        train(tiny(), Job(made_set, tmp_path / "cut"), stop_after(cut))
-    resumed = train(tiny(), Job(made_set, tmp_path / "cut", resume=True))
+        train(tiny(), TrainingJob(made_set, tmp_path / "cut"), stop_after(cut))
+    resumed = train(tiny(), TrainingJob(made_set, tmp_path / "cut", resume=True))
     assert resumed.epoch == whole.epoch == 3
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     states = [run_folder.load_state(tmp_path / name)["learner"]["network"] for name in ("whole", "cut")]
@@ -68,16 +70,16 @@ def test_a_run_cut_at_any_step_and_resumed_gives_the_same_weights(made_set, tmp_
 def test_dropout_resumes_too(made_set, tmp_path):
     recipe = tiny("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "network.dropout=0.3")
     recipe = recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"epochs": 1})})
-    train(recipe, Job(made_set, tmp_path / "whole"))
+    train(recipe, TrainingJob(made_set, tmp_path / "whole"))
     with pytest.raises(Stopped):
-        train(recipe, Job(made_set, tmp_path / "cut"), stop_after(2))
-    train(recipe, Job(made_set, tmp_path / "cut", resume=True))
+        train(recipe, TrainingJob(made_set, tmp_path / "cut"), stop_after(2))
+    train(recipe, TrainingJob(made_set, tmp_path / "cut", resume=True))
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
 def test_another_seed_gives_other_weights(made_set, tmp_path):
-    train(tiny("stop.epochs=1"), Job(made_set, tmp_path / "one"))
-    train(tiny("stop.epochs=1", "seed=2"), Job(made_set, tmp_path / "two"))
+    train(tiny("stop.epochs=1"), TrainingJob(made_set, tmp_path / "one"))
+    train(tiny("stop.epochs=1", "seed=2"), TrainingJob(made_set, tmp_path / "two"))
     assert weights(tmp_path / "one") != weights(tmp_path / "two")
 
 
@@ -85,13 +87,14 @@ def test_loader_processes_change_nothing(made_set):
     code = f"""
 import torch
 from pathlib import Path
-from covseg.training.batches import Rank, Samples, training_batches
+from covseg.training.batches import Samples, training_batches
+from covseg.training.ranks import Rank
 from covseg.training.dataset import load_split
 from covseg.training.recipe import load_recipe
 samples = Samples(load_split(Path({str(made_set)!r}), "Train"), load_recipe("unet-small", {list(TINY)!r}))
 ways = [list(training_batches(samples, 1, 0, Rank(), workers)) for workers in (0, 2)]
 assert len(ways[0]) == 5
-assert all(torch.equal(a.films, b.films) for a, b in zip(*ways, strict=True))
+assert all(torch.equal(a.images, b.images) for a, b in zip(*ways, strict=True))
 """
     # a process of its own: loaders fork, and this one may hold the threads of a server by now
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -115,7 +118,7 @@ def test_an_epoch_is_a_permutation_cut_into_full_batches():
 
 
 def test_the_loss_falls_and_the_folder_holds_what_it_says(made_set, tmp_path):
-    train(tiny("stop.epochs=6", "optimiser.lr=1e-2"), Job(made_set, tmp_path))
+    train(tiny("stop.epochs=6", "optimiser.lr=1e-2"), TrainingJob(made_set, tmp_path))
     rows = run_folder.read_rows(tmp_path)
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert {"train_dice", "val_loss", "val_dice", "val_iou", "val_accuracy", "learning_rate", "val_covid_dice",
@@ -124,14 +127,18 @@ def test_the_loss_falls_and_the_folder_holds_what_it_says(made_set, tmp_path):
     assert found == {"recipe.json", "run.json", "metrics.csv", "curves.png", "events", "samples", "last.pt",
                      "weights.safetensors"}  # fmt: skip
     facts = run_folder.read_facts(tmp_path)
-    assert facts["films"] == {"Train": 20, "Val": 8}
-    assert len(facts["data_sha256"]["Train"]) == 64
+    assert facts.images == {"Train": 20, "Val": 8}
+    assert len(facts.data_sha256["Train"]) == 64
+    assert list(json.loads((tmp_path / "run.json").read_text())) == [
+        "label", "recipe_sha256", "seed", "weights", "lung_channel", "set", "strata", "films", "limit", "drop_leaks",
+        "data_sha256", "parameters", "ranks", "device", "threads", "torch", "python", "code_version",
+    ]  # fmt: skip
 
 
 def test_early_stopping_waits_its_patience(made_set, tmp_path):
     progress = train(
         tiny("stop.epochs=9", "stop.patience=2", "optimiser.lr=1e-8", "optimiser.schedule=constant"),
-        Job(made_set, tmp_path),
+        TrainingJob(made_set, tmp_path),
     )
     assert progress.epoch < 9
     assert progress.since_best == 2
@@ -139,9 +146,9 @@ def test_early_stopping_waits_its_patience(made_set, tmp_path):
 
 def test_a_finite_loss_is_wanted_and_the_last_saved_state_is_kept(made_set, tmp_path):
     with pytest.raises(TrainingFailed, match=r"loss is (nan|inf) at step 0: .* holds no state yet. Lower optimiser.lr"):
-        train(tiny("loss.bce=1e3", "loss.pos_weight=1e38"), Job(made_set, tmp_path / "new"))
+        train(tiny("loss.bce=1e3", "loss.pos_weight=1e38"), TrainingJob(made_set, tmp_path / "new"))
     with pytest.raises(Stopped):
-        train(tiny(), Job(made_set, tmp_path / "old"), stop_after(2))
+        train(tiny(), TrainingJob(made_set, tmp_path / "old"), stop_after(2))
     before = (tmp_path / "old" / run_folder.STATE).read_bytes()
 
     def poison(step, *_):
@@ -149,55 +156,64 @@ def test_a_finite_loss_is_wanted_and_the_last_saved_state_is_kept(made_set, tmp_
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingFailed, match="holds the last saved state"):
         patch.setattr(Learner, "step", poison)
-        train(tiny(), Job(made_set, tmp_path / "old", resume=True))
+        train(tiny(), TrainingJob(made_set, tmp_path / "old", resume=True))
     assert (tmp_path / "old" / run_folder.STATE).read_bytes() == before
 
 
 def test_a_folder_with_another_run_is_refused(made_set, tmp_path):
     with pytest.raises(Stopped):
-        train(tiny(), Job(made_set, tmp_path), stop_after(1))
+        train(tiny(), TrainingJob(made_set, tmp_path), stop_after(1))
     with pytest.raises(UsageError, match="add --resume"):
-        train(tiny(), Job(made_set, tmp_path))
+        train(tiny(), TrainingJob(made_set, tmp_path))
     with pytest.raises(UsageError, match=r"optimiser.lr is 0.003 there, 0.1 here"):
-        train(tiny("optimiser.lr=0.1"), Job(made_set, tmp_path, resume=True))
+        train(tiny("optimiser.lr=0.1"), TrainingJob(made_set, tmp_path, resume=True))
 
 
 def test_a_run_goes_on_with_the_images_that_it_began_with(made_set, tmp_path):
     with pytest.raises(Stopped):
-        train(tiny(), Job(made_set, tmp_path), stop_after(1))
+        train(tiny(), TrainingJob(made_set, tmp_path), stop_after(1))
     with pytest.raises(UsageError, match=r"whose data_sha256 is .* choose another --out"):
-        train(tiny(), Job(made_set, tmp_path, limit=12, resume=True))
-    assert train(tiny(), Job(made_set, tmp_path, resume=True)).epoch == 3
+        train(tiny(), TrainingJob(made_set, tmp_path, limit=12, resume=True))
+    assert train(tiny(), TrainingJob(made_set, tmp_path, resume=True)).epoch == 3
 
 
 def test_a_run_that_goes_on_elsewhere_says_so_and_a_finished_one_keeps_its_facts(made_set, tmp_path):
     with pytest.raises(Stopped):
-        train(tiny(), Job(made_set, tmp_path), stop_after(1))
-    began = run_folder.read_facts(tmp_path)
+        train(tiny(), TrainingJob(made_set, tmp_path), stop_after(1))
+    began = json.loads((tmp_path / "run.json").read_text())
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
-        train(tiny(), Job(made_set, tmp_path, resume=True))
-        kept = run_folder.read_facts(tmp_path)
+        train(tiny(), TrainingJob(made_set, tmp_path, resume=True))
+        kept = json.loads((tmp_path / "run.json").read_text())
         assert kept == began | {"resumed": [{"epoch": 0, "step": 1, "threads": threads + 1}]}
         torch.set_num_threads(threads + 2)
-        train(tiny(), Job(made_set, tmp_path, resume=True))
+        train(tiny(), TrainingJob(made_set, tmp_path, resume=True))
     finally:
         torch.set_num_threads(threads)
-    assert run_folder.read_facts(tmp_path) == kept
+    assert json.loads((tmp_path / "run.json").read_text()) == kept
+
+
+def test_facts_of_another_version_are_refused_by_name(made_set, tmp_path):
+    with pytest.raises(Stopped):
+        train(tiny(), TrainingJob(made_set, tmp_path), stop_after(1))
+    facts = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(facts | {"left_out": 0}))
+    with pytest.raises(UsageError, match=r"run.json: left_out: .* wanted a run of this version of covseg"):
+        train(tiny(), TrainingJob(made_set, tmp_path, resume=True))
 
 
 def test_a_metric_that_is_not_measured_is_said_before_the_first_step(made_set, tmp_path):
     with pytest.raises(UsageError, match=r"'val_lung_dice' is not measured on this Val: wanted one of val_dice"):
-        train(tiny("stop.metric=val_lung_dice"), Job(made_set, tmp_path / "run"))
+        train(tiny("stop.metric=val_lung_dice"), TrainingJob(made_set, tmp_path / "run"))
 
 
 def test_a_metric_that_no_image_of_val_counts_for_is_said_before_the_first_step(made_set, tmp_path):
     healthy = tiny('data.strata=["Non-COVID", "Normal"]')
     with pytest.raises(UsageError, match=r"'val_covid_dice' is not measured on this Val: wanted one of val_dice"):
-        train(healthy, Job(made_set, tmp_path / "run"))
+        train(healthy, TrainingJob(made_set, tmp_path / "run"))
     with pytest.raises(UsageError, match="stratum covid has no image"):
-        train(tiny('data.strata=["COVID"]'), Job(made_set, tmp_path / "run"))
+        train(tiny('data.strata=["COVID"]'), TrainingJob(made_set, tmp_path / "run"))
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(made_set):
@@ -215,7 +231,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(made_set):
 
 def test_missing_data_is_said_before_the_first_step(tmp_path):
     with pytest.raises(UsageError):
-        train(tiny(), Job(tmp_path / "nowhere", tmp_path / "run"))
+        train(tiny(), TrainingJob(tmp_path / "nowhere", tmp_path / "run"))
 
 
 def test_encoder_weights_that_cannot_be_fetched_are_said_before_the_first_step(made_set, tmp_path, monkeypatch):
@@ -223,21 +239,21 @@ def test_encoder_weights_that_cannot_be_fetched_are_said_before_the_first_step(m
     monkeypatch.setenv("HF_HOME", str(tmp_path / "no-hub"))
     hub = tiny("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "network.weights=imagenet")
     with pytest.raises(UsageError, match=r"network.weights=PATH"):
-        train(hub, Job(made_set, tmp_path / "hub"))
+        train(hub, TrainingJob(made_set, tmp_path / "hub"))
     lost = tiny("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "network.weights=/no/such.pth")
     with pytest.raises(UsageError, match=r"cannot be read"):
-        train(lost, Job(made_set, tmp_path / "lost"))
+        train(lost, TrainingJob(made_set, tmp_path / "lost"))
 
 
 def test_an_encoder_can_start_from_another_runs_weights(made_set, tmp_path):
     encoder = ("network.kind=unet", "network.encoder=resnet18", "network.widths=[]", "optimiser.average=0")
     train(
         tiny(*encoder, "data.targets=['lung']", "stop.metric=val_lung_dice", "stop.epochs=1"),
-        Job(made_set, tmp_path, limit=8),
+        TrainingJob(made_set, tmp_path, limit=8),
     )
     path = tmp_path / run_folder.WEIGHTS
     learner = Learner(tiny(*encoder, f"network.weights={path}"), Rank(), 1)
-    assert learner.start["weights"].startswith("weights.safetensors, sha256 ")
+    assert learner.start.startswith("weights.safetensors, sha256 ")
     found, kept = load_file(path), learner.plain.network.encoder.state_dict()
     assert all(torch.equal(found[f"encoder.{name}"].to(value.dtype), value) for name, value in kept.items())
 
@@ -251,11 +267,11 @@ def test_a_leaked_image_is_left_out_of_training(made_set):
 
 
 def test_several_seeds_give_a_mean_and_a_deviation(made_set, tmp_path):
-    found = train_seeds(tiny("stop.epochs=1"), Job(made_set, tmp_path), seeds=2)
-    assert found["seeds"] == 2
+    result = train_seeds(tiny("stop.epochs=1"), TrainingJob(made_set, tmp_path), seeds=2)
+    assert result.seeds == 2
     each = [run_folder.read_rows(tmp_path / f"seed-{seed}")[-1]["val_covid_dice"] for seed in (1, 2)]
-    assert found["mean"] == pytest.approx(sum(each) / 2)
-    assert found["deviation"] == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
+    assert result.mean == pytest.approx(sum(each) / 2)
+    assert result.deviation == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
     assert {path.name for path in tmp_path.iterdir()} == {"seed-1", "seed-2"}
 
 
@@ -268,10 +284,10 @@ def test_a_full_disk_keeps_the_state_before(made_set, tmp_path):
     try:
         fill = Hooks(epoch_done=lambda *_: (disk / "filler").write_bytes(b"0" * (disk_free(disk) - 4096)))
         with pytest.raises(StorageFull, match="no room to write"):
-            train(tiny("network.widths=[16, 32, 64]"), Job(made_set, disk / "run"), fill)
+            train(tiny("network.widths=[16, 32, 64]"), TrainingJob(made_set, disk / "run"), fill)
         assert run_folder.load_state(disk / "run")["progress"]["epoch"] == 1
         (disk / "filler").unlink()
-        assert train(tiny("network.widths=[16, 32, 64]"), Job(made_set, disk / "run", resume=True)).epoch == 3
+        assert train(tiny("network.widths=[16, 32, 64]"), TrainingJob(made_set, disk / "run", resume=True)).epoch == 3
     finally:
         subprocess.run(["umount", disk], check=True)
 
