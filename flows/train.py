@@ -126,14 +126,15 @@ def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
     """Make the run a model folder, prove its export, fit its input filter, and choose its thresholds on Val."""
     from covseg.calibration.run import run as calibrate
     from covseg.registry import open_model
-    from covseg.release.fit_input_filter import renew
-    from covseg.release.release import check_export, release
+    from covseg.release.fit_input_filter import fit_input_filter
+    from covseg.release.release import check_export, release, val_images
 
     model = run / "model"
+    images = val_images(root)
     config = release(run, model, settings.model_name, settings.lung_model, settings.licence, settings.citation)
-    get_run_logger().info("export differs from torch by %.1e at most", check_export(open_model(model), root))
+    get_run_logger().info("export differs from torch by %.1e at most", check_export(open_model(model), images))
     if settings.input_filter:
-        renew(model, root, settings.limit or FILTER_IMAGES)
+        fit_input_filter(model, root, settings.limit or FILTER_IMAGES)
     if "infection" in config.training["recipe"]["data"]["targets"]:
         calibrate(CalibrateSettings(
             model=str(model), data=root, output=run / "calibration", specificity=settings.specificity,
@@ -148,11 +149,11 @@ def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> d
     """Judge the model on Val, and write its card."""
     from covseg.evaluation.evaluate import evaluate
     from covseg.registry import open_model
-    from covseg.release.card import evidence, write
+    from covseg.release.card import read_evidence, write_card
 
     content = evaluate(EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit))
     folder = open_model(model)
-    write(folder, evidence(folder, run / "evaluation"))
+    write_card(folder, read_evidence(folder, run / "evaluation"))
     return content
 
 

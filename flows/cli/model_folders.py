@@ -58,12 +58,13 @@ class FitFilterConfig(_Config):
 def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
     """Make a model folder of a training run's best weights."""
     from covseg.registry import open_model
-    from covseg.release.release import check_export
+    from covseg.release.release import check_export, val_images
     from covseg.release.release import release as make
 
+    images = val_images(config.data) if config.data else None  # before anything is written
     made = make(config.run, config.output, config.name, config.lung_model, config.licence, config.citation)
-    if config.data:
-        print(f"export differs from torch by {check_export(open_model(config.output), config.data):.1e} at most")
+    if images is not None:
+        print(f"export differs from torch by {check_export(open_model(config.output), images):.1e} at most")
     print(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
     return 0
 
@@ -80,15 +81,15 @@ def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
 
 def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
     """Fit the input filter that refuses what is no frontal chest radiograph; new weights need another fit."""
-    from covseg.release.fit_input_filter import renew
+    from covseg.release.fit_input_filter import fit_input_filter
 
-    found = renew(config.folder, config.data, config.images, config.members)
+    report = fit_input_filter(config.folder, config.data, config.images, config.members)
     if config.json_:
-        print(json.dumps(found))
+        print(json.dumps(report.model_dump()))
         return 0
     print(
-        f"input filter of {config.folder}: {found['val_refused']:.2%} of {found['val_films']} Val images refused, "
-        f"{found['val_flagged']:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
+        f"input filter of {config.folder}: {report.val_refused:.2%} of {report.val_images} Val images refused, "
+        f"{report.val_flagged:.2%} flagged; now covseg calibrate {config.folder} --data {config.data}"
     )
     return 0
 
@@ -96,14 +97,14 @@ def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
 def card(config: Annotated[CardConfig, Parameter(name="*")]) -> int:
     """Write a model folder's card.md from covseg.json and an evaluation."""
     from covseg.registry import open_model
-    from covseg.release.card import evidence, render, write
+    from covseg.release.card import read_evidence, render_card, write_card
 
     folder = open_model(config.folder)
-    found = evidence(folder, config.evaluation) if config.evaluation else None
+    evidence = read_evidence(folder, config.evaluation) if config.evaluation else None
     if config.dry_run:
-        print(render(folder, found))
+        print(render_card(folder, evidence))
         return 0
-    print(f"{write(folder, found)} written. Research use only, not for diagnosis.")
+    print(f"{write_card(folder, evidence)} written. Research use only, not for diagnosis.")
     return 0
 
 
