@@ -188,7 +188,7 @@ def test_sound_files_out_of_scope_are_counted_apart_from_damaged_ones(mixed):
 
 def test_the_page_says_that_an_image_under_the_presence_threshold_is_marked_nowhere(mixed):
     pages = {limit: render(mixed, [drawn(image_id(3))], limit).decode() for limit in (0.28112, None, 0.0)}
-    legend = "none on an image whose infection probability is under the model’s presence threshold"
+    legend = "none on an image whose infection probability is under the model’s image-level threshold"
     assert [legend in page for page in pages.values()] == [True, True, False]
     assert [words.PRESENCE in page for page in pages.values()] == [True, True, False]
     assert f"{legend} of 0.281</li>" in pages[0.28112]

@@ -37,7 +37,7 @@ DETAILS = {
     "width": ("Width, pixels", "number"),
     "pixel_spacing_mm": ("Pixel spacing, mm", "number"),
     "detail": ("What was found", "text"),
-    "stage": ("Refused at", "text"),
+    "stage": ("Refused at", "code"),
     "duplicate_of": ("Same content as", "text"),
     "mask_uri": ("Mask file", "text"),
 }
