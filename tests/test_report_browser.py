@@ -33,7 +33,7 @@ QUIET = (
 PRESENCE = 0.28112
 REFUSED = Row(
     "f" * 32, "x", "etag", None, 0, Status.QUARANTINED, Reason.EMPTY,
-    stage="read", exception_class="RadiographRefused", detail="0 bytes",
+    stage="input_filter", exception_class="RadiographRefused", detail="0 bytes",
 )  # fmt: skip
 
 
@@ -253,7 +253,7 @@ def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture
     text = open_row(browser, -1)
     assert "Refused: empty" in text
     assert "The file has no content." in text
-    assert "What was found 0 bytes" in text
+    assert "What was found 0 bytes Refused at input filter" in text
     assert not any(word in text for word in ("RadiographRefused", "Contours", "Probability", "resolution", "picture"))
     browser.find_element(By.ID, "image-previous").click()
     text = browser.find_element(By.ID, "image").text

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,8 @@ from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
 from covseg.registry import open_model
 from covseg.settings.model import FILTER_ARRAYS
-from covseg.stages.input_filter import (
-    BLOCKS,
-    FRONTAL,
-    INVERTED,
-    KINDS,
-    ROTATED,
-    Numbers,
-    describe,
-    filter_scores,
-    margin,
-    project,
-    weigh,
-)
+from covseg.stages import input_filter
+from covseg.stages.input_filter import BLOCKS, FRONTAL, Numbers, filter_scores, weigh
 from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.storage import LocalStore
@@ -51,7 +41,8 @@ AXES = {"features": 48, "lung": 24, "film": 48, "shape": 12, "grey": 12}
 WEIGHT_DECAY = 1e-3
 EDGE_QUANTILE = 0.995  # of Val; where margin and density, each on its own scale, read 1
 REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val; see infra/decisions/input-filter.md
-LIKELY = (INVERTED, ROTATED)  # real archives hold these; they get `LIKELY_TIMES` as many members to fit
+# Real archives hold these; they get `LIKELY_TIMES` as many members to fit.
+LIKELY = (input_filter.INVERTED, input_filter.ROTATED)
 LIKELY_TIMES = 3
 TWINS = (("rotated_90", "rotated_270"), ("rotated_180", "upside_down"))  # one family twice: left out together
 Blocks = dict[str, NDArray[np.float32]]
@@ -92,13 +83,12 @@ def feature_extractor(folder: ModelFolder) -> Extract:
 
     def batch(images: Sequence[Image]) -> list[Blocks]:
         pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
-        return [describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
+        return [input_filter.describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
 
     def run(images: Sequence[Image]) -> Blocks:
+        batches = [images[start : start + 4] for start in range(0, len(images), 4)]
         with ThreadPoolExecutor(2) as pool:
-            rows = [
-                row for part in pool.map(batch, [images[i : i + 4] for i in range(0, len(images), 4)]) for row in part
-            ]
+            rows = list(chain.from_iterable(pool.map(batch, batches)))
         return {name: np.stack([row[name] for row in rows]) for name in BLOCKS}
 
     return run
@@ -122,7 +112,7 @@ def fit_whitening(blocks: Blocks) -> Numbers:
         order = np.argsort(-variance)[: AXES[name]]
         fitted = {"mean": mean, "deviation": deviation, "axes": axes[:, order], "variance": variance[order]}
         numbers |= {f"{name}.{part}": np.ascontiguousarray(value, np.float32) for part, value in fitted.items()}
-    _, distances = project(blocks, numbers)
+    _, distances = input_filter.project(blocks, numbers)
     numbers |= {"distance.mean": distances.mean(axis=0), "distance.deviation": distances.std(axis=0)}
     return numbers
 
@@ -144,8 +134,8 @@ def fit_head(evidence: dict[str, NDArray[np.float32]], left_out: Sequence[str] =
     rows = torch.from_numpy(np.concatenate([evidence[name] for name in used]).astype(np.float32))
     truth = torch.from_numpy(np.repeat(kinds, counts))
     weight = torch.from_numpy(np.repeat(np.divide(share, counts), counts).astype(np.float32))
-    slope = torch.zeros(rows.shape[1], len(KINDS), requires_grad=True)
-    bias = torch.zeros(len(KINDS), requires_grad=True)
+    slope = torch.zeros(rows.shape[1], len(input_filter.KINDS), requires_grad=True)
+    bias = torch.zeros(len(input_filter.KINDS), requires_grad=True)
     solver = torch.optim.LBFGS([slope, bias], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
@@ -162,10 +152,8 @@ def fit_head(evidence: dict[str, NDArray[np.float32]], left_out: Sequence[str] =
 def fit_scales(numbers: Numbers, val: Blocks) -> NDArray[np.float32]:
     """Set the scales of margin and density from Val, in place, and return Val's scores."""
     evidence, density = weigh(val, numbers)
-    for name, value in (
-        ("margin", margin(evidence @ numbers["head.weight"] + numbers["head.bias"])),
-        ("density", density),
-    ):
+    margin = input_filter.margin(evidence @ numbers["head.weight"] + numbers["head.bias"])
+    for name, value in (("margin", margin), ("density", density)):
         numbers[f"{name}.scale"] = np.array([np.median(value), np.quantile(value, EDGE_QUANTILE)], np.float32)
     return filter_scores(val, numbers)[0]
 
@@ -222,17 +210,17 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     frontal = extract([*train.images, *(jitter(image, jittered) for image in train.images)])
     val_blocks = extract(list(val.images))
     numbers = fit_whitening(frontal)
-    evidence, fresh, drawn = {"frontal": weigh(frontal, numbers)[0]}, {}, {}
+    drawn, fresh = {}, {}
     for name, (kind, draw) in FAMILIES.items():
         wanted = members * LIKELY_TIMES if kind in LIKELY else members
         drawn[name] = extract(draw_family(train, name, draw, wanted, seed=1))
         fresh[name] = extract(draw_family(val, name, draw, members // 2, seed=2))
-        evidence[name] = weigh(drawn[name], numbers)[0]
         log.info("%s drawn", name)
+    evidence = {name: weigh(blocks, numbers)[0] for name, blocks in ({"frontal": frontal} | drawn).items()}
     numbers |= fit_head(evidence)
     scores = fit_scales(numbers, val_blocks)
     refuse, flag = (float(np.quantile(scores, quantile)) for quantile in (REFUSE_QUANTILE, FLAG_QUANTILE))
-    report = FilterReport(
+    return numbers, FilterReport(
         refuse_above=round(refuse, 4),
         flag_above=round(flag, 4),
         train_images=len(train.images),
@@ -243,7 +231,6 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
         refused_by_family={name: _share(filter_scores(blocks, numbers)[0] > refuse) for name, blocks in fresh.items()},
         refused_by_family_unseen=refused_when_unseen(numbers, evidence, drawn, val_blocks),
     )
-    return numbers, report
 
 
 def write_filter(path: Path, numbers: Numbers, report: FilterReport) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from covseg.errors import UsageError
+from covseg.evaluation import markdown
 from covseg.evaluation.document import METRICS
-from covseg.evaluation.markdown import interval
 from covseg.training import run_folder
 from covseg.training.recipe import Recipe, load_recipe, shipped
 
@@ -38,8 +38,7 @@ def table(runs: list[Path]) -> str:
         When a run has not been evaluated.
     """
     rows = [row(run) for run in runs]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(cells.values()) for cells in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(markdown.table(tuple(rows[0]), (tuple(cells.values()) for cells in rows)))
 
 
 def row(run: Path) -> dict[str, str]:
@@ -82,7 +81,7 @@ def _changes(recipe: Mapping[str, Any], original: Mapping[str, Any], path: str =
 
 
 def _cell(line: dict[str, Any] | None) -> str:
-    return "-" if line is None or line["value"] is None else f"{interval(line)} n {line['n']}"
+    return "-" if line is None or line["value"] is None else f"{markdown.interval(line)} n {line['n']}"
 
 
 def _metrics(run: Path) -> Mapping[str, Any]:

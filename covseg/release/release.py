@@ -127,16 +127,7 @@ def check_export(folder: ModelFolder, images: NDArray[np.uint8]) -> float:
 
 
 class _Built(NamedTuple):
-    """A network with its weights.
-
-    Attributes
-    ----------
-    network : str
-        Name in `covseg.networks.table`.
-    arguments : dict
-        Of that network, as JSON values.
-    state : dict of str to Tensor
-    """
+    """A network's name in the table of networks, its arguments as JSON values, and its weights."""
 
     network: str
     arguments: dict[str, Any]

@@ -71,6 +71,9 @@ def test_the_card_holds_every_threshold_and_training_fact(model_folder):
     assert f"| input filter refuse_above | {config.input_filter.refuse_above:.6g} |" in page
     assert f"| epochs | {config.training['epochs']} |" in page
     assert f"| run.seed | {config.training['run']['seed']} |" in page
+    assert f"| run.images.Train | {config.training['run']['films']['Train']} |" in page
+    assert f"| input filter.val_images | {config.metrics['gate']['val_films']} |" in page
+    assert not re.search(r"^\| [^|]*(film|gate\.)", page, re.MULTILINE)
     head = config.metrics["headline"]["covid_dice"]
     assert re.search(rf"\| headline.covid_dice \| \.\d+ \[\.\d+, \.\d+\], n {head['n']} \|", page)
 
