@@ -28,9 +28,9 @@ from covseg.errors import UsageError
 from covseg.evaluation.evaluate import evaluate
 from covseg.registry import open_model
 from covseg.registry import registry as models
-from covseg.release import card
-from covseg.release.fit_input_filter import renew
-from covseg.release.release import check_export, release
+from covseg.release.card import read_evidence, write_card
+from covseg.release.fit_input_filter import fit_input_filter
+from covseg.release.release import check_export, release, val_images
 from covseg.settings.calibrate import CalibrateSettings
 from covseg.settings.evaluate import EvaluateSettings
 from covseg.settings.train import TrainSettings
@@ -119,10 +119,11 @@ def _hooks(artifact: UUID) -> Hooks:
 def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
     """Make the run a model folder, prove its export, fit its input filter, and choose its thresholds on Val."""
     model = run / "model"
+    images = val_images(root)
     config = release(run, model, settings.model_name, settings.lung_model, settings.licence, settings.citation)
-    get_run_logger().info("export differs from torch by %.1e at most", check_export(open_model(model), root))
+    get_run_logger().info("export differs from torch by %.1e at most", check_export(open_model(model), images))
     if settings.input_filter:
-        renew(model, root, settings.limit or FILTER_IMAGES)
+        fit_input_filter(model, root, settings.limit or FILTER_IMAGES)
     if "infection" in config.training["recipe"]["data"]["targets"]:
         calibrate(CalibrateSettings(
             model=str(model), data=root, output=run / "calibration", specificity=settings.specificity,
@@ -137,7 +138,7 @@ def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> d
     """Judge the model on Val, and write its card."""
     content = evaluate(EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit))
     folder = open_model(model)
-    card.write(folder, card.evidence(folder, run / "evaluation"))
+    write_card(folder, read_evidence(folder, run / "evaluation"))
     return content
 
 

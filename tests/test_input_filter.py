@@ -226,11 +226,11 @@ def test_a_missing_gate_file_is_refused(copied: Path) -> None:
 
 
 def test_a_gate_that_cannot_be_fitted_leaves_the_one_that_is_there(copied: Path, tmp_path: Path) -> None:
-    from covseg.release.fit_input_filter import renew
+    from covseg.release.fit_input_filter import fit_input_filter
 
     before = (copied / CONFIG).read_bytes()
     with pytest.raises(UsageError):
-        renew(copied, tmp_path / "nowhere")
+        fit_input_filter(copied, tmp_path / "nowhere")
     assert (copied / CONFIG).read_bytes() == before
 
 

@@ -33,12 +33,12 @@ QUIET = (
 PRESENCE = 0.28112
 REFUSED = Row(
     "f" * 32, "x", "etag", None, 0, Status.QUARANTINED, Reason.EMPTY,
-    stage="read", exception_class="RadiographRefused", detail="0 bytes",
+    stage="input_filter", exception_class="RadiographRefused", detail="0 bytes",
 )  # fmt: skip
 
 
 def image(number: int) -> Row:
-    """Image number 0 to 11: more infected with the number; two of them flagged; 0 under the presence threshold."""
+    """Image number 0 to 11: more infected with the number; two of them flagged; 0 under the image-level threshold."""
     fraction = number / 12
     flags = ("missing_spacing", "rotated") if number in (3, 7) else ("missing_spacing",)
     return Row(
@@ -110,7 +110,7 @@ def emulate(browser: webdriver.Chrome, media: str = "") -> None:
 def ids(browser: webdriver.Chrome) -> list[int]:
     """Numbers of the images in the table, as shown from top to bottom; -1 the refused one."""
     titles = browser.execute_script(
-        "return [...document.querySelectorAll('#images tbody tr:not([hidden]) button')].map(button => button.title)"
+        "return [...document.querySelectorAll('#rows tbody tr:not([hidden]) button')].map(button => button.title)"
     )
     return [-1 if title == "f" * 32 else int(title, 16) for title in titles]
 
@@ -120,7 +120,7 @@ def pictures(browser: webdriver.Chrome) -> int:
 
 
 def header(browser: webdriver.Chrome, column: str):
-    return browser.find_element(By.CSS_SELECTOR, f'#images th[data-column="{column}"]')
+    return browser.find_element(By.CSS_SELECTOR, f'#rows th[data-column="{column}"]')
 
 
 def press(browser: webdriver.Chrome, *keys: str) -> None:
@@ -158,7 +158,7 @@ def test_a_heading_sorts_by_the_keyboard_and_one_heading_at_a_time_says_so(brows
 def test_grades_sort_by_severity_not_by_alphabet(browser):
     header(browser, "grade").find_element(By.TAG_NAME, "button").click()
     shown = browser.execute_script(
-        "return [...document.querySelectorAll('#images tbody td:nth-child(3)')].map(cell => cell.textContent.trim())"
+        "return [...document.querySelectorAll('#rows tbody td:nth-child(3)')].map(cell => cell.textContent.trim())"
     )
     assert list(dict.fromkeys(shown)) == ["critical", "severe", "moderate", "mild", "none", "refused"]
 
@@ -184,7 +184,7 @@ def test_images_are_found_by_grade_by_status_and_by_text(browser):
 
 
 def test_rows_are_walked_by_arrow_keys_and_opened_and_closed_by_the_keyboard(browser):
-    first = browser.find_element(By.CSS_SELECTOR, "#images tbody button")
+    first = browser.find_element(By.CSS_SELECTOR, "#rows tbody button")
     browser.execute_script("arguments[0].focus()", first)
     press(browser, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
     assert int(focused(browser), 16) == 9
@@ -202,7 +202,7 @@ def test_rows_are_walked_by_arrow_keys_and_opened_and_closed_by_the_keyboard(bro
 
 
 def test_each_list_is_one_stop_of_the_tab_key(browser):
-    for box in ("#images tbody", "#gallery"):
+    for box in ("#rows tbody", "#gallery"):
         assert len(browser.find_elements(By.CSS_SELECTOR, f"{box} button:not([tabindex='-1'])")) == 1
 
 
@@ -244,7 +244,7 @@ def test_a_thumbnail_opens_its_own_row_with_its_picture(browser):
 
 def open_row(browser: webdriver.Chrome, number: int) -> str:
     """Open a row, counted from the top, and return what the large view says, in one line."""
-    line = browser.find_elements(By.CSS_SELECTOR, "#images tbody tr")[number]
+    line = browser.find_elements(By.CSS_SELECTOR, "#rows tbody tr")[number]
     browser.execute_script("arguments[0].click()", line)
     return " ".join(browser.find_element(By.ID, "image").text.split())
 
@@ -253,7 +253,7 @@ def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture
     text = open_row(browser, -1)
     assert "Refused: empty" in text
     assert "The file has no content." in text
-    assert "What was found 0 bytes" in text
+    assert "What was found 0 bytes Refused at input filter" in text
     assert not any(word in text for word in ("RadiographRefused", "Contours", "Probability", "resolution", "picture"))
     browser.find_element(By.ID, "image-previous").click()
     text = browser.find_element(By.ID, "image").text
@@ -275,7 +275,7 @@ def test_an_image_under_the_presence_threshold_says_why_nothing_is_marked(browse
         (0.28112, 0.02, None, "Infection probability 0.02 is under the model’s 0.281: nothing is marked"),
         (0.28112, 0.5, 0.0, "its infection probability, 0.50, reaches the model’s 0.281, but no part of the lung"),
         (0.0, 0.5, 0.0, "Nothing is marked on this image: no part of the lung reached the pixel threshold"),
-        (None, 0.02, 0.0, "its infection probability, 0.02, is under the model’s presence threshold, or no part"),
+        (None, 0.02, 0.0, "its infection probability, 0.02, is under the model’s image-level threshold, or no part"),
     ],
 )
 def test_the_reason_why_nothing_is_marked_fits_the_image(browser, tmp_path, presence, probability, fraction, said):
@@ -396,7 +396,7 @@ def test_without_script_everything_but_the_controls_is_there(browser):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.refresh()
-        assert len(browser.find_elements(By.CSS_SELECTOR, "#images tbody tr")) == 13
+        assert len(browser.find_elements(By.CSS_SELECTOR, "#rows tbody tr")) == 13
         assert not browser.find_element(By.ID, "filter-text").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

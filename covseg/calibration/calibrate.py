@@ -150,7 +150,7 @@ def _merge(values: tuple[float, ...], one: float) -> tuple[float, ...]:
 
 
 def _raw_presence(thresholds: Thresholds) -> float:
-    """Bring an input filter from the tempered scale back to the network's own."""
+    """Bring an image-level threshold from the tempered scale back to the network's own."""
     if not thresholds.presence or thresholds.presence_temperature == 1:
         return thresholds.presence
     return temper(thresholds.presence, 1 / thresholds.presence_temperature)
@@ -166,7 +166,7 @@ def _count_all(
     """Run the network once; return the stacked images and the number left out for a bad truth."""
     raw = folder.config.model_copy(update={"thresholds": Thresholds(lung=folder.config.thresholds.lung)})
     backend = open_backend(folder, settings.backend)
-    pipeline = Pipeline(raw, resolve(folder.model_copy(update={"card": raw}), backend, settings.batch))
+    pipeline = Pipeline(raw, resolve(folder.model_copy(update={"config": raw}), backend, settings.batch))
     labelled = {image.key: image for image in images.images}
 
     def finish(result: Result) -> tuple[GridCounts, bool, int] | None:
@@ -226,7 +226,7 @@ def record(found: Calibration, least: float) -> dict[str, Any]:
         "split": found.images.split, "digest": found.images.digest, "counts": found.images.counts,
         "left_out": found.excluded, "refused": found.refused,
         "estimate": f"{FOLDS}-fold cross-fitted, {REPEATS} repeats, on the model grid; intervals over images",
-        "presence_scale": "the input filter is on the tempered probability",
+        "presence_scale": "the image-level threshold is on the tempered probability",
         "before": found.start.model_dump(mode="json"), "chosen": found.chosen.model_dump(mode="json"),
         **{name: asdict(getattr(best, name)) for name in _NUMBERS},
         "reliability": {name: round(value, 5) for name, value in found.reliability.items()},

@@ -23,7 +23,7 @@ from covseg.data.duplicates import Fingerprint, Pair, fingerprint, pairs
 from covseg.data.layout import SPLITS
 from covseg.data.published import OFFICIAL_COUNTS
 from covseg.errors import RadiographRefused, SplitAbsent
-from covseg.pages.drawing import jpeg
+from covseg.pages.drawing import jpeg, outline
 from covseg.pages.labels import tails
 from covseg.records import RESEARCH_ONLY, Truth
 from covseg.stages.read import read
@@ -212,9 +212,8 @@ def _contours(pixels: NDArray[np.uint8], truth: Truth) -> str:
     for mask, colour in ((truth.lung, (255, 255, 0)), (truth.infection, (0, 140, 255))):
         if mask is not None:
             small = cv2.resize(mask, (192, 192), interpolation=cv2.INTER_NEAREST)
-            contours, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(canvas, contours, -1, colour, 1, cv2.LINE_AA)
-    return jpeg(np.asarray(canvas, np.uint8))
+            outline(canvas, small, colour)
+    return jpeg(canvas)
 
 
 def _side_by_side(first: Path, second: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.metrics.image_results import ImageResult
-from covseg.pages.drawing import jpeg
+from covseg.pages.drawing import jpeg, outline
 from covseg.records import Mask, Masks, Truth
 from covseg.stages.severity import GRADES, step
 
@@ -120,10 +120,10 @@ def draw(pixels: NDArray[np.float32], masks: Masks, truth: Truth) -> str:
     grey = cv2.resize((pixels * 255).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     image = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
     guess, real, lung = (_small(mask) for mask in (masks.infection, truth.infection, masks.lung))
-    true_lung = None if truth.lung is None else _small(truth.lung)
+    tinted = _tint(image, lung, LUNG)
     squares = [
         image,
-        _outline(_tint(image, lung, LUNG), true_lung),
+        tinted if truth.lung is None else outline(tinted, _small(truth.lung), (255, 255, 255)),
         _tint(image, real, INK),
         _tint(image, guess, INK),
         _tint(_tint(_tint(image, guess & real, RIGHT), guess & (1 - real), FALSE), real & (1 - guess), LOST),
@@ -139,10 +139,3 @@ def _tint(image: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) ->
     mixed = image.copy()
     mixed[mask > 0] = (image[mask > 0] * 0.55 + np.array(colour) * 0.45).astype(np.uint8)
     return mixed
-
-
-def _outline(image: NDArray[np.uint8], mask: Mask | None) -> NDArray[np.uint8]:
-    if mask is None:
-        return image
-    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(image, contours, -1, (255, 255, 255), 1, cv2.LINE_AA), np.uint8)

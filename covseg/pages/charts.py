@@ -5,7 +5,6 @@ In: arrays. Out: URIs for an ``<img>``. Figures are made without pyplot: no glob
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from covseg.metrics.intervals import Floats
+from covseg.pages.drawing import data_uri
 
 BLUE, ORANGE, PINK, GREY = "#2b6cb0", "#dd6b20", "#b83280", "#718096"
 CYCLE = (BLUE, ORANGE, PINK, "#2f855a", GREY)
@@ -48,7 +48,7 @@ def chart(draw: Callable[[Axes], None], title: str, x: str, y: str, size: tuple[
             axes.legend(frameon=False, fontsize=8)
         sink = io.BytesIO()
         figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(sink.getvalue()).decode()}"
+    return data_uri("svg+xml", sink.getvalue())
 
 
 def histogram(groups: Series, title: str, x: str, limits: tuple[float, float] = (0.0, 1.0), bins: int = 20) -> str:

@@ -1,45 +1,53 @@
 """How every HTML page of ours is made: one file, offline, autoescaped, under a content security policy.
 
-The policy allows the page's own style, by its digest, and ``data:`` images; nothing outside the file has an address.
+The policy allows the page's own style and script, by their digests, and ``data:`` images; nothing outside the
+file has an address.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from importlib.resources import files
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from covseg.metrics.intervals import short
-
-POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
+from covseg.pages.formats import FILTERS
 
 
-def render_page(package: str, template: str, **content: Any) -> bytes:
-    """Fill one of our templates, with the style and its policy.
+def render_page(package: str, template: str, style: str = "page.css", script: str = "", **content: Any) -> bytes:
+    """Fill one of our templates, with its style, its script and the policy of both.
 
     Parameters
     ----------
     package : str
-        Whose ``templates`` hold the template.
-    template : str
-        File name there.
+        Whose ``templates`` hold the template; what is not there is taken from ``covseg.pages``.
+    template, style, script : str
+        File names; no script without a name.
     **content
         What the template names; autoescaped.
     """
-    style = files("covseg.pages").joinpath("templates", "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("covseg.pages")])
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("covseg.pages")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"short": lambda value, digits=3: "-" if value is None else short(float(value), digits)}
-    page = environment.get_template(template).render(
-        style=Markup(style), policy=POLICY.format(digest), **content  # noqa: S704 - our own file
-    )  # fmt: skip
-    return page.encode()
+    environment.filters |= FILTERS
+    parts = {"style": style, "script": script}
+    texts = {part: loader.get_source(environment, name)[0] for part, name in parts.items() if name}
+    return (
+        environment.get_template(template)
+        .render(
+            policy=_policy(texts),
+            **{part: Markup(text) for part, text in texts.items()},  # noqa: S704 - our own files
+            **content,
+        )
+        .encode()
+    )
+
+
+def _policy(texts: dict[str, str]) -> str:
+    """Return the content security policy: this style, this script, images inside the page, nothing else."""
+    digests = {part: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for part, text in texts.items()}
+    own = "".join(f"{part}-src 'sha256-{digest}'; " for part, digest in digests.items())
+    return f"default-src 'none'; {own}img-src data:; base-uri 'none'; form-action 'none'"

@@ -1,4 +1,4 @@
-"""The model card: what ``covseg.json`` says, and an evaluation where there is one, as one Markdown page.
+"""The model card: the model config and, where there is one, an evaluation, as one Markdown page.
 
 In: a checked model folder, and the folder of an evaluation of the very same weights and thresholds. Out:
 ``card.md``. It holds no picture, no image's name and no date, so the same inputs give the same bytes.
@@ -7,7 +7,7 @@ In: a checked model folder, and the folder of an evaluation of the very same wei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ NEVER = (
     "Research use only, never a diagnosis: no output of this model may guide the care of a patient, "
     "and none has been validated for that."
 )
+PRINTED = {"gate": "input filter"}  # name in covseg.json -> name in the card
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Evidence:
     cases_sha256: str
 
 
-def evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
-    """Read an evaluation that `covseg evaluate -o` has written.
+def read_evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
+    """Read an evaluation of this very model that `covseg evaluate -o` has written.
 
     Raises
     ------
@@ -55,16 +56,14 @@ def evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
         When there is none, or it is of other weights or thresholds.
     """
     content, results = read_back(evaluation)
-    found, wanted = content["model"], folder.config
-    if found["weights_sha256"] != wanted.weights_sha256:
+    evaluated, config = content["model"], folder.config
+    if evaluated["weights_sha256"] != config.weights_sha256:
         raise UsageError(
-            f"{evaluation} judged weights {found['weights_sha256'][:16]}..., {folder.path} has "
-            f"{wanted.weights_sha256[:16]}...: run covseg evaluate {folder.path} again"
+            f"{evaluation} is of weights {evaluated['weights_sha256'][:16]}..., {folder.path} has "
+            f"{config.weights_sha256[:16]}...: run covseg evaluate {folder.path} again"
         )
-    ours = wanted.thresholds.model_dump()
-    if differing := sorted(
-        name for name in ours | found["thresholds"] if ours.get(name) != found["thresholds"].get(name)
-    ):
+    before, now = evaluated["thresholds"], config.thresholds.model_dump()
+    if differing := sorted(name for name in now | before if now.get(name) != before.get(name)):
         raise UsageError(
             f"{evaluation} was made with other thresholds ({', '.join(differing)}) than {folder.path} has now: "
             f"run covseg evaluate {folder.path} again"
@@ -72,7 +71,7 @@ def evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
     return Evidence(content, failures(results), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
 
 
-def write(folder: ModelFolder, found: Evidence | None = None) -> Path:
+def write_card(folder: ModelFolder, evidence: Evidence | None = None) -> Path:
     """Write the card into the model's folder.
 
     Raises
@@ -82,18 +81,18 @@ def write(folder: ModelFolder, found: Evidence | None = None) -> Path:
     """
     if folder.reference:
         raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, and write the card there")
-    LocalStore(folder.path).write(PAGE, render(folder, found).encode())
+    LocalStore(folder.path).write(PAGE, render_card(folder, evidence).encode())
     return folder.path / PAGE
 
 
-def render(folder: ModelFolder, found: Evidence | None = None) -> str:
+def render_card(folder: ModelFolder, evidence: Evidence | None = None) -> str:
     """Return the card.
 
     Parameters
     ----------
     folder : ModelFolder
-    found : Evidence or None
-        From `evidence`; None leaves the results that stand in ``covseg.json``.
+    evidence : Evidence or None
+        From `read_evidence`; None leaves the results that stand in ``covseg.json``.
 
     Raises
     ------
@@ -107,7 +106,7 @@ def render(folder: ModelFolder, found: Evidence | None = None) -> str:
     parts = [
         [f"# {plain(config.id)}", "", f"**{NEVER}**"],
         _use(folder), _data(folder), _training(folder), _settings(folder), _recorded(folder),
-        *_measured(found), _origin(folder),
+        *_measured(evidence), _origin(folder),
     ]  # fmt: skip
     return "\n".join("\n".join([*part, ""]) for part in parts)
 
@@ -158,10 +157,11 @@ def _recorded(folder: ModelFolder) -> list[str]:
     return ["## Results recorded in covseg.json", "", *listed]
 
 
-def _measured(found: Evidence | None) -> list[list[str]]:
-    if found is None:
+def _measured(evidence: Evidence | None) -> list[list[str]]:
+    if evidence is None:
         return []
-    return [results(found.content), gallery(found.content["data"]["split"], found.failures, found.cases_sha256)]
+    split = evidence.content["data"]["split"]
+    return [results(evidence.content), gallery(split, evidence.failures, evidence.cases_sha256)]
 
 
 def _origin(folder: ModelFolder) -> list[str]:
@@ -174,21 +174,21 @@ def _origin(folder: ModelFolder) -> list[str]:
     ]  # fmt: skip
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(facts: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield names and values of nested facts; an estimate is one value."""
-    for name, one in value.items():
-        label = f"{prefix}{name}"
-        if isinstance(one, dict) and {"value", "low", "high"} <= one.keys():
-            yield label, interval(one) + (f", n {one['n']}" if "n" in one else "")
-        elif isinstance(one, dict):
-            yield from _flat(one, f"{label}.")
-        elif isinstance(one, list) and any(isinstance(part, dict) for part in one):
-            yield from _flat({str(number): part for number, part in enumerate(one, 1)}, f"{label}.")
+    for name, fact in facts.items():
+        label = prefix + PRINTED.get(name, name.replace("films", "images"))
+        if isinstance(fact, dict) and {"value", "low", "high"} <= fact.keys():
+            yield label, interval(fact) + (f", n {fact['n']}" if "n" in fact else "")
+        elif isinstance(fact, dict):
+            yield from _flat(fact, f"{label}.")
+        elif isinstance(fact, list) and any(isinstance(part, dict) for part in fact):
+            yield from _flat({str(number): part for number, part in enumerate(fact, 1)}, f"{label}.")
         else:
-            yield label, _text(one)
+            yield label, _text(fact)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value))
     if value is None:

@@ -7,7 +7,6 @@ no input filter and no thresholds of its own yet: fit and calibrate it as any mo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
@@ -62,10 +61,11 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         size=size,
         normalisation="unit" if "unit" in shared else "standardise",
         flags=configs[0].flags,
-        presence_source="mean of the members': " + "; ".join(dict.fromkeys(one.presence_source for one in configs)),
-        training=_training(members),
-        licence=" ".join(dict.fromkeys(one.licence for one in configs)),
-        citation="; ".join(dict.fromkeys(one.citation for one in configs)),
+        presence_source="mean of the members': "
+        + "; ".join(dict.fromkeys(config.presence_source for config in configs)),
+        training=_training(configs),
+        licence=" ".join(dict.fromkeys(config.licence for config in configs)),
+        citation="; ".join(dict.fromkeys(config.citation for config in configs)),
     )
 
 
@@ -79,10 +79,8 @@ def _check(members: list[ModelFolder], target: Path) -> None:
             raise UsageError(f"{member.path} draws {member.config.labels}: wanted lung and infection")
 
 
-def _training(members: list[ModelFolder]) -> dict[str, Any]:
+def _training(configs: list[ModelConfig]) -> dict[str, object]:
     """Say what every member is and learnt from."""
-    data = dict.fromkeys(str(one.config.training.get("data", "not recorded")) for one in members)
-    told = [
-        {"id": one.config.id, "weights_sha256": one.config.weights_sha256, **one.config.training} for one in members
-    ]
-    return {"data": "; ".join(data), "members": told}
+    data = dict.fromkeys(str(config.training.get("data", "not recorded")) for config in configs)
+    members = [{"id": config.id, "weights_sha256": config.weights_sha256, **config.training} for config in configs]
+    return {"data": "; ".join(data), "members": members}

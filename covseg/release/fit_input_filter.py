@@ -1,8 +1,8 @@
 """Fit the input filter to a model folder: images in, ``gate.safetensors`` and limits out.
 
 Train images, plain and jittered, stand for frontal chest radiographs; `covseg.synthetic.negatives` draws
-what is not one. Limits are quantiles of Val. No real negative takes part. The card's
-``metrics.gate`` says what was measured. Run: ``covseg models fit-filter FOLDER --data ROOT``.
+what is not one. Limits are quantiles of Val. No real negative takes part. ``metrics.gate`` of the model
+config says what was measured. Run: ``covseg models fit-filter FOLDER --data ROOT``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import save
 from torch.nn import functional
 
@@ -24,19 +26,8 @@ from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
 from covseg.registry import open_model
 from covseg.settings.model import FILTER_ARRAYS
-from covseg.stages.input_filter import (
-    BLOCKS,
-    FRONTAL,
-    INVERTED,
-    KINDS,
-    ROTATED,
-    Numbers,
-    describe,
-    filter_scores,
-    margin,
-    project,
-    weigh,
-)
+from covseg.stages import input_filter
+from covseg.stages.input_filter import BLOCKS, FRONTAL, Numbers, filter_scores, weigh
 from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.storage import LocalStore
@@ -48,28 +39,56 @@ log = logging.getLogger(__name__)
 
 AXES = {"features": 48, "lung": 24, "film": 48, "shape": 12, "grey": 12}
 WEIGHT_DECAY = 1e-3
-EDGE_QUANTILE = 0.995  # of Val; where each judge's scale reads 1
+EDGE_QUANTILE = 0.995  # of Val; where margin and density, each on its own scale, read 1
 REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val; see infra/decisions/input-filter.md
-LIKELY = (INVERTED, ROTATED)  # real archives hold these; they get `LIKELY_TIMES` as many members to fit
+# Real archives hold these; they get `LIKELY_TIMES` as many members to fit.
+LIKELY = (input_filter.INVERTED, input_filter.ROTATED)
 LIKELY_TIMES = 3
 TWINS = (("rotated_90", "rotated_270"), ("rotated_180", "upside_down"))  # one family twice: left out together
 Blocks = dict[str, NDArray[np.float32]]
-Describe = Callable[[Sequence[Image]], Blocks]
+Extract = Callable[[Sequence[Image]], Blocks]
 
 
-def describer(folder: ModelFolder) -> Describe:
+class FilterReport(BaseModel):
+    """Limits of a fitted input filter, and the shares of images that it refuses.
+
+    Attributes
+    ----------
+    refuse_above, flag_above : float
+        Of the score.
+    train_images, val_images : int
+        Frontal chest radiographs that it was fitted to, and that the limits come from.
+    val_refused, val_flagged, val_refused_limit_from_other_half : float
+        Shares of Val; the last when limit and share are of different halves.
+    refused_by_family, refused_by_family_unseen : dict of str to float
+        Shares of drawn negatives: all families fitted, and each left out of the fit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    refuse_above: float
+    flag_above: float
+    train_images: int = Field(alias="train_films")
+    val_images: int = Field(alias="val_films")
+    val_refused: float
+    val_flagged: float
+    val_refused_limit_from_other_half: float
+    refused_by_family: dict[str, float]
+    refused_by_family_unseen: dict[str, float]
+
+
+def feature_extractor(folder: ModelFolder) -> Extract:
     """Return a function from grey images to stacked blocks ``(N, D)``, as scoring would see them."""
     backend, size, normalisation = open_backend(folder), folder.config.size, folder.config.normalisation
 
     def batch(images: Sequence[Image]) -> list[Blocks]:
         pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
-        return [describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
+        return [input_filter.describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
 
     def run(images: Sequence[Image]) -> Blocks:
+        batches = [images[start : start + 4] for start in range(0, len(images), 4)]
         with ThreadPoolExecutor(2) as pool:
-            rows = [
-                row for part in pool.map(batch, [images[i : i + 4] for i in range(0, len(images), 4)]) for row in part
-            ]
+            rows = list(chain.from_iterable(pool.map(batch, batches)))
         return {name: np.stack([row[name] for row in rows]) for name in BLOCKS}
 
     return run
@@ -91,9 +110,9 @@ def fit_whitening(blocks: Blocks) -> Numbers:
         offset = (block - mean) / deviation
         variance, axes = np.linalg.eigh(offset.T @ offset / len(offset))
         order = np.argsort(-variance)[: AXES[name]]
-        found = {"mean": mean, "deviation": deviation, "axes": axes[:, order], "variance": variance[order]}
-        numbers |= {f"{name}.{part}": np.ascontiguousarray(value, np.float32) for part, value in found.items()}
-    _, distances = project(blocks, numbers)
+        fitted = {"mean": mean, "deviation": deviation, "axes": axes[:, order], "variance": variance[order]}
+        numbers |= {f"{name}.{part}": np.ascontiguousarray(value, np.float32) for part, value in fitted.items()}
+    _, distances = input_filter.project(blocks, numbers)
     numbers |= {"distance.mean": distances.mean(axis=0), "distance.deviation": distances.std(axis=0)}
     return numbers
 
@@ -115,8 +134,8 @@ def fit_head(evidence: dict[str, NDArray[np.float32]], left_out: Sequence[str] =
     rows = torch.from_numpy(np.concatenate([evidence[name] for name in used]).astype(np.float32))
     truth = torch.from_numpy(np.repeat(kinds, counts))
     weight = torch.from_numpy(np.repeat(np.divide(share, counts), counts).astype(np.float32))
-    slope = torch.zeros(rows.shape[1], len(KINDS), requires_grad=True)
-    bias = torch.zeros(len(KINDS), requires_grad=True)
+    slope = torch.zeros(rows.shape[1], len(input_filter.KINDS), requires_grad=True)
+    bias = torch.zeros(len(input_filter.KINDS), requires_grad=True)
     solver = torch.optim.LBFGS([slope, bias], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
@@ -130,13 +149,11 @@ def fit_head(evidence: dict[str, NDArray[np.float32]], left_out: Sequence[str] =
     return {"head.weight": slope.detach().numpy(), "head.bias": bias.detach().numpy()}
 
 
-def calibrate(numbers: Numbers, val: Blocks) -> NDArray[np.float32]:
-    """Set both judges' scales from Val, in place, and return Val's scores."""
+def fit_scales(numbers: Numbers, val: Blocks) -> NDArray[np.float32]:
+    """Set the scales of margin and density from Val, in place, and return Val's scores."""
     evidence, density = weigh(val, numbers)
-    for name, value in (
-        ("margin", margin(evidence @ numbers["head.weight"] + numbers["head.bias"])),
-        ("density", density),
-    ):
+    margin = input_filter.margin(evidence @ numbers["head.weight"] + numbers["head.bias"])
+    for name, value in (("margin", margin), ("density", density)):
         numbers[f"{name}.scale"] = np.array([np.median(value), np.quantile(value, EDGE_QUANTILE)], np.float32)
     return filter_scores(val, numbers)[0]
 
@@ -149,7 +166,7 @@ def refused_when_unseen(
     alone = set(FAMILIES).difference(*TWINS)
     for group in (*TWINS, *((name,) for name in sorted(alone))):
         blind = numbers | fit_head(evidence, group)
-        limit = np.quantile(calibrate(blind, val), REFUSE_QUANTILE)
+        limit = np.quantile(fit_scales(blind, val), REFUSE_QUANTILE)
         shares |= {name: _share(filter_scores(drawn[name], blind)[0] > limit) for name in group}
     return shares
 
@@ -168,7 +185,7 @@ def _share(hits: NDArray[np.bool_]) -> float:
     return round(float(hits.mean()), 4)
 
 
-def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numbers, dict[str, float], dict[str, Any]]:
+def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numbers, FilterReport]:
     """Fit, calibrate and measure.
 
     Parameters
@@ -183,54 +200,55 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
 
     Returns
     -------
-    numbers, limits, metrics
-        The arrays, ``refuse_above`` and ``flag_above``, and shares refused.
+    numbers, report
+        The arrays, and the limits with the shares refused.
     """
     torch.set_num_threads(1)  # the fits are too small for two
-    see = describer(folder)
+    extract = feature_extractor(folder)
     train, val = load_split(root, "Train", count), load_split(root, "Val")
     jittered = np.random.default_rng(0)
-    frontal = see([*train.images, *(jitter(image, jittered) for image in train.images)])
-    seen_val = see(list(val.images))
+    frontal = extract([*train.images, *(jitter(image, jittered) for image in train.images)])
+    val_blocks = extract(list(val.images))
     numbers = fit_whitening(frontal)
-    evidence, fresh, drawn = {"frontal": weigh(frontal, numbers)[0]}, {}, {}
+    drawn, fresh = {}, {}
     for name, (kind, draw) in FAMILIES.items():
         wanted = members * LIKELY_TIMES if kind in LIKELY else members
-        drawn[name] = see(draw_family(train, name, draw, wanted, seed=1))
-        fresh[name] = see(draw_family(val, name, draw, members // 2, seed=2))
-        evidence[name] = weigh(drawn[name], numbers)[0]
+        drawn[name] = extract(draw_family(train, name, draw, wanted, seed=1))
+        fresh[name] = extract(draw_family(val, name, draw, members // 2, seed=2))
         log.info("%s drawn", name)
+    evidence = {name: weigh(blocks, numbers)[0] for name, blocks in ({"frontal": frontal} | drawn).items()}
     numbers |= fit_head(evidence)
-    scores = calibrate(numbers, seen_val)
+    scores = fit_scales(numbers, val_blocks)
     refuse, flag = (float(np.quantile(scores, quantile)) for quantile in (REFUSE_QUANTILE, FLAG_QUANTILE))
-    metrics = {
-        "train_films": len(train.images),
-        "val_films": len(scores),
-        "val_refused": _share(scores > refuse),
-        "val_flagged": _share((scores > flag) & (scores <= refuse)),
-        "val_refused_limit_from_other_half": refused_on_other_half(scores),
-        "refused_by_family": {
-            name: _share(filter_scores(blocks, numbers)[0] > refuse) for name, blocks in fresh.items()
-        },
-        "refused_by_family_unseen": refused_when_unseen(numbers, evidence, drawn, seen_val),
-    }
-    return numbers, {"refuse_above": round(refuse, 4), "flag_above": round(flag, 4)}, metrics
+    return numbers, FilterReport(
+        refuse_above=round(refuse, 4),
+        flag_above=round(flag, 4),
+        train_images=len(train.images),
+        val_images=len(scores),
+        val_refused=_share(scores > refuse),
+        val_flagged=_share((scores > flag) & (scores <= refuse)),
+        val_refused_limit_from_other_half=refused_on_other_half(scores),
+        refused_by_family={name: _share(filter_scores(blocks, numbers)[0] > refuse) for name, blocks in fresh.items()},
+        refused_by_family_unseen=refused_when_unseen(numbers, evidence, drawn, val_blocks),
+    )
 
 
-def write(path: Path, numbers: Numbers, limits: dict[str, float], metrics: dict[str, Any]) -> None:
-    """Write the arrays and the card's ``gate`` and ``metrics.gate``."""
+def write_filter(path: Path, numbers: Numbers, report: FilterReport) -> None:
+    """Write the arrays and, in the model config, ``gate`` and ``metrics.gate``."""
     data = save({name: np.ascontiguousarray(value, np.float32) for name, value in numbers.items()})
-    digest = hashlib.sha256(data).hexdigest()
+    digest, limits = hashlib.sha256(data).hexdigest(), {"refuse_above", "flag_above"}
 
     def change(config: dict[str, Any]) -> None:
-        config["gate"] = {"arrays_sha256": digest, "weights_sha256": config["weights_sha256"], **limits}
-        config.setdefault("metrics", {})["gate"] = metrics
+        config["gate"] = {
+            "arrays_sha256": digest, "weights_sha256": config["weights_sha256"], **report.model_dump(include=limits),
+        }  # fmt: skip
+        config.setdefault("metrics", {})["gate"] = report.model_dump(exclude=limits)
 
     LocalStore(path).write(FILTER_ARRAYS, data)
     amend_config(path, change)
 
 
-def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[str, Any]:
+def fit_input_filter(path: Path, root: Path, count: int = 900, members: int = 60) -> FilterReport:
     """Fit an input filter to a model folder, in place of the one it may have; return its limits and what was measured.
 
     Raises
@@ -238,6 +256,6 @@ def renew(path: Path, root: Path, count: int = 900, members: int = 60) -> dict[s
     UsageError
         When `root` has no Train or Val.
     """
-    numbers, limits, metrics = fit(root, open_model(path, input_filter=False), count, members)
-    write(path, numbers, limits, metrics)
-    return {**limits, **metrics}
+    numbers, report = fit(root, open_model(path, input_filter=False), count, members)
+    write_filter(path, numbers, report)
+    return report

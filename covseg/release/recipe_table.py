@@ -7,14 +7,15 @@ Out: a Markdown table. Every number names stratum, reduction, what an empty answ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from covseg.errors import UsageError
+from covseg.evaluation import markdown
 from covseg.evaluation.document import METRICS
-from covseg.metrics.intervals import short
-from covseg.training.recipe import load_recipe, shipped
+from covseg.training import run_folder
+from covseg.training.recipe import Recipe, load_recipe, shipped
 
 COLUMNS = {
     "COVID-19 Dice, per image": ("COVID-19", "infection", "dice", "image", "one"),
@@ -24,7 +25,7 @@ COLUMNS = {
     "specificity of images without infection": ("negatives", "image level", "specificity", "image", ""),
     "lung Dice, per image": ("all", "lung", "dice", "image", "one"),
 }
-TOLD = {"network.weights", "stop.epochs", "seed", "ours"}  # told elsewhere, or no setting
+ELSEWHERE = {"network.weights", "stop.epochs", "seed", "ours"}  # said elsewhere in the row, or no setting
 _KEY = ("stratum", "part", "metric", "reduction", "empty")
 
 
@@ -37,59 +38,57 @@ def table(runs: list[Path]) -> str:
         When a run has not been evaluated.
     """
     rows = [row(run) for run in runs]
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    return "\n".join([*lines, *("| " + " | ".join(one[name] for name in names) + " |" for one in rows)])
+    return "\n".join(markdown.table(tuple(rows[0]), (tuple(cells.values()) for cells in rows)))
 
 
 def row(run: Path) -> dict[str, str]:
     """Return one recipe's cells: label, published numbers, budget, our numbers with intervals and n."""
-    recipe, facts = _read(run / "recipe.json"), _read(run / "run.json")
-    metrics = _read(run / "evaluation" / METRICS)
-    found = {tuple(line[part] for part in _KEY): line for line in metrics["lines"]}
+    metrics = _metrics(run)
+    recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
+    facts = run_folder.read_facts(run)
+    measured = {tuple(line[part] for part in _KEY): line for line in metrics["lines"]}
     cells = {
-        "recipe": str(facts["label"]),
-        "published": recipe["published"] or "ours",
+        "recipe": facts.label,
+        "published": recipe.published or "ours",
         "budget": budget(run, recipe, facts),
         "split": f"{metrics['data']['split']}, {metrics['lung_mask']} lungs",
     }
-    drawn = recipe["data"]["targets"]
     return cells | {
-        name: _cell(found.get(key)) if key[1] == "lung" or "infection" in drawn else "-"
+        name: _cell(measured.get(key)) if key[1] == "lung" or "infection" in recipe.data.targets else "-"
         for name, key in COLUMNS.items()
     }
 
 
-def budget(run: Path, recipe: dict[str, Any], facts: dict[str, Any]) -> str:
-    """Say how much training there was against what the recipe asks for, and every field that was changed."""
-    epochs = sum(1 for line in (run / "metrics.csv").read_text().splitlines() if line) - 1
-    images = facts["films"]["Train"]
-    name = recipe["name"]
-    asked = load_recipe(name).model_dump(mode="json") if name in shipped() else recipe
-    told = f"{epochs} of {asked['stop']['epochs']} epochs, {images} images, seed {facts['seed']}, {facts['device']}"
-    start = facts["weights"].partition(",")[0]  # of a file the digest stands in run.json
-    return "; ".join([told, *([] if start == "none" else [f"encoder from {start}"]), *_changes(recipe, asked)])
+def budget(run: Path, recipe: Recipe, facts: run_folder.RunFacts) -> str:
+    """Say how much training there was against what the recipe wants, and every field that was changed."""
+    epochs, images = len(run_folder.read_rows(run)), facts.images["Train"]
+    original = load_recipe(recipe.name) if recipe.name in shipped() else recipe
+    trained = f"{epochs} of {original.stop.epochs} epochs, {images} images, seed {facts.seed}, {facts.device}"
+    start = facts.weights.partition(",")[0]  # of a file the digest stands in run.json
+    encoder = [] if start == "none" else [f"encoder from {start}"]
+    changes = _changes(recipe.model_dump(mode="json"), original.model_dump(mode="json"))
+    return "; ".join([trained, *encoder, *changes])
 
 
-def _changes(found: dict[str, Any], asked: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Name the fields that are not the recipe's own; weights and epochs are told elsewhere."""
-    for key, value in found.items():
+def _changes(recipe: Mapping[str, Any], original: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Name the fields that are not the recipe's own."""
+    for key, value in recipe.items():
         name = f"{path}{key}"
         if isinstance(value, dict):
-            yield from _changes(value, asked.get(key, {}), f"{name}.")
-        elif name not in TOLD and value != asked.get(key):
-            yield f"{name} {value} (recipe: {asked.get(key)})"
+            yield from _changes(value, original.get(key, {}), f"{name}.")
+        elif name not in ELSEWHERE and value != original.get(key):
+            yield f"{name} {value} (recipe: {original.get(key)})"
 
 
 def _cell(line: dict[str, Any] | None) -> str:
-    if line is None or line["value"] is None:
-        return "-"
-    value, low, high = (short(line[name]) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}] n {line['n']}"
+    return "-" if line is None or line["value"] is None else f"{markdown.interval(line)} n {line['n']}"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"no {path}: wanted a run folder with recipe.json, run.json and evaluation/{METRICS}")
-    content: dict[str, Any] = json.loads(path.read_text())
+def _metrics(run: Path) -> Mapping[str, Any]:
+    """Read ``metrics.json`` of a run that holds all that the table needs."""
+    wanted = run_folder.RECIPE, run_folder.FACTS, f"evaluation/{METRICS}"
+    for name in wanted:
+        if not (run / name).is_file():
+            raise UsageError(f"no {run / name}: wanted a run folder with {', '.join(wanted)}")
+    content: Mapping[str, Any] = json.loads((run / wanted[-1]).read_text())
     return content

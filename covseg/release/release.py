@@ -8,9 +8,10 @@ thresholds and metrics are written into the same file by their own steps afterwa
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from covseg.errors import ModelRefused, UsageError
@@ -73,28 +74,33 @@ def release(
         raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
     facts = run_folder.read_facts(run)
-    network, arguments, state = _alone(recipe, run)
+    built = _own_network(recipe, run)
     if recipe.data.targets != ("lung", "infection"):
         _check_lungs(run, facts.lung_channel, recipe, lung_model)
-        network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
+        built = _behind_lungs(recipe, built, lung_model)
     terms, cited = PUBLISHED.get(facts.data_set, NOT_RECORDED)
     return write_model(
         folder,
-        state,
+        built.state,
         id=model_id or recipe.name,
-        network=network,
-        network_args=arguments,
+        network=built.network,
+        network_args=built.arguments,
         size=recipe.input.size,
         normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
         presence_source="image-level head, sigmoid" if has_head(recipe) else "strongest infection pixel",
-        training=_facts(run, recipe, facts),
+        training=_training(run, recipe, facts),
         licence=LICENCE.format(licence or terms),
         citation=citation or cited,
     )
 
 
-def check_export(folder: ModelFolder, root: Path, images: int = 12) -> float:
-    """Run real Val images through torch and through the exported graph; return the largest difference.
+def val_images(root: Path, count: int = 12) -> NDArray[np.uint8]:
+    """Read the Val images for `check_export`, ``(N, H, W)``; masks are not needed."""
+    return load_split(root, "Val", count, targets=()).images
+
+
+def check_export(folder: ModelFolder, images: NDArray[np.uint8]) -> float:
+    """Run real images through torch and through the exported graph; return the largest difference.
 
     Raises
     ------
@@ -102,42 +108,46 @@ def check_export(folder: ModelFolder, root: Path, images: int = 12) -> float:
         When a probability differs by more than `EXPORT_TOLERANCE`: the graph is not the model.
     """
     config = folder.config
-    val = load_split(root, "Val", images)
     pixels = np.stack(
-        [prepare((image / 255).astype(np.float32), config.size, config.normalisation)[0] for image in val.images]
+        [prepare((image / 255).astype(np.float32), config.size, config.normalisation)[0] for image in images]
     )
-    ours, exported = (segment(open_backend(folder, name), pixels) for name in ("torch", "onnx"))
-    found = max(
-        float(np.abs(getattr(one, name) - getattr(other, name)).max())
-        for one, other in zip(ours, exported, strict=True)
+    outputs = (segment(open_backend(folder, name), pixels) for name in ("torch", "onnx"))
+    difference = max(
+        float(np.abs(getattr(torch_output, name) - getattr(onnx_output, name)).max())
+        for torch_output, onnx_output in zip(*outputs, strict=True)
         for name in ("lung", "infection")
     )
-    if found > EXPORT_TOLERANCE:
+    if difference > EXPORT_TOLERANCE:
         raise ModelRefused(
-            f"the exported graph of {config.id} differs from torch by {found:.2g} in probability on {len(pixels)} Val "
-            f"images, wanted at most {EXPORT_TOLERANCE:g}: publish it for --backend torch only, or export it otherwise"
+            f"the exported graph of {config.id} differs from torch by {difference:.2g} in probability on "
+            f"{len(pixels)} images, wanted at most {EXPORT_TOLERANCE:g}: publish it for --backend torch only, or "
+            "export it otherwise"
         )
-    return found
+    return difference
 
 
-def _alone(recipe: Recipe, run: Path) -> tuple[str, dict[str, Any], State]:
-    name, arguments = network_arguments(recipe)
-    return name, arguments, load_file(run / WEIGHTS)
+class _Built(NamedTuple):
+    """A network's name in the table of networks, its arguments as JSON values, and its weights."""
+
+    network: str
+    arguments: dict[str, Any]
+    state: State
+
+
+def _own_network(recipe: Recipe, run: Path) -> _Built:
+    return _Built(*network_arguments(recipe), load_file(run / WEIGHTS))
 
 
 def _check_lungs(run: Path, learnt: str | None, recipe: Recipe, lung_model: str) -> None:
-    if learnt not in (None, "truth") and learnt != (given := lung_channel(recipe, lung_model)):
-        raise UsageError(f"{run} learnt from lungs {learnt}, {lung_model} gives lungs {given}: name that --lung-model")
+    if learnt not in (None, "truth") and learnt != (drawn := lung_channel(recipe, lung_model)):
+        raise UsageError(f"{run} learnt from lungs {learnt}, {lung_model} gives lungs {drawn}: name that --lung-model")
 
 
-def _staged(
-    recipe: Recipe, own: tuple[str, dict[str, Any], State], lung_model: str
-) -> tuple[str, dict[str, Any], State]:
+def _behind_lungs(recipe: Recipe, own: _Built, lung_model: str) -> _Built:
     """Put the run's network and a lung model into one cascade."""
-    network, arguments, state = own
-    stage = {"network": network, "network_args": arguments}
+    stage = {"network": own.network, "network_args": own.arguments}
     if recipe.data.targets == ("lung",):
-        return "cascade", {"lung": stage}, prefixed(state, "lung.")
+        return _Built("cascade", {"lung": stage}, prefixed(own.state, "lung."))
     lung = open_model(lung_model)
     config = lung.config
     standardise = prepared(recipe) == "standardise"
@@ -151,19 +161,20 @@ def _staged(
         "lung": first, "infection": stage, "sees_lung": recipe.input.channels == 4,
         "constrained": recipe.lung_constraint,
     }  # fmt: skip
-    return "cascade", combined, prefixed(load_file(lung.weights), "lung.") | prefixed(state, "infection.")
+    state = prefixed(load_file(lung.weights), "lung.") | prefixed(own.state, "infection.")
+    return _Built("cascade", combined, state)
 
 
 def _learnt_from(facts: RunFacts) -> str:
     """Say which images, in words, from a run's facts."""
-    part = [f"{', '.join(facts.strata)}", f"{facts.images['Train']} images of Train"]
-    part += [f"limit {facts.limit}"] if facts.limit else []
-    part += ["near-duplicates of Val left out"] if facts.drop_leaks else []
-    return f"{facts.data_set}: {'; '.join(part)}; epoch chosen on Val ({facts.images['Val']} images)"
+    parts = [f"{', '.join(facts.strata)}", f"{facts.images['Train']} images of Train"]
+    parts += [f"limit {facts.limit}"] if facts.limit else []
+    parts += ["near-duplicates of Val left out"] if facts.drop_leaks else []
+    return f"{facts.data_set}: {'; '.join(parts)}; epoch chosen on Val ({facts.images['Val']} images)"
 
 
-def _facts(run: Path, recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
-    """Return what the card says of the training: recipe, data, seed, epochs, the best epoch's numbers."""
+def _training(run: Path, recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+    """Return what the model config says of the training: recipe, data, seed, epochs, the best epoch's numbers."""
     rows = run_folder.read_rows(run)
     best = max(rows, key=lambda row: row[recipe.stop.metric])
     return {

@@ -7,7 +7,6 @@ archive; which it keeps depends on the images alone, not on their order. It know
 
 from __future__ import annotations
 
-import base64
 import heapq
 import io
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from covseg.pages.drawing import data_uri, jpeg
 from covseg.records import Mask, Masks
 
 THUMBNAIL = 256  # longer side, pixels: the model's own grid, nothing finer was measured
@@ -70,7 +70,7 @@ def picture(
     image = np.rint(_shrink(pixels, height, width) * 255).astype(np.uint8)
     lung, infection = (_path(_sample(mask, height, width)) for mask in (masks.lung, masks.infection))
     heat = "" if probability is None else _heat(_shrink(probability, *_fit(pixels.shape, HEAT)))
-    return Picture(input_id, width, height, _jpeg(image), heat, lung, infection)
+    return Picture(input_id, width, height, jpeg(image, JPEG_QUALITY), heat, lung, infection)
 
 
 def _fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
@@ -110,15 +110,7 @@ def _heat(probability: NDArray[np.float32]) -> str:
     image.putpalette(_COLOURS)
     sink = io.BytesIO()
     image.save(sink, "PNG", bits=4, transparency=_OPACITIES, compress_level=6)
-    return _uri("image/png", sink.getvalue())
-
-
-def _jpeg(image: NDArray[np.uint8]) -> str:
-    return _uri("image/jpeg", cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-
-
-def _uri(mime: str, data: bytes) -> str:
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+    return data_uri("png", sink.getvalue())
 
 
 def _path(mask: Mask) -> str:

@@ -9,7 +9,6 @@ can quote an ETag, which tells files apart, so those are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +28,7 @@ COLUMNS = (
     "infection_probability", "threshold", "component_count", "largest_component_share", "gate_score", "qc_flags",
     "duplicate_of", "mask_uri",
 )  # fmt: skip
+TableRow = dict[str, str | int | float | list[str] | None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Selection:
         Rows of the table.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[TableRow]
     worst: int
     sampled: int
     refused: int

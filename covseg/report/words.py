@@ -89,8 +89,8 @@ SCALES = {
     "infected_fraction": (
         "Infected fraction",
         (
-            "Share of the lung area on the image that the model marked as infected, 0 to 100 %. Projected area, "
-            "never volume."
+            "Share of the lung area on the radiograph that the model marked as infected, 0 to 100 %. Projected "
+            "area, never volume."
         ),
     ),
     "extent_0_8": (
@@ -112,43 +112,43 @@ SCALES = {
         "Infection probability",
         (
             "The model’s estimate, 0 to 1, that the image shows any infection at all. It is about the image as a "
-            "whole, not about a pixel. Under the model’s presence threshold nothing is marked on the image."
+            "whole, not about a pixel. Under the model’s image-level threshold nothing is marked on the image."
         ),
     ),
 }
 
 ZERO = (
-    "An infected fraction of 0 % means that the model marked no pixel on the image. It does not mean clear lungs. "
-    "In the training data (COVID-QU-Ex), images with non-COVID pneumonia are labelled EMPTY, exactly like normal "
-    "images, and an image’s class follows its source. So the model was taught to leave other pneumonias unmarked, "
-    "and it may in part recognise where an image came from."
+    "An infected fraction of 0 % means that the model marked nothing on the radiograph. It does not mean clear lungs. "
+    "In the training data (COVID-QU-Ex), radiographs of pneumonia other than COVID-19 have empty infection masks, "
+    "exactly like normal ones, and each class was taken from its own collections. So the model was taught to leave "
+    "other pneumonias unmarked, and it may in part recognise which collection a radiograph comes from."
 )
 
 PRESENCE = (
-    "An image whose infection probability, that of the image as a whole, is under the model’s presence threshold is "
-    "marked nowhere, whatever its pixels reach: its infected fraction is 0 %, while its probability picture, which "
-    "comes before any threshold, can still show colour."
+    "Nothing is marked on an image whose infection probability (of the image as a whole) is under the model’s "
+    "image-level threshold, whatever its pixels reach: its infected fraction is 0 %, while its probability picture, "
+    "which comes before any threshold, can still show colour."
 )
 
 LIMITS = (
     ("Resolution", (
         "The training images are 256 × 256 pixels and the model has seen nothing finer. Small or faint findings "
-        "can be lost, however large the source image is."
+        "can be lost, however large the radiograph is."
     )),
     ("One data set", (
-        "Trained and tuned on COVID-QU-Ex alone. How well the model does on another hospital’s images is not known"
-        " until it is measured there."
+        "Trained and tuned on COVID-QU-Ex alone. How well the model does on another hospital’s radiographs is not "
+        "known until it is measured there."
     )),
-    ("Class follows source", (
-        "In that data set, COVID-19, other pneumonia and normal images come from different collections. A model "
-        "can use traces of the collection instead of the disease."
+    ("Each class has its own source", (
+        "In that data set, radiographs of COVID-19, of other pneumonia and of normal chests come from different "
+        "collections. A model can use traces of the collection instead of the disease."
     )),
     ("No patient identifiers", (
-        "The data set does not say which images belong to one patient, so images of one patient may be in both "
+        "The data set does not say which radiographs belong to one patient, so those of one patient may be in both "
         "training and validation, and measured quality may be too good."
     )),
     ("A second reader", (
-        "Radiologists who outlined 49 of these images again agreed with the reference masks at a mean Dice of .64."
+        "Radiologists who outlined 49 of these radiographs again agreed with the reference masks at a mean Dice of .64."
         " The reference is one opinion; an agreement far above that is agreement with that opinion."
     )),
     ("Area, not volume", (

@@ -56,12 +56,13 @@ class FitFilterConfig(Options):
 def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
     """Make a model folder of a training run's best weights."""
     from covseg.registry import open_model
-    from covseg.release.release import check_export
+    from covseg.release.release import check_export, val_images
     from covseg.release.release import release as make
 
+    images = val_images(config.data) if config.data else None  # before anything is written
     made = make(config.run, config.output, config.name, config.lung_model, config.licence, config.citation)
-    if config.data:
-        show(f"export differs from torch by {check_export(open_model(config.output), config.data):.1e} at most")
+    if images is not None:
+        show(f"export differs from torch by {check_export(open_model(config.output), images):.1e} at most")
     show(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
     return 0
 
@@ -78,26 +79,26 @@ def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
 
 def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
     """Fit the input filter that refuses what is no frontal chest radiograph; new weights need another fit."""
-    from covseg.release.fit_input_filter import renew
+    from covseg.release.fit_input_filter import fit_input_filter
 
-    fit = renew(config.folder, config.data, config.images, config.members)
-    quality = f"{fit['val_refused']:.2%} of {fit['val_films']} Val images refused, {fit['val_flagged']:.2%} flagged"
+    fit = fit_input_filter(config.folder, config.data, config.images, config.members)
+    quality = f"{fit.val_refused:.2%} of {fit.val_images} Val images refused, {fit.val_flagged:.2%} flagged"
     advice = f"now covseg calibrate {config.folder} --data {config.data}"
-    show_result(fit, [f"input filter of {config.folder}: {quality}; {advice}"], as_json=config.json_)
+    show_result(fit.model_dump(), [f"input filter of {config.folder}: {quality}; {advice}"], as_json=config.json_)
     return 0
 
 
 def card(config: Annotated[CardConfig, Parameter(name="*")]) -> int:
     """Write a model folder's card.md from covseg.json and an evaluation."""
     from covseg.registry import open_model
-    from covseg.release.card import evidence, render, write
+    from covseg.release.card import read_evidence, render_card, write_card
 
     folder = open_model(config.folder)
-    evaluated = evidence(folder, config.evaluation) if config.evaluation else None
+    evidence = read_evidence(folder, config.evaluation) if config.evaluation else None
     if config.dry_run:
-        show(render(folder, evaluated))
+        show(render_card(folder, evidence))
         return 0
-    show(f"{write(folder, evaluated)} written. Research use only, not for diagnosis.")
+    show(f"{write_card(folder, evidence)} written. Research use only, not for diagnosis.")
     return 0
 
 

@@ -4,7 +4,7 @@
   const data = JSON.parse(byId("data").textContent);
   const at = Object.fromEntries(data.columns.map((name, place) => [name, place]));
   const value = (place, name) => data.rows[place][at[name]];
-  const lines = [...document.querySelectorAll("#images tbody tr")];
+  const lines = [...document.querySelectorAll("#rows tbody tr")];
   const tiles = [...document.querySelectorAll("#gallery li")];
   const place = (element) => Number(element.dataset.place);
   let shown = lines.map(place); // places of the rows that pass the filter, in the order of the table
@@ -60,7 +60,7 @@
     const name = header.dataset.column;
     const first = header.dataset.kind === "text" ? "ascending" : "descending";
     const order = header.ariaSort === first ? (first === "ascending" ? "descending" : "ascending") : first;
-    document.querySelectorAll("#images th").forEach((other) => other.removeAttribute("aria-sort"));
+    document.querySelectorAll("#rows th").forEach((other) => other.removeAttribute("aria-sort"));
     header.setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
     const rank = (line) => {
@@ -85,6 +85,7 @@
   const make = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: name ?? "" });
   const write = (kind, found) => {
     if (found === null) return "–";
+    if (kind === "code") return found.replaceAll("_", " ");
     if (kind === "percent") return found > 0 && found < 0.0005 ? "<0.1\u202f%" : `${(100 * found).toFixed(found === 0 || found === 1 ? 0 : 1)}\u202f%`;
     if (kind === "probability") return found > 0 && found < 0.005 ? "<\u00a00.01" : found.toFixed(2);
     return typeof found === "number" ? String(Number(found.toFixed(2))) : String(found);
@@ -123,7 +124,7 @@
     }
     if (fraction === null) return []; // no lung found is the reason
     const pixels = "no part of the lung reached the pixel threshold, or only parts too small to count";
-    if (least === null) return [`Nothing is marked on this image: its infection probability, ${said}, is under the model’s presence threshold, or ${pixels}.${before}`];
+    if (least === null) return [`Nothing is marked on this image: its infection probability, ${said}, is under the model’s image-level threshold, or ${pixels}.${before}`];
     return [`Nothing is marked on this image: ${least ? `its infection probability, ${said}, reaches the model’s ${limit}, but ` : ""}${pixels}.${before}`];
   };
   const headline = (row) => {
@@ -181,10 +182,10 @@
   // Wire the page.
   for (const filter of filters) for (const event of ["input", "change"]) filter.addEventListener(event, update);
   byId("filter-reset").addEventListener("click", () => { filters.forEach((filter) => { filter.value = ""; }); update(); });
-  document.querySelectorAll("#images th").forEach((header) => header.querySelector("button").addEventListener("click", () => sortBy(header)));
+  document.querySelectorAll("#rows th").forEach((header) => header.querySelector("button").addEventListener("click", () => sortBy(header)));
   lines.forEach((line) => line.addEventListener("click", () => show(place(line))));
   tiles.forEach((tile) => tile.addEventListener("click", () => show(place(tile))));
-  byId("images")?.addEventListener("keydown", (event) => move(buttons(lines), event, { ArrowDown: 1, ArrowUp: -1 }));
+  byId("rows")?.addEventListener("keydown", (event) => move(buttons(lines), event, { ArrowDown: 1, ArrowUp: -1 }));
   byId("gallery")?.addEventListener("keydown", (event) =>
     move(buttons(tiles), event, { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perLine(), ArrowUp: -perLine() }));
   for (const [name, css] of [["contours", "hide-contours"], ["heat", "show-heat"]]) {

@@ -15,13 +15,14 @@ from covseg.errors import ModelRefused, UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.export import exported
 from covseg.model_folder.folder import open_folder
-from covseg.release.release import check_export, release
+from covseg.release.release import check_export, release, val_images
 from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.synthetic.phantom import make_phantom
 from covseg.training.job import TrainingJob
 from covseg.training.recipe import load_recipe
 from covseg.training.train import train
+from flows.cli import app as cli
 
 TINY = ("network.kind=plain-unet", "network.widths=[4, 8, 16]", "batch=4", "stop.epochs=1", "input.size=64")
 
@@ -60,10 +61,28 @@ def test_an_export_that_is_not_the_model_is_refused(made_set, tmp_path, monkeypa
         (tmp_path / str(seed)).mkdir()
         folders.append(released(made_set, tmp_path / str(seed), "data.targets=['lung', 'infection']", f"seed={seed}"))
     one, two = map(open_folder, folders)
-    assert check_export(one, made_set) < 1e-4
+    assert check_export(one, val_images(made_set)) < 1e-4
     shutil.copy(exported(two), exported(one))
     with pytest.raises(ModelRefused, match="differs from torch"):
-        check_export(one, made_set)
+        check_export(one, val_images(made_set))
+
+
+def test_the_export_is_checked_on_images_without_a_lung_mask(made_set, tmp_path):
+    listed = [["film", "stratum", "split"]]
+    for folder, source in (("images", "images"), ("masks", "infection masks")):
+        (tmp_path / folder).mkdir()
+        for path in sorted((made_set / "Val" / "COVID-19" / source).iterdir()):
+            shutil.copy(path, tmp_path / folder)
+            listed += [[path.name, "COVID-19", "Val"]] if folder == "images" else []
+    (tmp_path / "labels.csv").write_text("\n".join(map(",".join, listed)))
+    assert len(val_images(tmp_path)) == len(listed) - 1 > 0
+
+
+def test_data_that_cannot_be_read_leaves_no_half_made_folder(made_set, tmp_path):
+    train(load_recipe("unet-small", TINY), TrainingJob(made_set, tmp_path / "run"))
+    release = ["models", "release", str(tmp_path / "run"), "-o", str(tmp_path / "model"), "--data"]
+    assert cli.run([*release, str(tmp_path / "nowhere")]) == 2
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_run_that_draws_infection_gets_the_other_models_lungs(made_set, tmp_path):

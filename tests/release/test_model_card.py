@@ -14,9 +14,18 @@ from covseg.evaluation.failures import failures
 from covseg.metrics.image_results import ImageResults, refused, score_masks
 from covseg.model_folder.folder import open_folder
 from covseg.records import Masks, Truth
-from covseg.release.card import evidence, render, write
+from covseg.release.card import read_evidence, render_card, write_card
 from covseg.settings.evaluate import EvaluateSettings
+from covseg.synthetic.phantom.writer import write_dataset
 from flows.cli import app as cli
+
+
+@pytest.fixture(scope="module")
+def made_set(tmp_path_factory):
+    """A made data set in the Kaggle layout: Train 12 and Val 16 images of 96 x 96."""
+    root = tmp_path_factory.mktemp("made")
+    write_dataset(root, {"Train": 12, "Val": 16}, size=96)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +39,7 @@ def evaluated(made_set, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(evaluated, model_folder):
-    return render(model_folder, evidence(model_folder, evaluated[0]))
+    return render_card(model_folder, read_evidence(model_folder, evaluated[0]))
 
 
 def rewrite(folder, **changes):
@@ -40,28 +49,31 @@ def rewrite(folder, **changes):
 
 def test_the_card_says_research_use_whatever_the_json_says(model_copy):
     rewrite(model_copy, intended_use="Anything.")
-    assert "Research use only, never a diagnosis" in render(open_folder(model_copy))
+    assert "Research use only, never a diagnosis" in render_card(open_folder(model_copy))
 
 
 def test_licence_and_citation_are_those_of_the_json_and_never_guessed(model_copy):
     rewrite(model_copy, licence="Only on Tuesdays.", citation="Nobody 2026.")
-    page = render(open_folder(model_copy))
+    page = render_card(open_folder(model_copy))
     assert "- Licence: Only on Tuesdays.\n" in page and "- Citation: Nobody 2026.\n" in page
     assert not re.search(r"\bmit\b", page, re.IGNORECASE)
     for name in ("licence", "citation"):
         rewrite(model_copy, licence="L", citation="C")
         rewrite(model_copy, **{name: " "})
         with pytest.raises(ModelRefused, match=f"empty {name}"):
-            render(open_folder(model_copy))
+            render_card(open_folder(model_copy))
 
 
 def test_the_card_holds_every_threshold_and_training_fact(model_folder):
-    page, config = render(model_folder), model_folder.config
+    page, config = render_card(model_folder), model_folder.config
     for name, value in config.thresholds.model_dump().items():
         assert f"| {name} | {value:.6g} |" in page
     assert f"| input filter refuse_above | {config.input_filter.refuse_above:.6g} |" in page
     assert f"| epochs | {config.training['epochs']} |" in page
     assert f"| run.seed | {config.training['run']['seed']} |" in page
+    assert f"| run.images.Train | {config.training['run']['films']['Train']} |" in page
+    assert f"| input filter.val_images | {config.metrics['gate']['val_films']} |" in page
+    assert not re.search(r"^\| [^|]*(film|gate\.)", page, re.MULTILINE)
     head = config.metrics["headline"]["covid_dice"]
     assert re.search(rf"\| headline.covid_dice \| \.\d+ \[\.\d+, \.\d+\], n {head['n']} \|", page)
 
@@ -86,7 +98,7 @@ def test_no_image_is_named_and_no_picture_is_in_it(made_set, evaluated, page):
 
 
 def test_the_same_inputs_give_the_same_bytes(evaluated, model_folder, page):
-    assert render(model_folder, evidence(model_folder, evaluated[0])) == page
+    assert render_card(model_folder, read_evidence(model_folder, evaluated[0])) == page
 
 
 def test_a_failure_is_found_again_by_its_row(evaluated, page):
@@ -126,18 +138,18 @@ def test_the_failures_are_the_images_that_the_evaluations_page_shows_as_worst():
 def test_an_evaluation_of_other_weights_or_thresholds_is_refused(evaluated, model_copy):
     rewrite(model_copy, thresholds={"infection": 0.9})
     with pytest.raises(UsageError, match=r"other thresholds \(.*infection.*\)"):
-        evidence(open_folder(model_copy), evaluated[0])
+        read_evidence(open_folder(model_copy), evaluated[0])
     folder = open_folder(model_copy)
     other = folder.model_copy(update={"config": folder.config.model_copy(update={"weights_sha256": "0" * 64})})
-    with pytest.raises(UsageError, match="judged weights"):
-        evidence(other, evaluated[0])
+    with pytest.raises(UsageError, match="is of weights"):
+        read_evidence(other, evaluated[0])
     with pytest.raises(UsageError, match=r"no metrics\.json"):
-        evidence(folder, model_copy)
+        read_evidence(folder, model_copy)
 
 
 def test_text_of_the_json_cannot_leave_its_cell_or_become_html(model_copy):
     rewrite(model_copy, id="a\n\n# Fake", licence="<script>x</script>", training={"a|b": "c | d\n\n## Cleared"})
-    page = render(open_folder(model_copy))
+    page = render_card(open_folder(model_copy))
     assert "# a # Fake\n" in page and "\n# Fake" not in page and "\n## Cleared" not in page
     assert "<script>" not in page
     assert "| a\\|b | c \\| d ## Cleared |" in page
@@ -149,6 +161,6 @@ def test_the_command_writes_the_card_and_a_dry_run_prints_it(evaluated, model_co
     assert "# fast-1" in capsys.readouterr().out
     assert not (model_copy / "card.md").exists()
     assert cli.run(["models", "card", str(model_copy)]) == 0
-    assert (model_copy / "card.md").read_text() == render(open_folder(model_copy))
+    assert (model_copy / "card.md").read_text() == render_card(open_folder(model_copy))
     assert cli.run(["models", "card", str(model_copy), "--evaluation", str(model_copy)]) == 2
-    assert write(open_folder(model_copy)) == model_copy / "card.md"
+    assert write_card(open_folder(model_copy)) == model_copy / "card.md"
