@@ -8,7 +8,7 @@ table, counts and a link to the page: no pixels and no names of images. Run it h
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from prefect import flow, get_run_logger, task
@@ -22,24 +22,27 @@ from flows.parameters import take
 from flows.redaction import redact
 from flows.server import configured_or_local
 
+if TYPE_CHECKING:
+    from covseg.evaluation.records import Evaluation
+
 
 @task(name="judge", cache_policy=NO_CACHE)  # no retries: a wrong path does not mend, and Test is not looked at twice
 @redact
-def evaluate_split(settings: EvaluateSettings) -> dict[str, Any]:
+def evaluate_split(settings: EvaluateSettings) -> Evaluation:
     """Walk the split through the pipeline, judge it, and write the three files."""
     from covseg.evaluation.evaluate import evaluate as run
 
-    content = run(settings)
-    get_run_logger().info("judged %d images of %s", content["data"]["films"], content["data"]["split"])
-    return content
+    evaluation = run(settings)
+    get_run_logger().info("judged %d images of %s", evaluation.data.images, evaluation.data.split)
+    return evaluation
 
 
-def _show(content: dict[str, Any], settings: EvaluateSettings) -> None:
+def _show(evaluation: Evaluation, settings: EvaluateSettings) -> None:
     """Leave the whole table and the way to the page as artifacts."""
     from covseg.evaluation.text import screen
 
-    table = "\n".join(["```", *screen(content), "```", "", "Research use only, not for diagnosis."])
-    create_markdown_artifact(table, key="evaluate-table", description=f"{content['model']['id']}, {settings.split}")
+    table = "\n".join(["```", *screen(evaluation), "```", "", "Research use only, not for diagnosis."])
+    create_markdown_artifact(table, key="evaluate-table", description=f"{evaluation.model.id}, {settings.split}")
     create_link_artifact(f"file://{settings.output.absolute()}/evaluation.html", link_text="page", key="evaluate-page")
 
 
@@ -52,9 +55,9 @@ def _name() -> str:
 def evaluate(**parameters: Any) -> dict[str, Any]:
     """Judge a model on a labelled split: every averaging convention, every stratum, with intervals."""
     settings = EvaluateSettings(**parameters)
-    content = evaluate_split(settings)
-    _show(content, settings)
-    return {"headline": content["headline"], "warnings": content["warnings"]}
+    evaluation = evaluate_split(settings)
+    _show(evaluation, settings)
+    return evaluation.model_dump(mode="json", include={"headline", "warnings"})
 
 
 def main(words: list[str] | None = None) -> int:

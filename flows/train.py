@@ -41,6 +41,7 @@ from flows.redaction import redact, worth_a_retry
 from flows.server import configured_or_local
 
 if TYPE_CHECKING:
+    from covseg.evaluation.records import Evaluation
     from covseg.training.train import Hooks
 
 UPDATE_S = 5.0  # between two updates of the progress artifact
@@ -73,20 +74,20 @@ class TrainFlow(TrainSettings):
 def check_data(settings: TrainFlow) -> Path:
     """Bring the set here when it lies in a bucket, look at every image, and refuse a set that is not whole."""
     from covseg.data.cache import local_copy
-    from covseg.datacheck.check import check, to_json
+    from covseg.datacheck.check import check, record
     from covseg.training.recipe import load_recipe
 
     root = local_copy(settings.data, SPLITS)
-    found = check(root, want_infection="infection" in load_recipe(settings.recipe, settings.settings).data.targets)
-    told = to_json(found)
-    table = [{"split": one["split"], **one["counts"], "left_out": len(one["excluded"])} for one in told["splits"]]
-    create_table_artifact(table, key="train-data", description=f"duplicates across splits: {len(found.across)} pairs")
-    for one in told["splits"]:
-        if one["split"] in SPLITS and one["excluded"]:
-            reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(e["reason"] for e in one["excluded"]).items())
-            raise UsageError(f"{one['split']} is not whole ({reasons}): covseg data check ROOT names the images")
-    if found.across:
-        get_run_logger().warning("%d near-duplicates across splits; drop_leaks leaves Train's out", len(found.across))
+    checked = check(root, want_infection="infection" in load_recipe(settings.recipe, settings.settings).data.targets)
+    splits = record(checked).splits
+    table = [{"split": split.split, **split.counts, "left_out": len(split.excluded)} for split in splits]
+    create_table_artifact(table, key="train-data", description=f"duplicates across splits: {len(checked.across)} pairs")
+    for split in splits:
+        if split.split in SPLITS and split.excluded:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(e.reason for e in split.excluded).items())
+            raise UsageError(f"{split.split} is not whole ({reasons}): covseg data check ROOT names the images")
+    if checked.across:
+        get_run_logger().warning("%d near-duplicates across splits; drop_leaks leaves Train's out", len(checked.across))
     return root
 
 
@@ -144,16 +145,18 @@ def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 @redact
-def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict[str, Any]:
+def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> Evaluation:
     """Judge the model on Val, and write its card."""
     from covseg.evaluation.evaluate import evaluate
     from covseg.registry import open_model
     from covseg.release.card import evidence, write
 
-    content = evaluate(EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit))
+    evaluation = evaluate(
+        EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit)
+    )
     folder = open_model(model)
     write(folder, evidence(folder, run / "evaluation"))
-    return content
+    return evaluation
 
 
 @task(name="register", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
@@ -179,7 +182,7 @@ def _finish(settings: TrainFlow) -> None:
         push(folder_of(settings.out), settings.out)
 
 
-def _show(settings: TrainFlow, run: Path, content: dict[str, Any], reference: str | None) -> None:
+def _show(settings: TrainFlow, run: Path, evaluation: Evaluation, reference: str | None) -> None:
     """Leave the epochs, the whole table, and the ways to page and curves as artifacts."""
     from covseg.evaluation.text import screen
     from covseg.storage import local_path
@@ -200,7 +203,7 @@ def _show(settings: TrainFlow, run: Path, content: dict[str, Any], reference: st
     create_table_artifact(rows, key="train-epochs", description="on the model grid, threshold .5")
     table = [
         "```",
-        *screen(content),
+        *screen(evaluation),
         "```",
         "",
         f"registered: {reference or 'no'}",
@@ -246,11 +249,11 @@ def _train(settings: TrainFlow) -> dict[str, Any]:
     found = train_recipe(settings)
     run = Path(found["out"])
     model = calibrate_model(settings, root, run)
-    content = evaluate_model(settings, root, run, model)
+    evaluation = evaluate_model(settings, root, run, model)
     reference = register_model(settings, model) if settings.registry else None
     _finish(settings)
-    _show(settings, run, content, reference)
-    return {**found, "headline": content["headline"], "reference": reference}
+    _show(settings, run, evaluation, reference)
+    return {**found, **evaluation.model_dump(mode="json", include={"headline"}), "reference": reference}
 
 
 def main(words: list[str] | None = None) -> int:

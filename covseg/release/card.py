@@ -16,7 +16,8 @@ from covseg.data.published import LIMITS
 from covseg.errors import ModelRefused, UsageError
 from covseg.evaluation.document import CASES, read_back
 from covseg.evaluation.failures import Failure, failures
-from covseg.evaluation.markdown import gallery, interval, plain, results, table
+from covseg.evaluation.markdown import gallery, plain, results, table
+from covseg.evaluation.records import Evaluation, Measured
 from covseg.model_folder.folder import CONFIG, ModelFolder
 from covseg.model_folder.test_uses import LEDGER
 from covseg.registry.versions import MADE_FROM, PAGE
@@ -34,14 +35,13 @@ class Evidence:
 
     Parameters
     ----------
-    content : dict
-        Of ``metrics.json``.
+    evaluation : Evaluation
     failures : list of Failure
     cases_sha256 : str
         Of the ``cases.parquet`` whose rows the failures name.
     """
 
-    content: dict[str, Any]
+    evaluation: Evaluation
     failures: list[Failure]
     cases_sha256: str
 
@@ -54,22 +54,20 @@ def evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
     UsageError
         When there is none, or it is of other weights or thresholds.
     """
-    content, results = read_back(evaluation)
-    found, wanted = content["model"], folder.config
-    if found["weights_sha256"] != wanted.weights_sha256:
+    record, results = read_back(evaluation)
+    judged, config = record.model, folder.config
+    if judged.weights_sha256 != config.weights_sha256:
         raise UsageError(
-            f"{evaluation} judged weights {found['weights_sha256'][:16]}..., {folder.path} has "
-            f"{wanted.weights_sha256[:16]}...: run covseg evaluate {folder.path} again"
+            f"{evaluation} judged weights {judged.weights_sha256[:16]}..., {folder.path} has "
+            f"{config.weights_sha256[:16]}...: run covseg evaluate {folder.path} again"
         )
-    ours = wanted.thresholds.model_dump()
-    if differing := sorted(
-        name for name in ours | found["thresholds"] if ours.get(name) != found["thresholds"].get(name)
-    ):
+    ours, theirs = config.thresholds.model_dump(), judged.thresholds
+    if differing := sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name)):
         raise UsageError(
             f"{evaluation} was made with other thresholds ({', '.join(differing)}) than {folder.path} has now: "
             f"run covseg evaluate {folder.path} again"
         )
-    return Evidence(content, failures(results), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
+    return Evidence(record, failures(results), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
 
 
 def write(folder: ModelFolder, found: Evidence | None = None) -> Path:
@@ -161,7 +159,10 @@ def _recorded(folder: ModelFolder) -> list[str]:
 def _measured(found: Evidence | None) -> list[list[str]]:
     if found is None:
         return []
-    return [results(found.content), gallery(found.content["data"]["split"], found.failures, found.cases_sha256)]
+    return [
+        results(found.evaluation),
+        gallery(found.evaluation.data.split, found.failures, found.cases_sha256),
+    ]
 
 
 def _origin(folder: ModelFolder) -> list[str]:
@@ -179,13 +180,17 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, one in value.items():
         label = f"{prefix}{name}"
         if isinstance(one, dict) and {"value", "low", "high"} <= one.keys():
-            yield label, interval(one) + (f", n {one['n']}" if "n" in one else "")
+            yield label, _interval(one) + (f", n {one['n']}" if "n" in one else "")
         elif isinstance(one, dict):
             yield from _flat(one, f"{label}.")
         elif isinstance(one, list) and any(isinstance(part, dict) for part in one):
             yield from _flat({str(number): part for number, part in enumerate(one, 1)}, f"{label}.")
         else:
             yield label, _text(one)
+
+
+def _interval(recorded: dict[str, Any]) -> str:
+    return str(Measured.model_validate({"n": 0} | {name: recorded[name] for name in ("value", "low", "high")}))
 
 
 def _text(value: Any) -> str:

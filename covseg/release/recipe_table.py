@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from covseg.errors import UsageError
-from covseg.evaluation.document import METRICS
-from covseg.metrics.intervals import short
+from covseg.evaluation.document import METRICS, read_metrics
+from covseg.evaluation.records import MetricLine
 from covseg.training.recipe import load_recipe, shipped
 
 COLUMNS = {
@@ -25,7 +25,7 @@ COLUMNS = {
     "lung Dice, per image": ("all", "lung", "dice", "image", "one"),
 }
 TOLD = {"network.weights", "stop.epochs", "seed", "ours"}  # told elsewhere, or no setting
-_KEY = ("stratum", "part", "metric", "reduction", "empty")
+_WANTED = f"no {{}}: wanted a run folder with recipe.json, run.json and evaluation/{METRICS}"
 
 
 def table(runs: list[Path]) -> str:
@@ -45,17 +45,18 @@ def table(runs: list[Path]) -> str:
 def row(run: Path) -> dict[str, str]:
     """Return one recipe's cells: label, published numbers, budget, our numbers with intervals and n."""
     recipe, facts = _read(run / "recipe.json"), _read(run / "run.json")
-    metrics = _read(run / "evaluation" / METRICS)
-    found = {tuple(line[part] for part in _KEY): line for line in metrics["lines"]}
+    if not (run / "evaluation" / METRICS).is_file():
+        raise UsageError(_WANTED.format(run / "evaluation" / METRICS))
+    evaluation = read_metrics(run / "evaluation")
     cells = {
         "recipe": str(facts["label"]),
         "published": recipe["published"] or "ours",
         "budget": budget(run, recipe, facts),
-        "split": f"{metrics['data']['split']}, {metrics['lung_mask']} lungs",
+        "split": f"{evaluation.data.split}, {evaluation.lung_mask} lungs",
     }
     drawn = recipe["data"]["targets"]
     return cells | {
-        name: _cell(found.get(key)) if key[1] == "lung" or "infection" in drawn else "-"
+        name: _cell(evaluation.line(*key)) if key[1] == "lung" or "infection" in drawn else "-"
         for name, key in COLUMNS.items()
     }
 
@@ -81,15 +82,12 @@ def _changes(found: dict[str, Any], asked: dict[str, Any], path: str = "") -> It
             yield f"{name} {value} (recipe: {asked.get(key)})"
 
 
-def _cell(line: dict[str, Any] | None) -> str:
-    if line is None or line["value"] is None:
-        return "-"
-    value, low, high = (short(line[name]) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}] n {line['n']}"
+def _cell(line: MetricLine | None) -> str:
+    return f"{line} n {line.n}" if line and line.known else "-"
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UsageError(f"no {path}: wanted a run folder with recipe.json, run.json and evaluation/{METRICS}")
+        raise UsageError(_WANTED.format(path))
     content: dict[str, Any] = json.loads(path.read_text())
     return content

@@ -28,32 +28,33 @@ def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
     from covseg.calibration.run import run
     from covseg.registry import open_model
 
-    found = run(config, progress_line("images"))
-    print("\n".join(screen(found, config.specificity)))
+    calibration = run(config, progress_line("images"))
+    print("\n".join(screen(calibration, config.specificity)))
     place = open_model(config.model).path
     where = "nothing written: dry run" if config.dry_run else f"written into {place}/covseg.json"
     print(f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis.")
     return 0
 
 
-def screen(found: Calibration, least: float) -> list[str]:
+def screen(calibration: Calibration, least: float) -> list[str]:
     """Show the families of settings and the choice in about fifteen lines."""
-    images = ", ".join(f"{name} {count}" for name, count in found.images.counts.items())
+    dataset = calibration.dataset
+    images = ", ".join(f"{name} {count}" for name, count in dataset.counts.items())
     lines = [
-        f"{found.images.name} {found.images.split}: {images}; left out {found.excluded}, refused {found.refused}",
+        f"{dataset.name} {dataset.split}: {images}; left out {calibration.excluded}, refused {calibration.refused}",
         f"objective: highest mean Dice on positives, specificity on negatives >= {least}; model grid",
         f"{'what may move':<24}{'Dice':>7}{'spec':>7}   {'Dice, cross-fitted':<20}{'spec, cross-fitted':<20}Dice gain",
     ]
-    for one in found.fits:
+    for one in calibration.fits:
         gain = f"{one.gain.value:+.3f} [{one.gain.low:+.3f}, {one.gain.high:+.3f}]"
         lines.append(
             f"{one.name:<24}{one.dice.value:>7.3f}{one.specificity.value:>7.3f}   "
             f"{one.crossfit_dice!s:<20}{one.crossfit_specificity!s:<20}{gain}"
         )
-    quality, names = found.reliability, found.chosen.model_dump()
+    quality, names = calibration.reliability, calibration.chosen.model_dump()
     lines.append(
         f"probability: log loss {quality['log_loss_before']:.3f} -> {quality['log_loss_crossfit']:.3f}, calibration "
         f"error {quality['calibration_error_before']:.3f} -> {quality['calibration_error_crossfit']:.3f} (cross-fitted)"
     )
-    before = found.start.model_dump()
+    before = calibration.start.model_dump()
     return [*lines, *(f"{name:>22}  {before[name]:g} -> {value:g}" for name, value in names.items())]

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from covseg.evaluation.compare import Contrast, Evaluation
+    from covseg.evaluation.compare import Contrast, Labelled
 
 
 class CompareConfig(BaseModel):
@@ -49,19 +49,22 @@ def _plain(row: Contrast) -> dict[str, Any]:
     return {**asdict(row), "name": vars(row.name), "difference": asdict(row.difference)}
 
 
-def cost_lines(evaluations: list[Evaluation]) -> list[str]:
+def cost_lines(evaluations: list[Labelled]) -> list[str]:
     """Show what each model costs."""
-    data = evaluations[0].content["data"]
-    names = [f"{one.label} ({one.content['model']['id']})" for one in evaluations]
+    from covseg.metrics.intervals import short
+
+    first = evaluations[0].evaluation
+    names = [f"{side.label} ({side.evaluation.model.id})" for side in evaluations]
     width = max(map(len, names))
     lines = [
-        f"{data['set']} {data['split']}, {data['films']} images; lung mask: {evaluations[0].content['lung_mask']}",
-        f"{'':<{width}}{'parameters':>12}{'GFLOP':>8}{'films/s':>9}  backend",
+        f"{first.data.name} {first.data.split}, {first.data.images} images; lung mask: {first.lung_mask}",
+        f"{'':<{width}}{'parameters':>12}{'GFLOP':>8}{'images/s':>10}  backend",
     ]
-    for name, one in zip(names, evaluations, strict=True):
-        cost, rate = one.content["cost"], one.content["cost"]["films_per_second"] or 0
+    for name, side in zip(names, evaluations, strict=True):
+        cost = side.evaluation.cost
         lines.append(
-            f"{name:<{width}}{cost['parameters'] / 1e6:>10.2f} M{cost['gflop']:>8.2f}{rate:>9.1f}  {cost['backend']}"
+            f"{name:<{width}}{cost.parameters / 1e6:>10.2f} M{short(cost.gflop, 2):>8}"
+            f"{short(cost.images_per_second, 1):>10}  {cost.backend}"
         )
     return lines
 

@@ -33,41 +33,37 @@ class CheckConfig(BaseModel):
 @data.command
 def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
     """Count, check masks, draw samples, and list exact and near duplicates across splits."""
-    from covseg.datacheck.check import check as look
-    from covseg.datacheck.check import to_json
+    from covseg.datacheck.check import check as check_set
+    from covseg.datacheck.check import record
     from covseg.datacheck.page import render_check
     from covseg.storage import LocalStore
 
-    found = look(config.root, config.against, progress_line("images"))
+    checked = check_set(config.root, config.against, progress_line("images"))
     store = LocalStore(config.output)
-    store.write("data.json", json.dumps(to_json(found), indent=1).encode())
-    store.write("data.html", render_check(found, config.root.name))
-    print("\n".join(screen(found)))
+    store.write("data.json", json.dumps(record(checked).model_dump(mode="json"), indent=1).encode())
+    store.write("data.html", render_check(checked, config.root.name))
+    print("\n".join(screen(checked)))
     print(f"{config.output}/data.html, data.json. Research use only, not for diagnosis.")
     return 0
 
 
-def screen(found: Check) -> list[str]:
+def screen(checked: Check) -> list[str]:
     """Show counts, what is wrong, and the duplicates."""
-    from covseg.datacheck.check import to_json
+    from covseg.datacheck.check import record
 
     lines = []
-    for split in to_json(found)["splits"]:
-        counts = ", ".join(f"{name} {count or 'absent'}" for name, count in split["counts"].items())
+    for split in record(checked).splits:
+        counts = ", ".join(f"{name} {count or 'absent'}" for name, count in split.counts.items())
         official = (
-            ""
-            if split["official"] is None
-            else ", as published"
-            if split["complete"]
-            else f", OFFICIAL: {split['official']}"
+            "" if split.official is None else ", as published" if split.complete else f", OFFICIAL: {split.official}"
         )
-        lines.append(f"{split['split']}: {counts}{official}; left out {len(split['excluded'])}")
-        lines += [f"    {one['reason']}: {one['detail']}" for one in split["excluded"][:5]]
-        outside = sum(split["infection_outside_lung"].values())
+        lines.append(f"{split.split}: {counts}{official}; left out {len(split.excluded)}")
+        lines += [f"    {image.reason}: {image.detail}" for image in split.excluded[:5]]
+        outside = sum(split.infection_outside_lung.values())
         lines.append(
-            f"    empty infection masks {split['empty_infection']}; infection outside the lung in {outside} images"
+            f"    empty infection masks {split.empty_infection}; infection outside the lung in {outside} images"
         )
-    for words, pairs in (("across splits", found.across), ("inside splits", found.inside)):
+    for words, pairs in (("across splits", checked.across), ("inside splits", checked.inside)):
         lines.append(f"duplicates {words}: {len(pairs)} pairs")
         for first, second, pair in pairs[:SHOWN]:
             kind = "equal pixels" if pair.exact else f"r = {pair.correlation:.4f}"

@@ -27,11 +27,12 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
     from covseg.evaluation.evaluate import evaluate as run
     from covseg.evaluation.text import screen
 
-    content = run(config, progress_line("images"))
+    evaluation = run(config, progress_line("images"))
     if config.json_:
-        shown = {name: content[name] for name in ("headline", "data", "warnings", "cost")}
-        print(json.dumps({"intended_use": content["intended_use"], **shown, "output": str(config.output)}))
+        content = evaluation.model_dump(mode="json")
+        shown = {name: content[name] for name in ("intended_use", "headline", "data", "warnings", "cost")}
+        print(json.dumps({**shown, "output": str(config.output)}))
         return 0
-    print("\n".join(screen(content)))
+    print("\n".join(screen(evaluation)))
     print(f"{config.output}/evaluation.html, metrics.json, cases.parquet. Research use only, not for diagnosis.")
     return 0
