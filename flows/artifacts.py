@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -16,6 +16,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from covseg.evaluation.records import Evaluation
 from covseg.evaluation.text import screen
 from covseg.records import RESEARCH_ONLY
 
@@ -63,9 +64,9 @@ def show_text(lines: list[str], key: str, description: str) -> None:
     create_markdown_artifact("\n".join([*lines, "", RESEARCH_ONLY]), key=key, description=description)
 
 
-def show_evaluation(content: dict[str, Any], key: str, description: str, *more: str) -> None:
+def show_evaluation(evaluation: Evaluation, key: str, description: str, *more: str) -> None:
     """Leave the whole table of an evaluation, and lines after it."""
-    show_text(["```", *screen(content), "```", *more], key, description)
+    show_text(["```", *screen(evaluation), "```", *more], key, description)
 
 
 def show_link(place: str | Path, text: str, key: str) -> None:

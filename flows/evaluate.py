@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current_run
 
 from covseg.evaluation.evaluate import evaluate as run
+from covseg.evaluation.records import Evaluation
 from covseg.settings.evaluate import EvaluateSettings
 from flows.artifacts import show_evaluation, show_link
 from flows.main import main
@@ -24,11 +25,11 @@ from flows.redaction import redact
 
 @task(name="judge", cache_policy=NO_CACHE)  # no retries: a wrong path does not mend, and Test is not looked at twice
 @redact
-def evaluate_split(settings: EvaluateSettings) -> dict[str, Any]:
+def evaluate_split(settings: EvaluateSettings) -> Evaluation:
     """Walk the split through the pipeline, judge it, and write the three files."""
-    content = run(settings)
-    get_run_logger().info("judged %d images of %s", content["data"]["films"], content["data"]["split"])
-    return content
+    evaluation = run(settings)
+    get_run_logger().info("judged %d images of %s", evaluation.data.images, evaluation.data.split)
+    return evaluation
 
 
 def _name() -> str:
@@ -40,10 +41,10 @@ def _name() -> str:
 def evaluate(**parameters: Any) -> dict[str, Any]:
     """Judge a model on a labelled split: every averaging convention, every stratum, with intervals."""
     settings = EvaluateSettings(**parameters)
-    content = evaluate_split(settings)
-    show_evaluation(content, "evaluate-table", f"{content['model']['id']}, {settings.split}")
+    evaluation = evaluate_split(settings)
+    show_evaluation(evaluation, "evaluate-table", f"{evaluation.model.id}, {settings.split}")
     show_link(settings.output / "evaluation.html", "page", "evaluate-page")
-    return {"headline": content["headline"], "warnings": content["warnings"]}
+    return evaluation.model_dump(mode="json", include={"headline", "warnings"})
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from pydantic import Field
 
 from covseg.calibration.run import run as calibrate
 from covseg.data.cache import local_copy
-from covseg.datacheck.check import check, to_json
+from covseg.datacheck.check import check, record
 from covseg.errors import UsageError
 from covseg.evaluation.evaluate import evaluate
+from covseg.evaluation.records import Evaluation
 from covseg.registry import open_model
 from covseg.registry import registry as models
 from covseg.release.card import read_evidence, write_card
@@ -77,15 +78,14 @@ def check_data(settings: TrainFlow) -> Path:
     """Bring the set here when it lies in a bucket, look at every image, and refuse a set that is not whole."""
     root = local_copy(settings.data, SPLITS)
     checked = check(root, want_infection="infection" in load_recipe(settings.recipe, settings.settings).data.targets)
-    splits = to_json(checked)["splits"]
-    table = [{"split": split["split"], **split["counts"], "left_out": len(split["excluded"])} for split in splits]
-    across = len(checked.across)
+    splits, across = record(checked).splits, len(checked.across)
+    table = [{"split": split.split, **split.counts, "left_out": len(split.excluded)} for split in splits]
     create_table_artifact(table, key="train-data", description=f"duplicates across splits: {across} pairs")
     for split in splits:
-        if split["split"] in SPLITS and split["excluded"]:
-            counts = Counter(image["reason"] for image in split["excluded"])
+        if split.split in SPLITS and split.excluded:
+            counts = Counter(image.reason for image in split.excluded)
             reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
-            raise UsageError(f"{split['split']} is not whole ({reasons}): covseg data check ROOT names the images")
+            raise UsageError(f"{split.split} is not whole ({reasons}): covseg data check ROOT names the images")
     if across:
         get_run_logger().warning("%d near-duplicates across splits; drop_leaks leaves Train's out", across)
     return root
@@ -134,12 +134,13 @@ def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 @redact
-def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> dict[str, Any]:
+def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> Evaluation:
     """Judge the model on Val, and write its card."""
-    content = evaluate(EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit))
+    chosen = EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit)
+    evaluation = evaluate(chosen)
     folder = open_model(model)
     write_card(folder, read_evidence(folder, run / "evaluation"))
-    return content
+    return evaluation
 
 
 @task(name="register", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
@@ -160,12 +161,12 @@ def _finish(settings: TrainFlow) -> None:
         push(folder_of(settings.out), settings.out)
 
 
-def _show(settings: TrainFlow, run: Path, content: dict[str, Any], reference: str | None) -> None:
+def _show(settings: TrainFlow, run: Path, evaluation: Evaluation, reference: str | None) -> None:
     """Leave the epochs, the whole table, and the ways to page and curves as artifacts."""
     rows = [{name: f"{row[name]:.4g}" for name in COLUMNS if name in row} for row in read_rows(run)]
     create_table_artifact(rows, key="train-epochs", description="on the model grid, threshold .5")
     registered = f"registered: {reference or 'no'}"
-    show_evaluation(content, "train-evaluation", f"{settings.model_name} on Val", "", registered)
+    show_evaluation(evaluation, "train-evaluation", f"{settings.model_name} on Val", "", registered)
     bucket = local_path(settings.out) is None
     start = settings.out.rstrip("/") if bucket else str(Path(settings.out).absolute())
     inside = f"{start}/{run.relative_to(folder_of(settings.out)).as_posix()}".removesuffix("/.")
@@ -198,11 +199,12 @@ def _train(settings: TrainFlow) -> dict[str, Any]:
     result = train_recipe(settings)
     run = Path(result.out)
     model = calibrate_model(settings, root, run)
-    content = evaluate_model(settings, root, run, model)
+    evaluation = evaluate_model(settings, root, run, model)
     reference = register_model(settings, model) if settings.registry else None
     _finish(settings)
-    _show(settings, run, content, reference)
-    return {**result.model_dump(mode="json"), "headline": content["headline"], "reference": reference}
+    _show(settings, run, evaluation, reference)
+    headline = evaluation.model_dump(mode="json", include={"headline"})
+    return {**result.model_dump(mode="json"), **headline, "reference": reference}
 
 
 if __name__ == "__main__":

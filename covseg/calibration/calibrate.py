@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from covseg.calibration.fit import (
     fold_sums,
     temper_all,
 )
+from covseg.calibration.records import CalibrationRecord
 from covseg.calibration.threshold_grid import (
     Grid,
     GridCounts,
@@ -53,7 +54,7 @@ from covseg.storage import LocalStore
 
 @dataclass(frozen=True)
 class Calibration:
-    """Everything that `calibrate` found.
+    """What a calibration chose, and what it is worth.
 
     Parameters
     ----------
@@ -61,11 +62,11 @@ class Calibration:
         Before and after; the chosen presence is on the tempered scale.
     fits : list of Fit
         From one setting at a time to all together; the last one is chosen.
-    reliability : dict
+    reliability : dict of str to float
         Log loss and calibration error before, after (optimistic), and cross-fitted.
     table : Table
     grid : Grid
-    images : LabelledSet
+    dataset : LabelledSet
     excluded, refused : int
     """
 
@@ -75,7 +76,7 @@ class Calibration:
     reliability: dict[str, float]
     table: Table
     grid: Grid
-    images: LabelledSet
+    dataset: LabelledSet
     excluded: int
     refused: int
 
@@ -88,31 +89,33 @@ def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] 
     UsageError
         On the Test split, and when a class is absent: specificity and Dice both need images.
     """
-    images = open_set(settings.data, settings.split).select((), settings.limit)
-    if images.split.casefold() == "test":
+    dataset = open_set(settings.data, settings.split).select((), settings.limit)
+    if dataset.split.casefold() == "test":
         raise UsageError("the Test split is for the last look only: calibrate on Val")
     folder = open_model(settings.model)
     if folder.reference and not settings.dry_run:
         raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, calibrate DIR, push that")
     start = folder.config.thresholds
     grid = _with_start(Grid(), start)
-    table, excluded = _count_all(settings, folder, images, grid, progress)
+    table, excluded = _count_all(settings, folder, dataset, grid, progress)
     if table.positive.all() or not table.positive.any():
-        raise UsageError(f"{settings.data} {images.split} has one class only: wanted images with and without infection")
+        raise UsageError(
+            f"{settings.data} {dataset.split} has one class only: wanted images with and without infection"
+        )
     if not np.isfinite(table.presence).any():
         raise UsageError(
-            f"the pipeline refused every image of {settings.data} {images.split}: run covseg predict to see why"
+            f"the pipeline refused every image of {settings.data} {dataset.split}: run covseg predict to see why"
         )
-    found = fit_all(table, grid, start, settings.specificity, images, excluded)
+    calibration = fit_all(table, grid, start, settings.specificity, dataset, excluded)
     if not settings.dry_run:
-        write_thresholds(folder.path, found, settings)
-    return found
+        write_thresholds(folder.path, calibration, settings)
+    return calibration
 
 
 def fit_all(
-    table: Table, grid: Grid, start: Thresholds, least: float, images: LabelledSet, excluded: int
+    table: Table, grid: Grid, start: Thresholds, least: float, dataset: LabelledSet, excluded: int
 ) -> Calibration:
-    """Fit every family of settings and the temperature to swept images."""
+    """Fit every family of settings and the temperature to counted images."""
     grid = replace(grid, presence=_merge(presence_candidates(table.presence), _raw_presence(start)))
     raw_start = start.model_copy(update={"presence": _raw_presence(start), "presence_temperature": 1.0})
     before = outcomes(table, raw_start)
@@ -130,9 +133,9 @@ def fit_all(
     )
     held_out = cross_fit_temperature(probability, positive, table.strata[scored])
     stages = {"before": probability, "after": temper_all(probability, temperature), "crossfit": held_out}
-    quality = {f"log_loss_{name}": float(log_loss(said, positive).mean()) for name, said in stages.items()}
-    quality |= {f"calibration_error_{name}": calibration_error(said, positive) for name, said in stages.items()}
-    return Calibration(start, chosen, fits, quality, table, grid, images, excluded, int((~scored).sum()))
+    quality = {f"log_loss_{name}": float(log_loss(stage, positive).mean()) for name, stage in stages.items()}
+    quality |= {f"calibration_error_{name}": calibration_error(stage, positive) for name, stage in stages.items()}
+    return Calibration(start, chosen, fits, quality, table, grid, dataset, excluded, int((~scored).sum()))
 
 
 def _with_start(grid: Grid, start: Thresholds) -> Grid:
@@ -145,8 +148,8 @@ def _with_start(grid: Grid, start: Thresholds) -> Grid:
     )
 
 
-def _merge(values: tuple[float, ...], one: float) -> tuple[float, ...]:
-    return tuple(sorted({*values, one}))
+def _merge(values: tuple[float, ...], value: float) -> tuple[float, ...]:
+    return tuple(sorted({*values, value}))
 
 
 def _raw_presence(thresholds: Thresholds) -> float:
@@ -159,7 +162,7 @@ def _raw_presence(thresholds: Thresholds) -> float:
 def _count_all(
     settings: CalibrateSettings,
     folder: ModelFolder,
-    images: LabelledSet,
+    dataset: LabelledSet,
     grid: Grid,
     progress: Callable[[int, int], None],
 ) -> tuple[Table, int]:
@@ -167,40 +170,35 @@ def _count_all(
     raw = folder.config.model_copy(update={"thresholds": Thresholds(lung=folder.config.thresholds.lung)})
     backend = open_backend(folder, settings.backend)
     pipeline = Pipeline(raw, resolve(folder.model_copy(update={"config": raw}), backend, settings.batch))
-    labelled = {image.key: image for image in images.images}
+    labelled = {image.key: image for image in dataset.images}
 
     def finish(result: Result) -> tuple[GridCounts, bool, int] | None:
-        return _count_image(result, images, labelled[result.row.key], grid, raw.thresholds.lung)
+        return _count_image(result, dataset, labelled[result.row.key], grid, raw.thresholds.lung)
 
-    found: list[tuple[GridCounts, bool, int]] = []
-    walk = stream(
-        pipeline,
-        backend,
-        LocalStore(images.root),
-        entries_of(images),
-        settings.streams or len(os.sched_getaffinity(0)),
-        finish,
-    )
-    for done, one in enumerate(walk, 1):
-        found += [one] if one else []
-        progress(done, len(images.images))
-    if not found:
-        raise UsageError(f"no image of {images.root} {images.split} can be judged; covseg data check names the reasons")
-    counted, positive, strata = zip(*found, strict=True)
-    return stack(list(counted), list(positive), list(strata), grid), len(images.images) - len(found) + len(
-        images.excluded
-    )
+    counted: list[tuple[GridCounts, bool, int]] = []
+    streams = settings.streams or len(os.sched_getaffinity(0))
+    walk = stream(pipeline, backend, LocalStore(dataset.root), entries_of(dataset), streams, finish)
+    for done, image in enumerate(walk, 1):
+        counted += [image] if image else []
+        progress(done, len(dataset.images))
+    if not counted:
+        raise UsageError(
+            f"no image of {dataset.root} {dataset.split} can be judged; covseg data check names the reasons"
+        )
+    counts, positive, strata = zip(*counted, strict=True)
+    excluded = len(dataset.images) - len(counted) + len(dataset.excluded)
+    return stack(list(counts), list(positive), list(strata), grid), excluded
 
 
 def _count_image(
-    result: Result, images: LabelledSet, image: LabelledImage, grid: Grid, lung: float
+    result: Result, dataset: LabelledSet, image: LabelledImage, grid: Grid, lung: float
 ) -> tuple[GridCounts, bool, int] | None:
     shape = None if isinstance(result, Refused) else result.masks.infection.shape
     try:
-        truth = read_truth(images, image, shape).infection
+        truth = read_truth(dataset, image, shape).infection
     except BadMask:
         return None
-    stratum = images.strata.index(image.stratum)
+    stratum = dataset.strata.index(image.stratum)
     if isinstance(result, Refused):
         return refused_counts(grid, bool(truth.any())), bool(truth.any()), stratum
     side = result.prediction.infection.shape[0]
@@ -208,38 +206,36 @@ def _count_image(
     return count_grid(result.prediction, on_grid, grid, lung), bool(truth.any()), stratum
 
 
-def write_thresholds(path: Path, found: Calibration, settings: CalibrateSettings) -> None:
+def write_thresholds(path: Path, calibration: Calibration, settings: CalibrateSettings) -> None:
     """Put the choice into ``covseg.json``, beside how it was made; everything else in it stays."""
 
     def change(config: dict[str, Any]) -> None:
-        config["thresholds"] = found.chosen.model_dump(mode="json")
-        config.setdefault("metrics", {})["calibration"] = record(found, settings.specificity)
+        config["thresholds"] = calibration.chosen.model_dump(mode="json")
+        made = record(calibration, settings.specificity)
+        config.setdefault("metrics", {})["calibration"] = made.model_dump(mode="json", exclude={"intended_use"})
 
     amend_config(path, change)
 
 
-def record(found: Calibration, least: float) -> dict[str, Any]:
-    """Return the choice, its estimate and how it was made, as JSON."""
-    best = found.fits[-1]
-    return {
-        "objective": f"highest mean Dice over images with infection, image-level specificity on the others >= {least}",
-        "split": found.images.split, "digest": found.images.digest, "counts": found.images.counts,
-        "left_out": found.excluded, "refused": found.refused,
-        "estimate": f"{FOLDS}-fold cross-fitted, {REPEATS} repeats, on the model grid; intervals over images",
-        "presence_scale": "the image-level threshold is on the tempered probability",
-        "before": found.start.model_dump(mode="json"), "chosen": found.chosen.model_dump(mode="json"),
-        **{name: asdict(getattr(best, name)) for name in _NUMBERS},
-        "reliability": {name: round(value, 5) for name, value in found.reliability.items()},
-    }  # fmt: skip
+def record(calibration: Calibration, least: float) -> CalibrationRecord:
+    """Return the choice, its estimate and how it was made."""
+    best, dataset = calibration.fits[-1], calibration.dataset
+    return CalibrationRecord(
+        objective=f"highest mean Dice over images with infection, image-level specificity on the others >= {least}",
+        split=dataset.split, digest=dataset.digest, counts=dataset.counts, left_out=calibration.excluded,
+        refused=calibration.refused,
+        estimate=f"{FOLDS}-fold cross-fitted, {REPEATS} repeats, on the model grid; intervals over images",
+        before=calibration.start, chosen=calibration.chosen, dice=best.dice, specificity=best.specificity,
+        crossfit_dice=best.crossfit_dice, crossfit_specificity=best.crossfit_specificity, gain=best.gain,
+        specificity_gain=best.specificity_gain,
+        reliability={name: round(value, 5) for name, value in calibration.reliability.items()},
+    )  # fmt: skip
 
 
-_NUMBERS = ("dice", "specificity", "crossfit_dice", "crossfit_specificity", "gain", "specificity_gain")
-
-
-def frontier(found: Calibration) -> tuple[Floats, Floats]:
+def frontier(calibration: Calibration) -> tuple[Floats, Floats]:
     """Return the highest Dice of all settings at each specificity on these images."""
-    table = found.table
-    sums = fold_sums(table, found.grid, np.zeros(len(table.positive), np.int64))
+    table = calibration.table
+    sums = fold_sums(table, calibration.grid, np.zeros(len(table.positive), np.int64))
     dice = (sums.dice[0] / sums.positives[0]).ravel()
     specificity = (1 - sums.alarms[0] / sums.negatives[0]).ravel()
     levels = np.unique(specificity)
@@ -249,12 +245,12 @@ def frontier(found: Calibration) -> tuple[Floats, Floats]:
     return levels, np.maximum.accumulate(best[::-1])[::-1]
 
 
-def along(found: Calibration, setting: str) -> tuple[Floats, Floats, Floats]:
+def along(calibration: Calibration, setting: str) -> tuple[Floats, Floats, Floats]:
     """Return the values of one setting, and Dice and specificity with all others as chosen."""
-    best = found.fits[-1].thresholds
-    values = getattr(found.grid, setting)
+    best, table = calibration.fits[-1].thresholds, calibration.table
+    values = getattr(calibration.grid, setting)
     rows = []
     for value in values:
-        dice, kept = outcomes(found.table, best.model_copy(update={setting: value}))
-        rows.append((dice[found.table.positive].mean(), 1 - kept[~found.table.positive].mean()))
+        dice, kept = outcomes(table, best.model_copy(update={setting: value}))
+        rows.append((dice[table.positive].mean(), 1 - kept[~table.positive].mean()))
     return np.array(values), *np.array(rows).T

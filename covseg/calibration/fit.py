@@ -143,7 +143,7 @@ def _cross_fit(table: Table, grid: Grid, least: float, seed: int) -> Floats:
 
 
 def folds_of(strata: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Deal images into folds, each stratum evenly."""
+    """Put images into folds, each stratum evenly."""
     generator = np.random.default_rng(seed)
     folds = np.zeros(len(strata), np.int64)
     for stratum in np.unique(strata):
@@ -160,7 +160,7 @@ def families(grid: Grid, start: Thresholds) -> dict[str, Grid]:
         "image-level threshold alone": replace(fixed, presence=grid.presence),
         "minimum infection alone": replace(fixed, min_infection_share=grid.min_infection_share),
         "minimum component alone": replace(fixed, min_component_share=grid.min_component_share),
-        "gate and minimum areas": replace(grid, infection=(start.infection,)),
+        "all but the threshold": replace(grid, infection=(start.infection,)),
         "everything": grid,
     }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from covseg.calibration.calibrate import Calibration, along, frontier
@@ -13,12 +11,12 @@ from covseg.pages import charts
 from covseg.pages.environment import render_page
 
 
-def render_calibration(found: Calibration, model: str, least: float) -> bytes:
+def render_calibration(calibration: Calibration, model: str, least: float) -> bytes:
     """Return the page.
 
     Parameters
     ----------
-    found : Calibration
+    calibration : Calibration
     model : str
         Its id.
     least : float
@@ -29,17 +27,16 @@ def render_calibration(found: Calibration, model: str, least: float) -> bytes:
         "calibration.html.j2",
         model=model,
         least=least,
-        found=found,
-        counts=found.images.counts,
-        charts=_charts(found, least),
+        calibration=calibration,
+        charts=_charts(calibration, least),
     )
 
 
-def _charts(found: Calibration, least: float) -> list[tuple[str, str]]:
-    best = found.fits[-1]
+def _charts(calibration: Calibration, least: float) -> list[tuple[str, str]]:
+    best = calibration.fits[-1]
     held = (best.crossfit_specificity.value, best.crossfit_dice.value)
     marks = [(best.specificity.value, best.dice.value, "chosen (optimistic)"), (*held, "chosen (cross-fitted)")]
-    levels, dice = frontier(found)
+    levels, dice = frontier(calibration)
     shown = levels >= min(0.6, least)
     curve = charts.lines(
         {"best of all settings": (levels[shown], dice[shown])}, "The trade: COVID-19 Dice for specificity",
@@ -49,20 +46,20 @@ def _charts(found: Calibration, least: float) -> list[tuple[str, str]]:
     names = {"infection": "pixel threshold", "presence": "image-level threshold (network's own scale)",
              "min_infection_share": "minimum infection, share of image"}  # fmt: skip
     for setting, words in names.items():
-        values, scores, clean = along(found, setting)
+        values, scores, clean = along(calibration, setting)
         title = f"Along the {words.split(',')[0].split(' (')[0]}, others as chosen"
         picture = charts.lines({"Dice": (values, scores), "specificity": (values, clean)}, title, (words, ""))
         drawn.append((picture, title))
-    return [*drawn, (_reliability(found), "Reliability before and after")]
+    return [*drawn, (_reliability(calibration), "Reliability before and after")]
 
 
-def _reliability(found: Calibration) -> str:
-    scored = np.isfinite(found.table.presence)
-    said, positive = found.table.presence[scored], found.table.positive[scored]
-    stages: dict[str, Any] = {"before": said, "after": temper_all(said, found.chosen.presence_temperature)}
+def _reliability(calibration: Calibration) -> str:
+    scored = np.isfinite(calibration.table.presence)
+    presence, positive = calibration.table.presence[scored], calibration.table.positive[scored]
+    stages = {"before": presence, "after": temper_all(presence, calibration.chosen.presence_temperature)}
     curves = {}
     for name, values in stages.items():
         x, y, _ = map(np.array, zip(*reliability(values, positive), strict=True))
         curves[name] = (x, y)
-    title = f"Probability of any infection, temperature {found.chosen.presence_temperature:.2f}"
-    return charts.lines(curves, title, ("said", "seen"), diagonal=True, markers=True)
+    title = f"Probability of any infection, temperature {calibration.chosen.presence_temperature:.2f}"
+    return charts.lines(curves, title, ("predicted", "observed"), diagonal=True, markers=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from covseg.calibration.calibrate import Calibration, calibrate, record
 from covseg.calibration.page import render_calibration
-from covseg.records import RESEARCH_ONLY
 from covseg.registry import open_model
 from covseg.settings.calibrate import CalibrateSettings
 from covseg.storage import LocalStore
@@ -17,7 +16,7 @@ def run(settings: CalibrateSettings, progress: Callable[[int, int], None] = lamb
     """Choose the settings, write them into the model, and leave page and record in `settings.output`."""
     calibration = calibrate(settings, progress)
     store = LocalStore(settings.output)
-    content = {"intended_use": RESEARCH_ONLY} | record(calibration, settings.specificity)
+    content = record(calibration, settings.specificity).model_dump(mode="json")
     store.write("calibration.json", json.dumps(content, indent=1).encode())
     model_id = open_model(settings.model).config.id
     store.write("calibration.html", render_calibration(calibration, model_id, settings.specificity))

@@ -1,1 +1,1 @@
-"""Look at a labelled set before believing a number made on it."""
+"""Check a labelled set before believing a number made on it."""

@@ -1,4 +1,4 @@
-"""Look at a labelled set before believing a number made on it.
+"""Check a labelled set before believing a number made on it.
 
 In: the root of a set, and maybe of another. Out: `Check`: counts against the official ones, mask
 sanity, infected shares per stratum, duplicates across splits and sets, samples with contours.
@@ -7,12 +7,11 @@ sanity, infected shares per stratum, duplicates across splits and sets, samples 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations, count
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,26 +21,27 @@ from covseg.data import BadMask, Excluded, LabelledImage, LabelledSet, open_set,
 from covseg.data.duplicates import Fingerprint, Pair, fingerprint, pairs
 from covseg.data.layout import SPLITS
 from covseg.data.published import OFFICIAL_COUNTS
+from covseg.datacheck.records import CheckRecord, Duplicate, Shares, SplitRecord
 from covseg.errors import RadiographRefused, SplitAbsent
 from covseg.pages.drawing import jpeg, outline
 from covseg.pages.labels import tails
-from covseg.records import RESEARCH_ONLY, Truth
+from covseg.records import Truth
 from covseg.stages.read import read
 
-Found = tuple[str, str, Pair]
+LabelledPair = tuple[str, str, Pair]  # labels of both images' splits
 SAMPLES = 4  # images shown per split and stratum
 PICTURED = 60  # duplicate pairs drawn
 
 
 @dataclass
 class SplitCheck:
-    """What was found in one split.
+    """One split, checked.
 
     Parameters
     ----------
-    images : LabelledSet
+    dataset : LabelledSet
     label : str
-        Name of the split; with the set's folder before it when two sets are looked at.
+        Name of the split; with the set's folder before it when two sets are checked.
     fingerprints : list of Fingerprint
     share_of_image, share_of_lung : dict
         Infected shares of the images with infection, per stratum.
@@ -51,7 +51,7 @@ class SplitCheck:
     samples : list of (stratum, key, data URI)
     """
 
-    images: LabelledSet
+    dataset: LabelledSet
     label: str
     fingerprints: list[Fingerprint] = field(default_factory=list)
     share_of_image: dict[str, list[float]] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class SplitCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """The whole check.
+    """A whole check.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ class Check:
     """
 
     splits: list[SplitCheck]
-    across: list[Found]
-    inside: list[Found]
+    across: list[LabelledPair]
+    inside: list[LabelledPair]
     pictures: list[tuple[Pair, str]]
 
 
@@ -96,15 +96,17 @@ def check(
     UsageError
         When there is no labelled set.
     """
-    sets = [one for place in (root, against) if place for one in open_splits(place, want_infection=want_infection)]
-    total, seen, splits = sum(len(images.images) for images in sets), count(1), []
+    datasets = [
+        dataset for place in (root, against) if place for dataset in open_splits(place, want_infection=want_infection)
+    ]
+    total, seen, splits = sum(len(dataset.images) for dataset in datasets), count(1), []
     names = dict(zip((root, against), tails([root, against]), strict=True)) if against else {}
-    for images in sets:
-        label = f"{names[images.root]}/{images.split}" if against else images.split
-        splits.append(_check_split(images, label, lambda: progress(next(seen), total)))
-    across = [found for one, two in combinations(splits, 2) for found in _pairs(one, two)]
-    inside = [found for one in splits for found in _pairs(one, one)]
-    roots = {split.label: split.images.root for split in splits}
+    for dataset in datasets:
+        label = f"{names[dataset.root]}/{dataset.split}" if against else dataset.split
+        splits.append(_check_split(dataset, label, lambda: progress(next(seen), total)))
+    across = [pair for first, other in combinations(splits, 2) for pair in _pairs(first, other)]
+    inside = [pair for split in splits for pair in _pairs(split, split)]
+    roots = {split.label: split.dataset.root for split in splits}
     drawn = [
         (pair, _side_by_side(roots[a] / pair.first, roots[b] / pair.second))
         for a, b, pair in [*across, *inside][:PICTURED]
@@ -112,8 +114,8 @@ def check(
     return Check(splits, across, inside, drawn)
 
 
-def _pairs(one: SplitCheck, two: SplitCheck) -> list[Found]:
-    return [(one.label, two.label, pair) for pair in pairs(one.fingerprints, two.fingerprints)]
+def _pairs(first: SplitCheck, other: SplitCheck) -> list[LabelledPair]:
+    return [(first.label, other.label, pair) for pair in pairs(first.fingerprints, other.fingerprints)]
 
 
 def open_splits(root: Path, *, want_infection: bool = True) -> list[LabelledSet]:
@@ -146,65 +148,65 @@ class _CheckedImage:
     problem: Excluded | None
 
 
-def _check_image(images: LabelledSet, image: LabelledImage) -> _CheckedImage:
+def _check_image(dataset: LabelledSet, image: LabelledImage) -> _CheckedImage:
     try:
-        pixels = np.rint(read((images.root / image.key).read_bytes()).pixels * 255).astype(np.uint8)
+        pixels = np.rint(read((dataset.root / image.key).read_bytes()).pixels * 255).astype(np.uint8)
     except RadiographRefused as refusal:
         return _CheckedImage(image, None, None, Excluded(image.key, f"film_{refusal.reason}", str(refusal)))
     try:
-        truth = read_truth(images, image, pixels.shape, want_infection=image.infection is not None)
+        truth = read_truth(dataset, image, pixels.shape, want_infection=image.infection is not None)
         return _CheckedImage(image, pixels, truth, None)
     except BadMask as bad:
         return _CheckedImage(image, pixels, None, Excluded(image.key, bad.reason, bad.detail))
 
 
-def _check_split(images: LabelledSet, label: str, progress: Callable[[], None]) -> SplitCheck:
-    found = SplitCheck(images, label, excluded=list(images.excluded))
-    shown = _sampled(images)
+def _check_split(dataset: LabelledSet, label: str, progress: Callable[[], None]) -> SplitCheck:
+    split = SplitCheck(dataset, label, excluded=list(dataset.excluded))
+    shown = _sampled(dataset)
     with ThreadPoolExecutor(2) as pool:
-        for checked in pool.map(lambda image: _check_image(images, image), images.images):
-            _note(found, checked, checked.image.key in shown)
+        for checked in pool.map(lambda image: _check_image(dataset, image), dataset.images):
+            _note(split, checked, checked.image.key in shown)
             progress()
-    return found
+    return split
 
 
-def _sampled(images: LabelledSet) -> set[str]:
+def _sampled(dataset: LabelledSet) -> set[str]:
     """Choose a few images per stratum by the hash of their names."""
     by_stratum: dict[str, list[str]] = {}
-    for image in images.images:
+    for image in dataset.images:
         by_stratum.setdefault(image.stratum, []).append(image.key)
     ranked = (sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest()) for keys in by_stratum.values())
     return {key for keys in ranked for key in keys[:SAMPLES]}
 
 
-def _note(found: SplitCheck, checked: _CheckedImage, shown: bool) -> None:
+def _note(split: SplitCheck, checked: _CheckedImage, shown: bool) -> None:
     """Add one image to a split's account."""
     key, stratum = checked.image.key, checked.image.stratum
     if checked.problem:
-        found.excluded.append(checked.problem)
+        split.excluded.append(checked.problem)
     if checked.pixels is None:
         return
-    found.fingerprints.append(fingerprint(key, checked.pixels))
+    split.fingerprints.append(fingerprint(key, checked.pixels))
     size = "x".join(map(str, checked.pixels.shape[::-1]))
-    found.sizes[size] = found.sizes.get(size, 0) + 1
+    split.sizes[size] = split.sizes.get(size, 0) + 1
     if checked.truth is None:
         return
-    _note_truth(found, stratum, checked.truth)
+    _note_truth(split, stratum, checked.truth)
     if shown:
-        found.samples.append((stratum, key, _contours(checked.pixels, checked.truth)))
+        split.samples.append((stratum, key, _contours(checked.pixels, checked.truth)))
 
 
-def _note_truth(found: SplitCheck, stratum: str, truth: Truth) -> None:
+def _note_truth(split: SplitCheck, stratum: str, truth: Truth) -> None:
     infected = int(np.count_nonzero(truth.infection))
     if not infected:
-        found.empty[stratum] = found.empty.get(stratum, 0) + 1
+        split.empty[stratum] = split.empty.get(stratum, 0) + 1
         return
-    found.share_of_image.setdefault(stratum, []).append(infected / truth.infection.size)
+    split.share_of_image.setdefault(stratum, []).append(infected / truth.infection.size)
     if truth.lung is None:
         return
     outside = int(np.count_nonzero(truth.infection & (1 - truth.lung)))
-    found.outside_lung[stratum] = found.outside_lung.get(stratum, 0) + (outside > 0)
-    found.share_of_lung.setdefault(stratum, []).append((infected - outside) / max(int(np.count_nonzero(truth.lung)), 1))
+    split.outside_lung[stratum] = split.outside_lung.get(stratum, 0) + (outside > 0)
+    split.share_of_lung.setdefault(stratum, []).append((infected - outside) / max(int(np.count_nonzero(truth.lung)), 1))
 
 
 def _contours(pixels: NDArray[np.uint8], truth: Truth) -> str:
@@ -223,40 +225,39 @@ def _side_by_side(first: Path, second: Path) -> str:
     )
 
 
-def to_json(found: Check) -> dict[str, Any]:
-    """Return the check as JSON values."""
-    return {
-        "intended_use": RESEARCH_ONLY,
-        "splits": [_split_json(split) for split in found.splits],
-        "duplicates_across": [{"from": a, "to": b, **asdict(pair)} for a, b, pair in found.across],
-        "duplicates_inside": [{"from": a, "to": b, **asdict(pair)} for a, b, pair in found.inside],
-    }
+def record(check: Check) -> CheckRecord:
+    """Return the check as it is written."""
+    return CheckRecord(
+        splits=tuple(map(_split_record, check.splits)),
+        duplicates_across=tuple(map(_duplicate, check.across)),
+        duplicates_inside=tuple(map(_duplicate, check.inside)),
+    )
 
 
-def _split_json(split: SplitCheck) -> dict[str, Any]:
-    images = split.images
-    official = OFFICIAL_COUNTS.get(images.split) if images.name == "covid-qu-ex" else None
-    return {
-        "split": split.label, "set": images.name, "counts": images.counts, "official": official,
-        "complete": official is None or images.counts == official,
-        "absent_strata": [name for name, count in images.counts.items() if not count],
-        "sizes": split.sizes, "empty_infection": split.empty, "infection_outside_lung": split.outside_lung,
-        "share_of_film": _quartiles(split.share_of_image), "share_of_lung": _quartiles(split.share_of_lung),
-        "excluded": [asdict(one) for one in split.excluded],
-    }  # fmt: skip
+def _duplicate(labelled: LabelledPair) -> Duplicate:
+    first, other, pair = labelled
+    return Duplicate(first_split=first, other_split=other, **vars(pair))
 
 
-def _quartiles(shares: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+def _split_record(split: SplitCheck) -> SplitRecord:
+    dataset, counts = split.dataset, split.dataset.counts
+    official = OFFICIAL_COUNTS.get(dataset.split) if dataset.name == "covid-qu-ex" else None
+    return SplitRecord(
+        split=split.label, name=dataset.name, counts=counts, official=official, complete=official in (None, counts),
+        absent_strata=tuple(name for name, count in counts.items() if not count), sizes=split.sizes,
+        empty_infection=split.empty, infection_outside_lung=split.outside_lung,
+        share_of_image=_shares(split.share_of_image), share_of_lung=_shares(split.share_of_lung),
+        excluded=tuple(split.excluded),
+    )  # fmt: skip
+
+
+def _shares(shares: dict[str, list[float]]) -> dict[str, Shares]:
     """Summarise shares per stratum, in [0, 1]."""
+    parts = (5, 25, 50, 75, 95)
     return {
-        stratum: {
-            "n": len(values), "mean": round(float(np.mean(values)), 5),
-            **{f"q{part}": round(float(np.quantile(values, part / 100)), 5) for part in (5, 25, 50, 75, 95)},
-        }
+        stratum: Shares(
+            n=len(values), mean=round(float(np.mean(values)), 5),
+            **{f"q{part}": round(float(np.quantile(values, part / 100)), 5) for part in parts},
+        )
         for stratum, values in shares.items()
     }  # fmt: skip
-
-
-def leaks(training: Iterable[Fingerprint], held_out: list[Fingerprint]) -> list[Pair]:
-    """Return the training images that stand, exactly or nearly, on the other side of a split."""
-    return pairs(list(training), held_out)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from covseg.data.published import LIMITS
-from covseg.datacheck.check import Check, to_json
+from covseg.datacheck.check import Check, record
 from covseg.pages import charts
 from covseg.pages.environment import render_page
 
 
-def render_check(found: Check, title: str) -> bytes:
+def render_check(check: Check, title: str) -> bytes:
     """Return the page.
 
     Parameters
     ----------
-    found : Check
+    check : Check
     title : str
         Name of the set's folder.
     """
@@ -23,24 +23,24 @@ def render_check(found: Check, title: str) -> bytes:
         "covseg.datacheck",
         "datacheck.html.j2",
         title=title,
-        found=found,
-        content=to_json(found),
-        charts=_charts(found),
+        check=check,
+        content=record(check),
+        charts=_charts(check),
         limits=LIMITS,
     )
 
 
-def _charts(found: Check) -> list[tuple[str, str]]:
+def _charts(check: Check) -> list[tuple[str, str]]:
     drawn = [
         (
-            charts.bars({split.label: split.images.counts for split in found.splits}, "Images"),
+            charts.bars({split.label: split.dataset.counts for split in check.splits}, "Images"),
             "Images per split and class",
         )
     ]
     for words, name in (("image", "share_of_image"), ("lung", "share_of_lung")):
         shares = {
             f"{split.label} {stratum}": np.array(values)
-            for split in found.splits
+            for split in check.splits
             for stratum, values in getattr(split, name).items()
         }
         if shares:

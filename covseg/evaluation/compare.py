@@ -10,42 +10,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import UsageError
 from covseg.evaluation.document import read_back
+from covseg.evaluation.records import Evaluation
+from covseg.metrics.convention import RATIOS
 from covseg.metrics.image_results import ImageResults
 from covseg.metrics.intervals import DRAWS, Difference, Floats, Statistic, paired
+from covseg.metrics.mask_metrics import MASK_METRICS
 from covseg.metrics.measures import Measure, Name, measures
 from covseg.metrics.summary import strata_of
 from covseg.pages.labels import tails
 
-COMPARED = (
-    Name("infection", "dice", "image", "skip"),
-    Name("infection", "iou", "image", "skip"),
-    Name("infection", "dice", "image", "one"),
-    Name("infection", "dice", "dataset", "one"),
-    Name("image level", "sensitivity"),
-    Name("image level", "specificity"),
-    Name("image level", "auroc"),
-    Name("surface", "nsd"),
-    Name("fraction", "mae"),
-    Name("fraction", "pearson_r"),
-    Name("lung", "dice", "image", "one"),
-)
 
-LACKING = {"nsd": "nsd", "mae": "fraction", "pearson_r": "fraction", "auroc": "presence"}  # NaN where an image has none
+def compared() -> dict[Name, str]:
+    """Name what is compared, in the order of the rows, with the column of it that an image may lack (or nothing)."""
+    overlap = {Name("infection", metric, "image", "skip"): "" for metric, ratio in RATIOS.items() if ratio.compared}
+    masks = {Name(metric.part, name): name for name, metric in MASK_METRICS.items() if metric.compared}
+    return {
+        **overlap,
+        Name("infection", "dice", "image", "one"): "",
+        Name("infection", "dice", "dataset", "one"): "",
+        Name("image level", "sensitivity"): "",
+        Name("image level", "specificity"): "",
+        Name("image level", "auroc"): "presence",
+        **masks,
+        Name("fraction", "mae"): "fraction",
+        Name("fraction", "pearson_r"): "fraction",
+        Name("lung", "dice", "image", "one"): "",
+    }
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation, read back."""
+class Labelled:
+    """One evaluation, read back, and what it is called beside others."""
 
     label: str
-    content: dict[str, Any]
+    evaluation: Evaluation
     results: ImageResults
 
 
@@ -70,7 +74,7 @@ class Contrast:
     difference: Difference
 
 
-def open_evaluations(folders: list[Path]) -> list[Evaluation]:
+def open_evaluations(folders: list[Path]) -> list[Labelled]:
     """Read the folders and check that they can be compared.
 
     Raises
@@ -80,30 +84,30 @@ def open_evaluations(folders: list[Path]) -> list[Evaluation]:
     """
     if len(folders) < 2:
         raise UsageError("compare wants at least two folders that covseg evaluate has written")
-    read = [Evaluation(name, *read_back(folder)) for name, folder in zip(tails(folders), folders, strict=True)]
+    read = [Labelled(name, *read_back(folder)) for name, folder in zip(tails(folders), folders, strict=True)]
     for other in read[1:]:
         _check_same_images(read[0], other)
     return read
 
 
-def _check_same_images(first: Evaluation, other: Evaluation) -> None:
+def _check_same_images(first: Labelled, other: Labelled) -> None:
     for field in ("split", "digest"):
-        pair = [one.content["data"][field] for one in (first, other)]
+        pair = [getattr(side.evaluation.data, field) for side in (first, other)]
         if pair[0] != pair[1]:
             raise UsageError(
                 f"{first.label} and {other.label} judge other images ({field} {pair[0][:16]} and {pair[1][:16]}): "
                 "evaluate both on the same data, split, strata and limit"
             )
-    if first.content["lung_mask"] != other.content["lung_mask"]:
+    if first.evaluation.lung_mask != other.evaluation.lung_mask:
         raise UsageError(f"{first.label} and {other.label} used other lung masks: evaluate both with the same --lung")
     if differing := sorted(set(first.results.keys) ^ set(other.results.keys)):
         raise UsageError(f"{differing[0]} is judged in only one of {first.label} and {other.label}")
 
 
-def compare(evaluations: list[Evaluation], draws: int = DRAWS, seed: int = 0) -> list[Contrast]:
+def compare(evaluations: list[Labelled], draws: int = DRAWS, seed: int = 0) -> list[Contrast]:
     """Contrast every evaluation with the first, per stratum."""
     first, rows = evaluations[0], []
-    strata = tuple(first.content["data"]["counts"])
+    strata = tuple(first.evaluation.data.counts)
     for other in evaluations[1:]:
         for stratum, kept in strata_of(first.results, strata).items():
             rows += _contrasts(other.label, stratum, first.results.where(kept), other.results.where(kept), draws, seed)
@@ -117,16 +121,19 @@ def _contrasts(
         return []
     rows = []
     for names, kept in _matched(first, other):
-        found = [_by_name(results.where(kept)) for results in (first, other)] if kept.any() else [{}, {}]
-        for name in (one for one in names if one in found[0] and one in found[1]):
-            (a, one), (_, two) = found[0][name], found[1][name]
-            whole = np.ones((1, len(a.groups)))
-            values = float(one(whole)[0, 0]), float(two(whole)[0, 0])
+        if not kept.any():
+            continue
+        ours, theirs = (_by_name(results.where(kept)) for results in (first, other))
+        for name in (name for name in names if name in ours and name in theirs):
+            (measure, statistic), (_, other_statistic) = ours[name], theirs[name]
+            whole = np.ones((1, len(measure.groups)))
+            values = float(statistic(whole)[0, 0]), float(other_statistic(whole)[0, 0])
             if np.isfinite(values).all():
-                [difference] = paired(two, one, a.groups, draws, seed)
-                n = int(a.n[a.names.index(name)])
+                [difference] = paired(other_statistic, statistic, measure.groups, draws, seed)
+                n = int(measure.n[measure.names.index(name)])
                 rows.append(Contrast(label, stratum, name, *values, replace(difference, n=n)))
-    return sorted(rows, key=lambda row: COMPARED.index(row.name))
+    order = list(compared())
+    return sorted(rows, key=lambda row: order.index(row.name))
 
 
 def _matched(first: ImageResults, other: ImageResults) -> Iterator[tuple[tuple[Name, ...], NDArray[np.bool_]]]:
@@ -135,10 +142,12 @@ def _matched(first: ImageResults, other: ImageResults) -> Iterator[tuple[tuple[N
     An image that one of them refused, or left empty, has no distance or fraction: a mean over what each has by
     itself would pay for missing the hard images.
     """
-    yield tuple(name for name in COMPARED if name.metric not in LACKING), np.ones(len(first), bool)
-    for metric, column in LACKING.items():
-        kept = ~np.isnan(first.column(column)) & ~np.isnan(other.column(column))
-        yield tuple(name for name in COMPARED if name.metric == metric), kept
+    columns = compared()
+    for lacked in dict.fromkeys(columns.values()):
+        both = np.ones(len(first), bool)
+        for results in (first, other):
+            both &= ~np.isnan(results.column(lacked)) if lacked else True
+        yield tuple(name for name, column in columns.items() if column == lacked), both
 
 
 def _by_name(results: ImageResults) -> dict[Name, tuple[Measure, Statistic]]:

@@ -1,6 +1,6 @@
 """``metrics.json`` and ``cases.parquet`` of one evaluation, and how they are read back.
 
-In: judged images, the model and the set. Out: plain JSON values that name every convention, and the
+In: scored images, the model and the set. Out: an `Evaluation` that names every convention, and the
 columns of each image.
 """
 
@@ -9,20 +9,29 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from covseg.data import LabelledSet
 from covseg.data.published import LIMITS
 from covseg.errors import UsageError
-from covseg.evaluation.cost import Cost
+from covseg.evaluation.records import (
+    Cost,
+    DataFacts,
+    Evaluation,
+    Lesions,
+    Measured,
+    MetricLine,
+    ModelFacts,
+    Reliability,
+)
 from covseg.evaluation.run import Lung, SetResults
-from covseg.metrics.convention import Empty, ratios
+from covseg.metrics.convention import RATIOS, Empty, ratios
 from covseg.metrics.image_level import calibration_error
 from covseg.metrics.image_results import BORDER, SMALL_LESION, ImageResults
 from covseg.metrics.intervals import DRAWS, LEVEL, Estimate
@@ -32,6 +41,7 @@ from covseg.metrics.summary import Line, headline, lesion_counts, refusal_counts
 from covseg.metrics.surface import TOLERANCE
 from covseg.records import RESEARCH_ONLY
 from covseg.settings.score import ScoringConfig
+from covseg.storage import LocalStore
 
 METRICS, CASES, PAGE = "metrics.json", "cases.parquet", "evaluation.html"
 CONVENTIONS = {
@@ -53,133 +63,162 @@ CONVENTIONS = {
 }  # fmt: skip
 
 FEW = 20  # images; a percentile bootstrap of fewer is too narrow
-_ONE_A_IMAGE = Name("infection", "dice", "image", "one")
+_ONE_AN_IMAGE = Name("infection", "dice", "image", "one")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What was judged.
+    """What was evaluated.
 
     Parameters
     ----------
     config : ScoringConfig
         The model and everything that changes its numbers.
-    images : LabelledSet
-        The set that was judged.
+    dataset : LabelledSet
     lung : str
         ``predicted`` or ``truth``: which lung mask clips the infection and divides the fraction.
     cost : Cost
+        Of the model; the rate of this run is filled in.
     """
 
     config: ScoringConfig
-    images: LabelledSet
+    dataset: LabelledSet
     lung: Lung
     cost: Cost
 
 
-def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed: int = 0) -> Evaluation:
     """Return the content of ``metrics.json``."""
-    config, images, results = identity.config, identity.images, evaluated.results
-    lines = summarise(results, images.strata, draws, seed)
-    return {
-        "schema": 1,
-        "intended_use": RESEARCH_ONLY,
-        "model": {
-            "id": config.model_id, "weights_sha256": config.weights_sha256, "config_sha256": config.digest,
-            "backend": config.backend, "thresholds": config.model_settings["thresholds"],
-            "code_version": config.code_version,
-        },
-        "data": {
-            "set": images.name, "split": images.split, "digest": images.digest, "films": len(images.images),
-            "counts": images.counts, "absent_strata": [name for name, count in images.counts.items() if not count],
-            "excluded": [asdict(one) for one in evaluated.excluded],
-            "excluded_counts": dict(Counter(one.reason for one in evaluated.excluded)),
-            "refused": refusal_counts(results),
-        },
-        "lung_mask": identity.lung,
-        "conventions": CONVENTIONS,
-        "limits": list(LIMITS),
-        "headline": {name: asdict_clean(value) for name, value in headline(lines).items()},
-        "lines": [line.to_json() for line in lines],
-        "surface_status": status_counts(results, images.strata),
-        "lesions": lesion_counts(results),
-        "reliability": {"expected_calibration_error": _calibration(results)},
-        "warnings": warnings_of(lines, evaluated),
-        "cost": {**asdict(identity.cost), "films_per_second": _rate(evaluated), "backend": config.backend},
-    }  # fmt: skip
+    config, dataset, results = identity.config, identity.dataset, evaluated.results
+    lines = summarise(results, dataset.strata, draws, seed)
+    cost = {"images_per_second": _rate(evaluated), "backend": config.backend}
+    return Evaluation(
+        intended_use=RESEARCH_ONLY,
+        model=_model(config),
+        data=_data(dataset, evaluated),
+        lung_mask=identity.lung,
+        conventions=CONVENTIONS,
+        limits=LIMITS,
+        headline={name: Measured(**vars(estimate)) for name, estimate in headline(lines).items()},
+        lines=tuple(map(_line, lines)),
+        surface_status=status_counts(results, dataset.strata),
+        lesions=Lesions(**lesion_counts(results)),
+        reliability=Reliability(expected_calibration_error=_calibration(results)),
+        warnings=tuple(warnings_of(lines, evaluated)),
+        cost=identity.cost.model_copy(update=cost),
+    )
 
 
-def asdict_clean(value: Estimate) -> dict[str, float | int | None]:
-    """Return an estimate as JSON; NaN is null."""
-    return {name: None if number != number else number for name, number in asdict(value).items()}
+def _model(config: ScoringConfig) -> ModelFacts:
+    return ModelFacts(
+        id=config.model_id, weights_sha256=config.weights_sha256, config_sha256=config.digest, backend=config.backend,
+        thresholds=config.model_settings["thresholds"], code_version=config.code_version,
+    )  # fmt: skip
 
 
-def _calibration(results: ImageResults) -> float | None:
+def _data(dataset: LabelledSet, evaluated: SetResults) -> DataFacts:
+    counts = dataset.counts
+    return DataFacts(
+        name=dataset.name, split=dataset.split, digest=dataset.digest, images=len(dataset.images), counts=counts,
+        absent_strata=tuple(name for name, count in counts.items() if not count), excluded=tuple(evaluated.excluded),
+        excluded_counts=Counter(image.reason for image in evaluated.excluded),
+        refused=refusal_counts(evaluated.results),
+    )  # fmt: skip
+
+
+def _line(line: Line) -> MetricLine:
+    """Return a line as it is written: six decimals."""
+    estimate = line.estimate
+    value, low, high = (round(number, 6) for number in (estimate.value, estimate.low, estimate.high))
+    return MetricLine(stratum=line.stratum, **vars(line.name), value=value, low=low, high=high, n=estimate.n)
+
+
+def _calibration(results: ImageResults) -> float:
     presence = results.column("presence")
     known = ~np.isnan(presence)
-    return round(calibration_error(presence[known], results.positive[known]), 6) if known.any() else None
+    return round(calibration_error(presence[known], results.positive[known]), 6)
 
 
-def _rate(evaluated: SetResults) -> float | None:
+def _rate(evaluated: SetResults) -> float:
+    """Return images a second, metrics and pictures apart."""
     seconds = evaluated.seconds - evaluated.metric_seconds
-    return round(len(evaluated.results) / seconds, 2) if seconds > 0 and len(evaluated.results) else None
+    return round(len(evaluated.results) / seconds, 2) if seconds > 0 and len(evaluated.results) else float("nan")
 
 
 def warnings_of(lines: list[Line], evaluated: SetResults) -> list[str]:
     """Return what a reader must know before quoting a number."""
-    found = []
     by_key = {(line.stratum, line.name): line.estimate for line in lines}
-    for (stratum, name), estimate in by_key.items():
-        if name.metric == "dice":
-            iou = by_key[stratum, Name(name.part, "iou", name.reduction, name.empty)]
-            warning = impossible_pair(estimate.value, iou.value)
-            found += [f"{stratum}, {name.reduction}, {name.empty}: {warning}"] if warning else []
-    refused = int(evaluated.results.refused.sum())
-    if refused:
-        found.append(f"{refused} images were refused by the pipeline and count as failures")
+    warnings = _impossible_pairs(by_key)
+    if refused := int(evaluated.results.refused.sum()):
+        warnings.append(f"{refused} images were refused by the pipeline and count as failures")
     if evaluated.excluded:
-        found.append(
+        warnings.append(
             f"{len(evaluated.excluded)} images were left out because their truth cannot be believed; they are listed"
         )
-    counts = {stratum: by_key[stratum, _ONE_A_IMAGE].n for stratum, name in by_key if name == _ONE_A_IMAGE}
+    counts = {stratum: estimate.n for (stratum, name), estimate in by_key.items() if name == _ONE_AN_IMAGE}
     if small := [stratum for stratum, count in counts.items() if count < FEW]:
-        found.append(f"fewer than {FEW} images in {', '.join(small)}: intervals are rough")
-    return found
+        warnings.append(f"fewer than {FEW} images in {', '.join(small)}: intervals are rough")
+    return warnings
+
+
+def _impossible_pairs(by_key: dict[tuple[str, Name], Estimate]) -> list[str]:
+    warnings = []
+    for (stratum, name), dice in by_key.items():
+        if name.metric == "dice":
+            iou = by_key[stratum, replace(name, metric="iou")]
+            warning = impossible_pair(dice.value, iou.value)
+            warnings += [f"{stratum}, {name.reduction}, {name.empty}: {warning}"] if warning else []
+    return warnings
 
 
 def results_table(results: ImageResults) -> pa.Table:
     """Return the columns of ``cases.parquet``: the numbers of each image, and its ratios (null where 0/0)."""
     table = results.to_arrow()
     values = ratios(results.counts(), Empty.SKIP, results.refused)
-    for number, name in enumerate(("dice", "iou", "precision", "recall", "specificity", "accuracy")):
+    for number, name in enumerate(RATIOS):
         table = table.append_column(name, pa.array(values[:, number], from_pandas=True))
     return table
 
 
-def write(folder: Path, content: dict[str, Any], results: ImageResults, page: bytes) -> None:
+def write(folder: Path, evaluation: Evaluation, results: ImageResults, page: bytes) -> None:
     """Write the three files."""
-    from covseg.storage import LocalStore
-
     sink = io.BytesIO()
     pq.write_table(results_table(results), sink, compression="zstd")
     store = LocalStore(folder)
     store.write(CASES, sink.getvalue())
     store.write(PAGE, page)
-    store.write(METRICS, json.dumps(content, indent=1, allow_nan=False).encode())
+    store.write(METRICS, json.dumps(evaluation.model_dump(mode="json"), indent=1, allow_nan=False).encode())
 
 
-def read_back(folder: Path) -> tuple[dict[str, Any], ImageResults]:
+def read_back(folder: Path) -> tuple[Evaluation, ImageResults]:
     """Read an evaluation that `write` left.
 
     Raises
     ------
     UsageError
-        When the folder holds none.
+        When the folder holds none, or one of another version.
     """
     for name in (METRICS, CASES):
         if not (folder / name).is_file():
             raise UsageError(
                 f"no {name} in {folder}: wanted a folder that covseg evaluate MODEL --data ROOT -o {folder} has written"
             )
-    content: dict[str, Any] = json.loads((folder / METRICS).read_bytes())
-    return content, ImageResults.from_arrow(pq.read_table(folder / CASES))
+    return read_metrics(folder), ImageResults.from_arrow(pq.read_table(folder / CASES))
+
+
+def read_metrics(folder: Path) -> Evaluation:
+    """Read ``metrics.json`` alone.
+
+    Raises
+    ------
+    UsageError
+        When it is not one that this version writes.
+    """
+    try:
+        return Evaluation.model_validate_json((folder / METRICS).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{folder / METRICS}: {where}: {first['msg']}; run covseg evaluate MODEL --data ROOT -o {folder} again"
+        ) from error

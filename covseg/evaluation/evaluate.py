@@ -1,4 +1,4 @@
-"""Judge one model on one split and leave ``metrics.json``, ``cases.parquet`` and a page.
+"""Evaluate one model on one split and leave ``metrics.json``, ``cases.parquet`` and a page.
 
 The command and the flow call the same entry, `evaluate`.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from covseg.data import open_set
 from covseg.errors import SetRefused
 from covseg.evaluation.cost import cost_of
 from covseg.evaluation.document import Identity, document, write
 from covseg.evaluation.page import render
+from covseg.evaluation.records import Evaluation
 from covseg.evaluation.run import evaluate_set, with_lung
 from covseg.model_folder import test_uses as ledger
 from covseg.model_folder.backends import open_backend
@@ -23,8 +23,8 @@ from covseg.registry import open_model
 from covseg.settings.evaluate import EvaluateSettings
 
 
-def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = lambda *_: None) -> dict[str, Any]:
-    """Judge, write, and return the content of ``metrics.json``.
+def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
+    """Evaluate, write, and return the content of ``metrics.json``.
 
     Parameters
     ----------
@@ -38,33 +38,35 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         When the split or a stratum does not exist, no image can be judged, or a use of the Test split
         cannot be recorded.
     """
-    images = open_set(settings.data, settings.split).select(settings.strata, settings.limit)
+    dataset = open_set(settings.data, settings.split).select(settings.strata, settings.limit)
     folder = open_model(settings.model)
-    if ledger.is_test(images.split):
+    if ledger.is_test(dataset.split):
         ledger.check_writable(folder.path, folder.reference)
     backend = open_backend(folder, settings.backend)
     pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch))
-    total = len(images.images)
-    pipeline = with_lung(pipeline, images, settings.lung)
+    total = len(dataset.images)
+    pipeline = with_lung(pipeline, dataset, settings.lung)
     streams = settings.streams or len(os.sched_getaffinity(0))
-    evaluated = evaluate_set(pipeline, backend, images, streams, lambda done: progress(done, total))
+    evaluated = evaluate_set(pipeline, backend, dataset, streams, lambda done: progress(done, total))
     if not len(evaluated.results):
         first = evaluated.excluded[0].detail if evaluated.excluded else "the listing is empty"
-        raise SetRefused(f"no image of {settings.data} split {images.split} can be judged; first reason: {first}")
-    content = document(evaluated, Identity(pipeline.config, images, settings.lung, cost_of(folder)), settings.draws)
-    if ledger.is_test(images.split):
-        content["test_use"] = _record(folder.path, content)
-    write(settings.output, content, evaluated.results, render(content, evaluated.results, evaluated.examples.strips()))
-    return content
+        raise SetRefused(f"no image of {settings.data} split {dataset.split} can be judged; first reason: {first}")
+    evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, cost_of(folder)), settings.draws)
+    if ledger.is_test(dataset.split):
+        evaluation = evaluation.model_copy(update={"test_use": _record(folder.path, evaluation)})
+    page = render(evaluation, evaluated.results, evaluated.examples.strips())
+    write(settings.output, evaluation, evaluated.results, page)
+    return evaluation
 
 
-def _record(model: Path, content: dict[str, Any]) -> int:
+def _record(model: Path, evaluation: Evaluation) -> int:
     """Write the use into the ledger before anybody sees a number."""
+    headline = evaluation.model_dump(mode="json", include={"headline"})["headline"]
     return ledger.append(
         model,
         {
-            "weights_sha256": content["model"]["weights_sha256"], "config_sha256": content["model"]["config_sha256"],
-            "digest": content["data"]["digest"], "counts": content["data"]["counts"], "lung_mask": content["lung_mask"],
-            "headline": {name: value["value"] for name, value in content["headline"].items()},
+            "weights_sha256": evaluation.model.weights_sha256, "config_sha256": evaluation.model.config_sha256,
+            "digest": evaluation.data.digest, "counts": evaluation.data.counts, "lung_mask": evaluation.lung_mask,
+            "headline": {name: estimate["value"] for name, estimate in headline.items()},
         },
     )  # fmt: skip

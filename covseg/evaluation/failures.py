@@ -1,6 +1,6 @@
 """The worst images of an evaluation as numbers: what a model card may show of them.
 
-In: the cases of an evaluation. Out: the images that its page draws as worst or with missed small lesions,
+In: the results of an evaluation. Out: the images that its page draws as worst or with missed small lesions,
 named by their row in ``cases.parquet`` alone: a file name can name a patient, a picture shows one.
 """
 
@@ -54,8 +54,7 @@ def failures(results: ImageResults) -> list[Failure]:
     """
     examples: dict[tuple[str, str, str], list[tuple[float, str, int, ImageResult]]] = {}
     sizes: dict[tuple[str, str, str], int] = {}
-    for row, values in enumerate(results.to_arrow().to_pylist()):
-        result = ImageResult(**values)
+    for row, result in enumerate(results):
         for place, rank, size in groups_of(result, grade_of(result)):
             if place[2] in (WORST, MISSED) and not result.reason and result.fp + result.fn:
                 sizes[place] = size

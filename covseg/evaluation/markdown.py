@@ -1,57 +1,66 @@
 """An evaluation as Markdown sections, for a model's card: tables by stratum and convention, and failures.
 
-In: the content of ``metrics.json``, and failures by row. Out: lines of Markdown; no picture and no image's name.
+In: an `Evaluation`, and failures by row. Out: lines of Markdown; no picture and no image's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from covseg.evaluation.document import CASES
 from covseg.evaluation.failures import Failure
+from covseg.evaluation.records import Evaluation, MetricLine
 from covseg.metrics.intervals import short
 
-_OTHERS = ("image level", "lung", "surface", "fraction", "error")  # parts beside the overlap of infection masks
+_FIRST = (
+    "image level",
+    "lung",
+    "surface",
+    "fraction",
+    "error",
+)  # parts beside the overlap of infection masks, in order
 
 
-def results(content: dict[str, Any]) -> list[str]:
+def results(evaluation: Evaluation) -> list[str]:
     """Return the tables of one evaluation, every number with its interval and n."""
-    data, said = content["data"], content["conventions"]
-    headline = [(name, interval(one), one["n"]) for name, one in content["headline"].items()]
-    averaged = f"Averaged over: {said['reduction']}. 0/0: {said['empty']}. Refused images: {said['refused']}."
+    data, conventions = evaluation.data, evaluation.conventions
+    headline = [(name, measured, measured.n) for name, measured in evaluation.headline.items()]
+    averaged = (
+        f"Averaged over: {conventions['reduction']}. 0/0: {conventions['empty']}. "
+        f"Refused images: {conventions['refused']}."
+    )
     return [
-        f"## Results on {plain(data['set'])}, split {plain(data['split'])}", "", _judged(content), "",
+        f"## Results on {plain(data.name)}, split {plain(data.split)}", "", _images(evaluation), "",
         *table(("headline", "value", "n"), headline), "",
-        *(f"- {plain(warning)}" for warning in content["warnings"]), "",
-        "### Infection masks, every convention", "", f"{averaged} Negatives: {said['negatives']}.", "",
-        *table(("images", "averaged over", "0/0 is", "Dice", "IoU", "n"), _overlap(content["lines"])), "",
+        *(f"- {plain(warning)}" for warning in evaluation.warnings), "",
+        "### Infection masks, every convention", "", f"{averaged} Negatives: {conventions['negatives']}.", "",
+        *table(("images", "averaged over", "0/0 is", "Dice", "IoU", "n"), _overlap(evaluation)), "",
         "### Image level, lung, boundaries, fraction, errors", "",
-        *table(("images", "measure", "value", "n"), _others(content["lines"])),
+        *table(("images", "measure", "value", "n"), _others(evaluation.lines)),
     ]  # fmt: skip
 
 
-def gallery(split: str, found: list[Failure], cases_sha256: str) -> list[str]:
+def gallery(split: str, listed: list[Failure], cases_sha256: str) -> list[str]:
     """Return the failures as numbers, named by their row.
 
     Parameters
     ----------
     split : str
-    found : list of Failure
+    listed : list of Failure
     cases_sha256 : str
         Of the ``cases.parquet`` that the rows are of.
     """
     head = ("group", "images", "true grade", "row", "Dice", "truth, of image", "predicted", "small lesions missed")
-    said = (
+    words = (
         "The worst images by stratum and true severity, and those with the most missed small lesions. A row is one of "
         f"`{CASES}` (sha256 `{cases_sha256}`), counted from 0; `evaluation.html` beside it shows the pictures. Both "
         f"stay with the images; `covseg evaluate MODEL --data ROOT --split {plain(split)}` makes them again."
     )
-    listed = table(head, map(_failure, found)) if found else ["None: no scored image has a wrong pixel."]
-    return ["## Failure gallery", "", said, "", *listed]
+    rows = table(head, map(_failure, listed)) if listed else ["None: no scored image has a wrong pixel."]
+    return ["## Failure gallery", "", words, "", *rows]
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
     r"""Return a Markdown table; no cell can break out of it.
 
     Examples
@@ -63,30 +72,21 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
     return ["| " + " | ".join(plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """Return text on one line that no Markdown reader takes for HTML."""
     return " ".join(str(value).split()).replace("<", "&lt;")
 
 
-def interval(estimate: dict[str, Any]) -> str:
-    """Write an estimate of ``metrics.json``: value and interval."""
-    value, low, high = (
-        short(float("nan") if estimate[name] is None else float(estimate[name])) for name in ("value", "low", "high")
-    )
-    return f"{value} [{low}, {high}]"
-
-
-def _judged(content: dict[str, Any]) -> str:
-    """Say which images were judged, and which were not."""
-    data = content["data"]
-    counts = ", ".join(f"{name} {count or 'absent'}" for name, count in data["counts"].items())
+def _images(evaluation: Evaluation) -> str:
+    """Say which images were scored, and which were not."""
+    data = evaluation.data
     refused = {
-        f"{stratum} {reason}": count for stratum, one in data["refused"].items() for reason, count in one.items()
+        f"{stratum} {reason}": count for stratum, reasons in data.refused.items() for reason, count in reasons.items()
     }
     return (
-        f"{data['films']} images ({plain(counts)}), listing `{data['digest']}`. Lung mask: {content['lung_mask']}. "
+        f"{data.images} images ({plain(data.counted)}), listing `{data.digest}`. Lung mask: {evaluation.lung_mask}. "
         f"Refused: {_counted(refused)}. Left out, because their truth cannot be believed: "
-        f"{_counted(data['excluded_counts'])}. In brackets: {content['conventions']['interval']}."
+        f"{_counted(data.excluded_counts)}. In brackets: {evaluation.conventions['interval']}."
     )
 
 
@@ -94,29 +94,25 @@ def _counted(counts: dict[str, int]) -> str:
     return plain(", ".join(f"{name} {count}" for name, count in counts.items())) or "none"
 
 
-def _overlap(lines: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def _overlap(evaluation: Evaluation) -> Iterator[tuple[object, ...]]:
     """Yield one row per stratum and convention; Dice and IoU are 0/0 on the same images."""
-    by_key = {
-        (line["stratum"], line["reduction"], line["empty"], line["metric"]): line
-        for line in lines
-        if line["part"] == "infection"
-    }
-    for (stratum, reduction, empty, metric), line in by_key.items():
-        if metric == "dice":
-            iou = by_key[stratum, reduction, empty, "iou"]
-            yield stratum, reduction, empty, interval(line), interval(iou), line["n"]
+    for line in evaluation.lines:
+        if (line.part, line.metric) == ("infection", "dice"):
+            iou = evaluation.line(line.stratum, "infection", "iou", line.reduction, line.empty)
+            yield line.stratum, line.reduction, line.empty, line, iou, line.n
 
 
-def _others(lines: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def _others(lines: tuple[MetricLine, ...]) -> Iterator[tuple[object, ...]]:
     """Yield what else was measured, per image; a lung is never empty, so one policy says all."""
-    for part in _OTHERS:
+    for part in dict.fromkeys([*_FIRST, *(line.part for line in lines if line.part != "infection")]):
         for line in lines:
-            per_image = line["reduction"] == "image" and line["empty"] in ("", "one")
-            if line["part"] == part and per_image and line["value"] is not None:
-                yield line["stratum"], f"{part} {line['metric'].replace('_', ' ')}", interval(line), line["n"]
+            per_image = line.reduction == "image" and line.empty in ("", "one")
+            if line.part == part and per_image and line.known:
+                yield line.stratum, f"{part} {line.metric.replace('_', ' ')}", line, line.n
 
 
-def _failure(one: Failure) -> tuple[Any, ...]:
-    dice = "-" if one.dice is None else short(one.dice)
-    missed = f"{one.small_missed} of {one.small_lesions}"
-    return one.group, one.stratum, one.grade, one.row, dice, f"{one.truth:.1%}", f"{one.predicted:.1%}", missed
+def _failure(failure: Failure) -> tuple[object, ...]:
+    dice = "-" if failure.dice is None else short(failure.dice)
+    missed = f"{failure.small_missed} of {failure.small_lesions}"
+    shares = f"{failure.truth:.1%}", f"{failure.predicted:.1%}"
+    return failure.group, failure.stratum, failure.grade, failure.row, dice, *shares, missed

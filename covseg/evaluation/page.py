@@ -6,27 +6,27 @@ is no script and no address of anything outside the file.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from covseg.evaluation.examples import COLUMNS, MISSED, Strip
+from covseg.evaluation.records import Evaluation
 from covseg.metrics import published
-from covseg.metrics.convention import METRICS, REDUCTIONS, Empty, ratios
-from covseg.metrics.image_level import reliability, roc_curve
+from covseg.metrics.convention import RATIOS, REDUCTIONS, Empty, pixel_metrics, ratios
+from covseg.metrics.image_level import Booleans, reliability, roc_curve
 from covseg.metrics.image_results import ImageResults
 from covseg.metrics.intervals import Floats
+from covseg.metrics.mask_metrics import MASK_METRICS
+from covseg.metrics.summary import ALL, NEGATIVES
 from covseg.pages import charts
 from covseg.pages.environment import render_page
 
 
-def render(content: dict[str, Any], results: ImageResults, strips: list[Strip]) -> bytes:
+def render(evaluation: Evaluation, results: ImageResults, strips: list[Strip]) -> bytes:
     """Return the evaluation's page.
 
     Parameters
     ----------
-    content : dict
-        Of ``metrics.json``.
+    evaluation : Evaluation
     results : ImageResults
     strips : list of Strip
         In the order shown.
@@ -34,22 +34,19 @@ def render(content: dict[str, Any], results: ImageResults, strips: list[Strip]) 
     return render_page(
         "covseg.evaluation",
         "evaluation.html.j2",
-        content=content,
-        values={tuple(line[part] for part in _KEY): line for line in content["lines"]},
-        rows=[*[name for name, count in content["data"]["counts"].items() if count], "negatives", "all"],
-        metrics=METRICS,
-        reductions=[str(one) for one in REDUCTIONS],
-        policies=[str(one) for one in Empty],
+        content=evaluation,
+        rows=[*evaluation.data.strata, NEGATIVES, ALL],
+        metrics=pixel_metrics(),
+        mask_metrics=MASK_METRICS,
+        reductions=[str(reduction) for reduction in REDUCTIONS],
+        policies=[str(empty) for empty in Empty],
         charts=_charts(results),
-        anchors=[(one, _warning(one)) for one in published.ANCHORS],
+        anchors=[(anchor, _warning(anchor)) for anchor in published.ANCHORS],
         second_reader=published.SECOND_READER,
         columns=COLUMNS,
         examples=_group(strips),
         missed=[strip for strip in strips if strip.group == MISSED],
     )
-
-
-_KEY = ("stratum", "part", "metric", "reduction", "empty")
 
 
 def _warning(anchor: published.Anchor) -> str | None:
@@ -70,7 +67,8 @@ def _group(strips: list[Strip]) -> dict[str, list[Strip]]:
 def _charts(results: ImageResults) -> list[tuple[str, str]]:
     """Draw every chart that these images allow; (URI, words for those who cannot see it)."""
     drawn = []
-    positive, dice = results.positive, ratios(results.counts(), Empty.ZERO, results.refused)[:, 0]
+    positive = results.positive
+    dice = ratios(results.counts(), Empty.ZERO, results.refused)[:, list(RATIOS).index("dice")]
     if positive.any():
         named = {str(name): dice[positive & (results.strata == name)] for name in np.unique(results.strata[positive])}
         drawn.append((charts.histogram(named, "Dice per image, images with infection", "Dice"), "Histogram of Dice"))
@@ -97,13 +95,14 @@ def _bland_altman(predicted: Floats, truth: Floats) -> str:
     return charts.scatter((predicted + truth) / 2, difference, "Infected fraction: agreement", labels, levels)
 
 
-def _presence_charts(presence: Floats, positive: Any) -> list[tuple[str, str]]:
+def _presence_charts(presence: Floats, positive: Booleans) -> list[tuple[str, str]]:
     roc = charts.lines(
         {"image-level probability": roc_curve(presence, positive)}, "ROC: any infection",
         ("1 - specificity", "sensitivity"), diagonal=True,
     )  # fmt: skip
-    said, seen, _ = map(np.array, zip(*reliability(presence, positive), strict=True))
+    predicted, observed, _ = map(np.array, zip(*reliability(presence, positive), strict=True))
     bins = charts.lines(
-        {"bins of .1": (said, seen)}, "Reliability of the probability", ("said", "seen"), diagonal=True, markers=True
-    )
+        {"bins of .1": (predicted, observed)}, "Reliability of the probability", ("predicted", "observed"),
+        diagonal=True, markers=True,
+    )  # fmt: skip
     return [(roc, "ROC curve"), (bins, "Reliability curve")]

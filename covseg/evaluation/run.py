@@ -1,6 +1,6 @@
-"""Walk a labelled set through the pipeline and judge every image.
+"""Walk a labelled set through the pipeline and compare every image with its truth.
 
-The prediction is the pipeline's own (`covseg.pipeline.stream`), not a second pipeline; what is judged
+The prediction is the pipeline's own (`covseg.pipeline.stream`), not a second pipeline; what is scored
 is what `covseg predict` would have written, at source resolution.
 """
 
@@ -30,7 +30,7 @@ Lung = Literal["predicted", "truth"]
 
 @dataclass
 class SetResults:
-    """A set after judging.
+    """A labelled set, evaluated.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class SetResults:
         In the set's order.
     excluded : list of Excluded
         Images whose truth cannot be believed; counted, never silently dropped.
-    groups : Examples
+    examples : Examples
         The pictures that were kept.
     seconds, metric_seconds : float
         Wall clock of the whole walk, and of the metrics and pictures inside it.
@@ -54,7 +54,7 @@ class SetResults:
 class TruthLungPipeline(Pipeline):
     """The pipeline with the true lung in the predicted lung's place, for comparison with such papers."""
 
-    images: LabelledSet
+    dataset: LabelledSet
     by_key: dict[str, LabelledImage]
 
     def constrain(self, image: PreparedImage, prediction: Prediction) -> Prediction:
@@ -63,30 +63,30 @@ class TruthLungPipeline(Pipeline):
         if labelled.lung is None:
             raise SetRefused(f"--lung truth wants lung masks, and {image.entry.key} has none")
         try:
-            lung = read_mask(self.images.root / labelled.lung, self.images.binary_values) * 255
+            lung = read_mask(self.dataset.root / labelled.lung, self.dataset.binary_values) * 255
         except BadMask:
-            return prediction  # judging reads it too, and leaves the image out by name
+            return prediction  # scoring reads it too, and leaves the image out by name
         grid = (resize(lung, self.model.size, self.model.size) > 127).astype(np.float32)
         return replace(prediction, lung=grid)
 
 
-def with_lung(pipeline: Pipeline, images: LabelledSet, lung: Lung) -> Pipeline:
+def with_lung(pipeline: Pipeline, dataset: LabelledSet, lung: Lung) -> Pipeline:
     """Return the pipeline that uses the predicted or the true lung."""
     if lung == "predicted":
         return pipeline
     other = TruthLungPipeline(pipeline.model, pipeline.config, pipeline.bucket, pipeline.key)
-    other.images, other.by_key = images, {image.key: image for image in images.images}
+    other.dataset, other.by_key = dataset, {image.key: image for image in dataset.images}
     return other
 
 
 def evaluate_set(
     pipeline: Pipeline,
     backend: Backend,
-    images: LabelledSet,
+    dataset: LabelledSet,
     streams: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> SetResults:
-    """Predict and judge every image of a set; memory grows by numbers only.
+    """Predict and score every image of a set; memory grows by numbers only.
 
     Parameters
     ----------
@@ -94,46 +94,46 @@ def evaluate_set(
         From `with_lung`.
     backend : Backend
         What runs the model.
-    images : LabelledSet
+    dataset : LabelledSet
     streams : int
         Threads that walk batches side by side.
     progress : callable
         Called with the number of images done.
     """
-    evaluated = SetResults(ImageResults(), list(images.excluded), Examples())
-    labelled = {image.key: image for image in images.images}
+    evaluated = SetResults(ImageResults(), list(dataset.excluded), Examples())
+    labelled = {image.key: image for image in dataset.images}
     start, lock = time.perf_counter(), Lock()
 
-    def finish(result: Result) -> ImageResult | Excluded:
-        with lock:  # the groups and the clock are shared by all streams; an image takes milliseconds here
+    def finish(scored: Result) -> ImageResult | Excluded:
+        with lock:  # the examples and the clock are shared by all streams; an image takes milliseconds here
             arrived = time.perf_counter()
-            found = _evaluate_image(evaluated.examples, images, labelled[result.row.key], result)
+            result = _evaluate_image(evaluated.examples, dataset, labelled[scored.row.key], scored)
             evaluated.metric_seconds += time.perf_counter() - arrived
-            return found
+            return result
 
-    walk = stream(pipeline, backend, LocalStore(images.root), entries_of(images), streams, finish)
-    for done, found in enumerate(walk, 1):
-        evaluated.results.add(found) if isinstance(found, ImageResult) else evaluated.excluded.append(found)
+    walk = stream(pipeline, backend, LocalStore(dataset.root), entries_of(dataset), streams, finish)
+    for done, result in enumerate(walk, 1):
+        evaluated.results.add(result) if isinstance(result, ImageResult) else evaluated.excluded.append(result)
         progress(done)
     evaluated.seconds = time.perf_counter() - start
     return evaluated
 
 
-def entries_of(images: LabelledSet) -> Iterator[Entry]:
+def entries_of(dataset: LabelledSet) -> Iterator[Entry]:
     """List the images as the pipeline wants them."""
-    for image in images.images:
-        state = (images.root / image.key).stat()
+    for image in dataset.images:
+        state = (dataset.root / image.key).stat()
         yield Entry(image.key, state.st_size, f"{state.st_size}-{state.st_mtime_ns}")
 
 
 def _evaluate_image(
-    examples: Examples, images: LabelledSet, image: LabelledImage, scored: Result
+    examples: Examples, dataset: LabelledSet, image: LabelledImage, scored: Result
 ) -> ImageResult | Excluded:
     row = scored.row
     try:
         if isinstance(scored, Refused):
-            return refused(image.key, image.stratum, str(row.reason), read_truth(images, image))
-        truth = read_truth(images, image, scored.masks.infection.shape)
+            return refused(image.key, image.stratum, str(row.reason), read_truth(dataset, image))
+        truth = read_truth(dataset, image, scored.masks.infection.shape)
     except BadMask as bad:
         return Excluded(image.key, bad.reason, bad.detail)
     result = score_masks(

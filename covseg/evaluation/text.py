@@ -1,99 +1,94 @@
-"""An evaluation as one screen of text: 100 columns, about 50 lines."""
+"""An evaluation as one screen of text: 120 columns, about 50 lines."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from covseg.evaluation.records import Evaluation
+from covseg.metrics.convention import REDUCTIONS, Empty, pixel_metrics
 from covseg.metrics.intervals import short
+from covseg.metrics.mask_metrics import MASK_METRICS
+from covseg.metrics.summary import ALL, NEGATIVES
 
 
-def screen(content: dict[str, Any]) -> list[str]:
-    """Lay the whole table on one screen: 100 columns, about 50 lines, the headline first."""
-    values = {tuple(line[part] for part in _KEY): line for line in content["lines"]}
-    data, head = content["data"], content["headline"]
-    counts = ", ".join(f"{name} {count or 'absent'}" for name, count in data["counts"].items())
-    lines = [
-        f"{content['model']['id']} on {data['set']} {data['split']}: {data['films']} images ({counts})",
-        f"COVID-19 only, per image: Dice {_full(head['covid_dice'])}  IoU {_full(head['covid_iou'])}",
-        f"negative specificity:     {_full(head['negative_specificity'])}  (n {head['negative_specificity']['n']})",
-        f"lung mask: {content['lung_mask']}; refused {_refused(data)}; left out {len(data['excluded'])}",
+def screen(evaluation: Evaluation) -> list[str]:
+    """Lay the whole table on one screen, the headline first."""
+    data, headline = evaluation.data, evaluation.headline
+    specificity = headline["negative_specificity"]
+    refused = sum(count for reasons in data.refused.values() for count in reasons.values())
+    return [
+        f"{evaluation.model.id} on {data.name} {data.split}: {data.images} images ({data.counted})",
+        f"COVID-19 only, per image: Dice {headline['covid_dice']}  IoU {headline['covid_iou']}",
+        f"negative specificity:     {specificity}  (n {specificity.n})",
+        f"lung mask: {evaluation.lung_mask}; refused {refused}; left out {len(data.excluded)}",
+        *(f"WARNING  {warning}" for warning in evaluation.warnings),
+        *_pixel_table(evaluation, [*data.strata, ALL]),
+        *_other_table(evaluation, [*data.strata, NEGATIVES, ALL]),
+        _last(evaluation),
     ]
-    lines += [f"WARNING  {warning}" for warning in content["warnings"]]
-    named = [name for name, count in data["counts"].items() if count]
-    lines += _pixel_table(values, [*named, "all"])
-    lines += _other_table(values, [*named, "negatives", "all"], content["surface_status"])
-    return [*lines, _last(content)]
 
 
-_KEY = ("stratum", "part", "metric", "reduction", "empty")
-_REDUCTIONS, _POLICIES = ("image", "batch(8)", "dataset"), ("one", "zero", "skip")
-_METRICS = ("dice", "iou", "precision", "recall", "f1", "specificity", "accuracy")
-
-
-def _full(estimate: dict[str, Any]) -> str:
-    value, low, high = (
-        short(float("nan") if estimate[name] is None else estimate[name]) for name in ("value", "low", "high")
-    )
-    return f"{value} [{low}, {high}]"
-
-
-def _refused(data: dict[str, Any]) -> int:
-    return sum(count for reasons in data["refused"].values() for count in reasons.values())
-
-
-def _pixel_table(values: dict[tuple[Any, ...], Any], rows: list[str]) -> list[str]:
+def _pixel_table(evaluation: Evaluation, rows: list[str]) -> list[str]:
     """One line per stratum and metric, one column per convention."""
     lines = [
-        f"{'infection mask':<26}" + "".join(f"|{reduction:^18}" for reduction in _REDUCTIONS),
-        f"{'what 0/0 is worth:':<26}" + ("|" + "".join(f"{policy:>6}" for policy in _POLICIES)) * 3,
+        f"{'infection mask':<26}" + "".join(f"|{reduction!s:^18}" for reduction in REDUCTIONS),
+        f"{'what 0/0 is worth:':<26}" + ("|" + "".join(f"{empty:>6}" for empty in Empty)) * len(REDUCTIONS),
     ]
+    metrics = pixel_metrics()
     for stratum in rows:
-        for metric in _METRICS:
-            label = f"{stratum if metric == 'dice' else '':<12} {metric:<13}"
+        for metric in metrics:
             cells = [
-                "|" + "".join(_cell(values, stratum, "infection", metric, reduction, policy) for policy in _POLICIES)
-                for reduction in _REDUCTIONS
+                "|" + "".join(_cell(evaluation, stratum, "infection", metric, str(reduction), empty) for empty in Empty)
+                for reduction in REDUCTIONS
             ]
-            lines.append(label + "".join(cells))
+            lines.append(f"{stratum if metric == metrics[0] else '':<12} {metric:<13}" + "".join(cells))
     return lines
 
 
-def _cell(values: dict[tuple[Any, ...], Any], *key: str, digits: int = 3, width: int = 6) -> str:
-    line = values.get(key)
-    return f"{'-' if line is None or line['value'] is None else short(line['value'], digits):>{width}}"
+def _cell(evaluation: Evaluation, *key: str, digits: int = 3, width: int = 6) -> str:
+    line = evaluation.line(*key)
+    return f"{short(line.value, digits) if line else '-':>{width}}"
 
 
-_OTHERS = {
-    "sens": ("image level", "sensitivity"),
-    "spec": ("image level", "specificity"),
-    "AUROC": ("image level", "auroc"),
-    "NSD": ("surface", "nsd"),
-    "fr.MAE": ("fraction", "mae"),
-    "bias": ("fraction", "bias"),
-    "r": ("fraction", "pearson_r"),
-    "LoA-": ("fraction", "limit_low"),
-    "LoA+": ("fraction", "limit_high"),
-    "FParea": ("error", "false_positive_area"),
-}
+def _columns() -> dict[str, tuple[tuple[str, ...], int]]:
+    """Map heads of the second table to a line's part, metric, reduction and policy, and to the decimals shown."""
+    masks = {
+        metric.title.partition(",")[0]: ((metric.part, name), metric.digits) for name, metric in MASK_METRICS.items()
+    }
+    return {
+        "sens": (("image level", "sensitivity"), 3),
+        "spec": (("image level", "specificity"), 3),
+        "AUROC": (("image level", "auroc"), 3),
+        **masks,
+        "fr.MAE": (("fraction", "mae"), 3),
+        "bias": (("fraction", "bias"), 3),
+        "r": (("fraction", "pearson_r"), 3),
+        "LoA-": (("fraction", "limit_low"), 3),
+        "LoA+": (("fraction", "limit_high"), 3),
+        "FParea": (("error", "false_positive_area"), 3),
+        "lung": (("lung", "dice", "image", "one"), 3),
+    }
 
 
-def _other_table(values: dict[tuple[Any, ...], Any], rows: list[str], status: dict[str, dict[str, int]]) -> list[str]:
-    """Image level, boundaries, fraction: one line per stratum, statuses beside the boundary means."""
-    heads = "".join(f"{head:>7}" for head in _OTHERS)
-    lines = [f"{'':<12}{heads}{'lung':>7}{'HD95':>6}  missed/alarm/refused"]
+def _other_table(evaluation: Evaluation, rows: list[str]) -> list[str]:
+    """Image level, masks, fraction: one line per stratum, statuses beside the boundary means."""
+    columns = _columns()
+    widths = {head: max(7, len(head) + 1) for head in columns}
+    lines = [f"{'':<12}{''.join(f'{head:>{width}}' for head, width in widths.items())}  missed/alarm/refused"]
     for stratum in rows:
-        cells = "".join(_cell(values, stratum, part, metric, "image", "", width=7) for part, metric in _OTHERS.values())
-        lung = _cell(values, stratum, "lung", "dice", "image", "one", width=7)
-        far = _cell(values, stratum, "surface", "hd95", "image", "", digits=1)
-        counts = "/".join(str(status[stratum][name]) for name in ("missed", "false_alarm", "refused"))
-        lines.append(f"{stratum:<12}{cells}{lung}{far}  {counts}")
+        cells = "".join(
+            _cell(evaluation, stratum, *key, digits=digits, width=widths[head])
+            for head, (key, digits) in columns.items()
+        )
+        counts = "/".join(
+            str(evaluation.surface_status[stratum][name]) for name in ("missed", "false_alarm", "refused")
+        )
+        lines.append(f"{stratum:<12}{cells}  {counts}")
     return lines
 
 
-def _last(content: dict[str, Any]) -> str:
-    lesions, cost = content["lesions"], content["cost"]
-    used = f"; use {content['test_use']} of Test is in the ledger" if "test_use" in content else ""
+def _last(evaluation: Evaluation) -> str:
+    lesions, cost = evaluation.lesions, evaluation.cost
+    used = f"; use {evaluation.test_use} of Test is in the ledger" if evaluation.test_use else ""
     return (
-        f"small lesions missed {lesions['small_missed']}/{lesions['small_lesions']}; {cost['parameters'] / 1e6:.2f} M "
-        f"parameters, {cost['gflop']:.2f} GFLOP, {cost['films_per_second']} films/s ({cost['backend']}){used}"
+        f"small lesions missed {lesions.small_missed}/{lesions.small_lesions}; {cost.parameters / 1e6:.2f} M "
+        f"parameters, {short(cost.gflop, 2)} GFLOP, {short(cost.images_per_second, 2)} images/s ({cost.backend}){used}"
     )

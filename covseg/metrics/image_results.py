@@ -1,4 +1,4 @@
-"""What is kept of a judged image: under 300 bytes of numbers, never pixels.
+"""What is kept of a scored image: under 300 bytes of numbers, never pixels.
 
 In: a scored image's masks and its truth, one after the other. Out: `ImageResults`, aligned columns.
 """
@@ -6,6 +6,7 @@ In: a scored image's masks and its truth, one after the other. Out: `ImageResult
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import cv2
@@ -14,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from covseg.metrics.convention import Counts
-from covseg.metrics.surface import TOLERANCE, Surface, status, surface_scores
+from covseg.metrics.mask_metrics import MASK_METRICS, MaskPair
+from covseg.metrics.surface import Surface, status
 from covseg.records import Mask, Masks, Truth
 
 BORDER = 5 / 256  # of the longer side: half the width of the band around the lung's border
@@ -37,8 +39,8 @@ class ImageResult:
         Lung pixels; -1 where the set has no lung truth.
     surface : int
         A `Surface`.
-    hd95, nsd : float
-        Pixels and share; NaN unless the surface status is OK.
+    scores : dict of str to float
+        Of every metric in `MASK_METRICS`; NaN where nothing can be said.
     presence : float
         Probability of any infection; NaN when refused.
     fraction, fraction_truth : float
@@ -61,8 +63,7 @@ class ImageResult:
     lung_fp: int
     lung_fn: int
     surface: int
-    hd95: float
-    nsd: float
+    scores: Mapping[str, float]
     presence: float
     fraction: float
     fraction_truth: float
@@ -72,8 +73,17 @@ class ImageResult:
 
 
 _TEXT = ("key", "stratum", "reason")
-_TYPES = {"int": ("i", pa.int32()), "float": ("f", pa.float32()), "str": ("", pa.string())}
-SCHEMA = pa.schema([(column.name, _TYPES[str(column.type)][1]) for column in fields(ImageResult)])
+_ARROW = {"int": pa.int32(), "float": pa.float32(), "str": pa.string()}
+_CODES = {pa.int32(): "i", pa.float32(): "f"}  # of `array`
+
+
+def schema() -> pa.Schema:
+    """Return the columns of `ImageResults`: the fields of `ImageResult`, with every mask metric's own."""
+    columns: list[tuple[str, pa.DataType]] = []
+    for field in fields(ImageResult):
+        names = MASK_METRICS if field.name == "scores" else [field.name]
+        columns += [(name, _ARROW.get(str(field.type), pa.float32())) for name in names]
+    return pa.schema(columns)
 
 
 def score_masks(
@@ -93,30 +103,28 @@ def score_masks(
     fraction : float or None
         The pipeline's infected share of the predicted lung.
     """
-    guess, real = masks.infection, truth.infection
-    height, width = real.shape
-    tp, fp, fn = _counts(guess, real)
+    pair = MaskPair(masks.infection, truth.infection, masks.lung if truth.lung is None else truth.lung)
+    height, width = truth.infection.shape
+    tp, fp, fn = _counts(pair.guess, pair.truth)
     lung = (-1, -1, -1) if truth.lung is None else _counts(masks.lung, truth.lung)
-    state = status(tp + fp, tp + fn)
-    hd95, nsd = surface_scores(guess, real, TOLERANCE * max(height, width)) if state == Surface.OK else (np.nan, np.nan)
-    border = masks.lung if truth.lung is None else truth.lung
-    lesions, missed = _small_lesions(guess, real)
+    lesions, missed = _small_lesions(pair.guess, pair.truth)
     return ImageResult(
-        key, stratum, "", height, width, tp, fp, fn, *lung, int(state), hd95, nsd, presence,
-        np.nan if fraction is None else fraction, _fraction(real, truth.lung),
-        _area((guess ^ real) & border_band(border)), lesions, missed,
+        key, stratum, "", height, width, tp, fp, fn, *lung, int(status(tp + fp, tp + fn)),
+        {name: metric.measure(pair) for name, metric in MASK_METRICS.items()}, presence,
+        np.nan if fraction is None else fraction, _fraction(pair.truth, truth.lung),
+        _area((pair.guess ^ pair.truth) & border_band(pair.lung)), lesions, missed,
     )  # fmt: skip
 
 
 def refused(key: str, stratum: str, reason: str, truth: Truth) -> ImageResult:
     """Record an image that the pipeline refused: no mask, so all of its truth is missed."""
     height, width = truth.infection.shape
-    area = _area(truth.infection)
     lung = (-1, -1, -1) if truth.lung is None else (0, 0, _area(truth.lung))
     lesions, _ = _small_lesions(np.zeros_like(truth.infection), truth.infection)
     return ImageResult(
-        key, stratum, reason, height, width, 0, 0, area, *lung, int(Surface.REFUSED), np.nan, np.nan, np.nan,
-        np.nan, _fraction(truth.infection, truth.lung), 0, lesions, lesions,
+        key, stratum, reason, height, width, 0, 0, _area(truth.infection), *lung, int(Surface.REFUSED),
+        dict.fromkeys(MASK_METRICS, np.nan), np.nan, np.nan, _fraction(truth.infection, truth.lung),
+        0, lesions, lesions,
     )  # fmt: skip
 
 
@@ -158,11 +166,7 @@ class ImageResults:
 
     def __init__(self) -> None:
         self._text: dict[str, list[str]] = {name: [] for name in _TEXT}
-        self._numbers = {
-            column.name: array(_TYPES[str(column.type)][0])
-            for column in fields(ImageResult)
-            if column.name not in _TEXT
-        }
+        self._numbers = {column.name: array(_CODES[column.type]) for column in schema() if column.name not in _TEXT}
         self._known: dict[str, str] = {}
 
     def add(self, result: ImageResult) -> None:
@@ -171,11 +175,17 @@ class ImageResults:
             text = getattr(result, name)
             # strata and reasons are few: keep one string of each
             texts.append(text if name == "key" else self._known.setdefault(text, text))
-        for name, numbers in self._numbers.items():
-            numbers.append(getattr(result, name))
+        numbers = {**vars(result), **result.scores}
+        for name, column in self._numbers.items():
+            column.append(numbers[name])
 
     def __len__(self) -> int:
         return len(self._text["key"])
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        """Yield each image as it was added, numbers in the columns' own precision."""
+        for row in self.to_arrow().to_pylist():
+            yield ImageResult(scores={name: row.pop(name) for name in MASK_METRICS}, **row)
 
     @property
     def keys(self) -> list[str]:
@@ -223,16 +233,20 @@ class ImageResults:
         return ImageResults.from_arrow(self.to_arrow().filter(pa.array(kept)))
 
     def to_arrow(self) -> pa.Table:
-        """Return the columns in `SCHEMA`."""
-        return pa.table({**self._text, **{name: np.array(held) for name, held in self._numbers.items()}}, schema=SCHEMA)
+        """Return the columns in `schema`."""
+        numbers = {name: np.array(column) for name, column in self._numbers.items()}
+        return pa.table({**self._text, **numbers}, schema=schema())
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> ImageResults:
-        """Read back what `to_arrow` gave; other columns are ignored."""
+        """Read back what `to_arrow` gave; other columns are ignored, a metric that is younger than the table is NaN."""
         results = cls()
         for name in _TEXT:
             results._text[name] = [results._known.setdefault(text, text) for text in table.column(name).to_pylist()]
-        for name, held in results._numbers.items():
-            values = table.column(name).cast(SCHEMA.field(name).type).to_numpy()
-            held.frombytes(np.ascontiguousarray(values).tobytes())
+        for name, column in results._numbers.items():
+            if name in MASK_METRICS and name not in table.column_names:
+                values = np.full(len(table), np.nan, np.float32)
+            else:
+                values = table.column(name).cast(schema().field(name).type).to_numpy()
+            column.frombytes(np.ascontiguousarray(values).tobytes())
         return results

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,28 @@ class Estimate:
 
     def __str__(self) -> str:
         """``.744 [.721, .766]``."""
-        return f"{short(self.value)} [{short(self.low)}, {short(self.high)}]"
+        return interval(self)
+
+
+class Interval(Protocol):
+    """Whatever has a value and the ends of its interval."""
+
+    @property
+    def value(self) -> float:
+        """The middle."""
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+
+
+def interval(estimate: Interval) -> str:
+    """Write a value with its interval: ``.744 [.721, .766]``; dashes for NaN."""
+    return f"{short(estimate.value)} [{short(estimate.low)}, {short(estimate.high)}]"
 
 
 def short(value: float, digits: int = 3) -> str:

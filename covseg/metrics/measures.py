@@ -7,7 +7,7 @@ at image level; distances, fractions and AUROC are over scored images, with thei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +18,20 @@ from covseg.metrics.agreement import agreement
 from covseg.metrics.convention import (
     DATASET,
     IMAGE,
-    METRICS,
     RATIOS,
     REDUCTIONS,
     Counts,
     Empty,
     Reduction,
     f1,
+    pixel_metrics,
     pool,
     ratios,
 )
 from covseg.metrics.image_level import auroc
 from covseg.metrics.image_results import ImageResults
 from covseg.metrics.intervals import Floats, Statistic, weighted_mean
+from covseg.metrics.mask_metrics import MASK_METRICS
 
 _PRECISION, _RECALL = (list(RATIOS).index(name) for name in ("precision", "recall"))
 
@@ -42,7 +43,7 @@ class Name:
     Parameters
     ----------
     part : str
-        ``infection``, ``lung``, ``image level``, ``surface``, ``fraction`` or ``error``.
+        ``infection``, ``lung``, ``image level``, ``error``, ``fraction``, or the part of a mask metric.
     metric : str
     reduction : str
         ``image``, ``batch(8)`` or ``dataset``.
@@ -105,7 +106,7 @@ def pixel_measure(
     reduction : Reduction
     groups : ndarray of int64, shape (N,)
     """
-    names = tuple(Name(part, metric, str(reduction), str(empty)) for empty in Empty for metric in METRICS)
+    names = tuple(Name(part, metric, str(reduction), str(empty)) for empty in Empty for metric in pixel_metrics())
     if reduction == DATASET:
         return Measure(names, _pooled(counts, bool(refused.any())), groups, np.full(len(names), len(counts)))
     units = reduction.units(len(counts))
@@ -127,7 +128,7 @@ def _pooled(counts: Counts, refused: bool) -> Statistic:
 
 
 def _add_f1(values: Floats) -> Floats:
-    """Append F1 to each policy's block of ratios; ``(B, 18)`` to ``(B, 21)``."""
+    """Append F1 to each policy's block of M ratios; ``(B, 3 M)`` to ``(B, 3 (M + 1))``."""
     blocks = np.split(values, len(Empty), axis=1)
     return np.concatenate([np.c_[block, f1(block[:, _PRECISION], block[:, _RECALL])] for block in blocks], axis=1)
 
@@ -151,22 +152,9 @@ def _image_level(results: ImageResults, groups: NDArray[np.int64]) -> Iterator[M
 
 
 def _continuous(results: ImageResults, groups: NDArray[np.int64]) -> Iterator[Measure]:
-    """Yield distances, false-positive area and border error as means, and the fraction's agreement."""
-    pixels = results.column("height") * results.column("width")
-    wrong = results.column("fp") + results.column("fn")
-    false_area = np.where(results.positive | results.refused, np.nan, results.column("fp") / pixels)
-    near_border = np.where(
-        (wrong > 0) & ~results.refused, results.column("border_error") / np.maximum(wrong, 1), np.nan
-    )
-    lesions = results.column("small_lesions")
-    missed = np.where(lesions > 0, results.column("small_missed") / np.maximum(lesions, 1), np.nan)
-    columns = {
-        Name("surface", "hd95"): results.column("hd95"),
-        Name("surface", "nsd"): results.column("nsd"),
-        Name("error", "false_positive_area"): false_area,
-        Name("error", "share_near_lung_border"): near_border,
-        Name("error", "small_lesions_missed"): missed,
-    }
+    """Yield the means over images of what every image has one number of, and the fraction's agreement."""
+    columns = {Name(metric.part, name): results.column(name) for name, metric in MASK_METRICS.items()}
+    columns |= {Name("error", name): share(results) for name, share in ERRORS.items()}
     values = np.stack(list(columns.values()), axis=1)
     yield Measure(tuple(columns), weighted_mean(values), groups, (~np.isnan(values)).sum(axis=0))
     predicted, truth = results.column("fraction"), results.column("fraction_truth")
@@ -175,6 +163,31 @@ def _continuous(results: ImageResults, groups: NDArray[np.int64]) -> Iterator[Me
         names = tuple(Name("fraction", name) for name in AGREEMENT)
         statistic = _of(known, agreement(predicted[known], truth[known]))
         yield Measure(names, statistic, groups, np.full(len(names), known.sum()))
+
+
+def _false_positive_area(results: ImageResults) -> Floats:
+    """Share of the image; of scored images without infection."""
+    pixels = results.column("height") * results.column("width")
+    return np.where(results.positive | results.refused, np.nan, results.column("fp") / pixels)
+
+
+def _share_near_lung_border(results: ImageResults) -> Floats:
+    """Share of the wrong pixels; of scored images that have any."""
+    wrong = results.column("fp") + results.column("fn")
+    return np.where((wrong > 0) & ~results.refused, results.column("border_error") / np.maximum(wrong, 1), np.nan)
+
+
+def _small_lesions_missed(results: ImageResults) -> Floats:
+    """Share of the small lesions; of images that have any."""
+    lesions = results.column("small_lesions")
+    return np.where(lesions > 0, results.column("small_missed") / np.maximum(lesions, 1), np.nan)
+
+
+ERRORS: dict[str, Callable[[ImageResults], Floats]] = {
+    "false_positive_area": _false_positive_area,
+    "share_near_lung_border": _share_near_lung_border,
+    "small_lesions_missed": _small_lesions_missed,
+}
 
 
 def _of(kept: NDArray[np.bool_], statistic: Statistic) -> Statistic:

@@ -32,15 +32,6 @@ class Line:
     name: Name
     estimate: Estimate
 
-    def to_json(self) -> dict[str, str | float | int | None]:
-        """Return a flat object; NaN is null."""
-        numbers = {field: _or_none(getattr(self.estimate, field)) for field in ("value", "low", "high")}
-        return {"stratum": self.stratum, **vars(self.name), **numbers, "n": self.estimate.n}
-
-
-def _or_none(value: float) -> float | None:
-    return round(value, 6) if np.isfinite(value) else None
-
 
 def strata_of(results: ImageResults, strata: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
     """Return which images each row group holds: every stratum, negatives (empty truth), all."""
@@ -63,8 +54,8 @@ def summarise(results: ImageResults, strata: tuple[str, ...], draws: int = DRAWS
     lines = []
     for stratum, kept in strata_of(results, strata).items():
         for measure in measures(results.where(kept)):
-            found = estimates(measure.statistic, measure.groups, measure.n, draws, seed)
-            lines += [Line(stratum, name, one) for name, one in zip(measure.names, found, strict=True)]
+            values = estimates(measure.statistic, measure.groups, measure.n, draws, seed)
+            lines += [Line(stratum, name, value) for name, value in zip(measure.names, values, strict=True)]
     return lines
 
 
@@ -83,7 +74,7 @@ def status_counts(results: ImageResults, strata: tuple[str, ...]) -> dict[str, d
     """Count surface statuses per stratum: a miss stands beside the mean that it has no part in."""
     state = results.column("surface").astype(int)
     return {
-        stratum: {one.name.lower(): int((state[kept] == one).sum()) for one in Surface}
+        stratum: {status.name.lower(): int((state[kept] == status).sum()) for status in Surface}
         for stratum, kept in strata_of(results, strata).items()
     }
 
@@ -91,11 +82,11 @@ def status_counts(results: ImageResults, strata: tuple[str, ...]) -> dict[str, d
 def refusal_counts(results: ImageResults) -> dict[str, dict[str, int]]:
     """Count refused images by stratum and reason."""
     counted = Counter(zip(results.strata.tolist(), results.reasons, strict=True))
-    found: dict[str, dict[str, int]] = {}
+    refusals: dict[str, dict[str, int]] = {}
     for (stratum, reason), count in sorted(counted.items()):
         if reason:
-            found.setdefault(stratum, {})[reason] = count
-    return found
+            refusals.setdefault(stratum, {})[reason] = count
+    return refusals
 
 
 def lesion_counts(results: ImageResults) -> dict[str, int]:

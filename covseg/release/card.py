@@ -16,7 +16,8 @@ from covseg.data.published import LIMITS
 from covseg.errors import ModelRefused, UsageError
 from covseg.evaluation.document import CASES, read_back
 from covseg.evaluation.failures import Failure, failures
-from covseg.evaluation.markdown import gallery, interval, plain, results, table
+from covseg.evaluation.markdown import gallery, plain, results, table
+from covseg.evaluation.records import Evaluation, Measured
 from covseg.model_folder.folder import CONFIG, ModelFolder
 from covseg.model_folder.test_uses import LEDGER
 from covseg.registry.versions import MADE_FROM, PAGE
@@ -35,14 +36,13 @@ class Evidence:
 
     Parameters
     ----------
-    content : dict
-        Of ``metrics.json``.
+    evaluation : Evaluation
     failures : list of Failure
     cases_sha256 : str
         Of the ``cases.parquet`` whose rows the failures name.
     """
 
-    content: dict[str, Any]
+    evaluation: Evaluation
     failures: list[Failure]
     cases_sha256: str
 
@@ -55,20 +55,20 @@ def read_evidence(folder: ModelFolder, evaluation: Path) -> Evidence:
     UsageError
         When there is none, or it is of other weights or thresholds.
     """
-    content, results = read_back(evaluation)
-    evaluated, config = content["model"], folder.config
-    if evaluated["weights_sha256"] != config.weights_sha256:
+    record, results = read_back(evaluation)
+    judged, config = record.model, folder.config
+    if judged.weights_sha256 != config.weights_sha256:
         raise UsageError(
-            f"{evaluation} is of weights {evaluated['weights_sha256'][:16]}..., {folder.path} has "
+            f"{evaluation} is of weights {judged.weights_sha256[:16]}..., {folder.path} has "
             f"{config.weights_sha256[:16]}...: run covseg evaluate {folder.path} again"
         )
-    before, now = evaluated["thresholds"], config.thresholds.model_dump()
-    if differing := sorted(name for name in now | before if now.get(name) != before.get(name)):
+    ours, theirs = config.thresholds.model_dump(), judged.thresholds
+    if differing := sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name)):
         raise UsageError(
             f"{evaluation} was made with other thresholds ({', '.join(differing)}) than {folder.path} has now: "
             f"run covseg evaluate {folder.path} again"
         )
-    return Evidence(content, failures(results), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
+    return Evidence(record, failures(results), hashlib.sha256((evaluation / CASES).read_bytes()).hexdigest())
 
 
 def write_card(folder: ModelFolder, evidence: Evidence | None = None) -> Path:
@@ -160,8 +160,8 @@ def _recorded(folder: ModelFolder) -> list[str]:
 def _measured(evidence: Evidence | None) -> list[list[str]]:
     if evidence is None:
         return []
-    split = evidence.content["data"]["split"]
-    return [results(evidence.content), gallery(split, evidence.failures, evidence.cases_sha256)]
+    split = evidence.evaluation.data.split
+    return [results(evidence.evaluation), gallery(split, evidence.failures, evidence.cases_sha256)]
 
 
 def _origin(folder: ModelFolder) -> list[str]:
@@ -179,13 +179,17 @@ def _flat(facts: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
     for name, fact in facts.items():
         label = prefix + PRINTED.get(name, name.replace("films", "images"))
         if isinstance(fact, dict) and {"value", "low", "high"} <= fact.keys():
-            yield label, interval(fact) + (f", n {fact['n']}" if "n" in fact else "")
+            yield label, _interval(fact) + (f", n {fact['n']}" if "n" in fact else "")
         elif isinstance(fact, dict):
             yield from _flat(fact, f"{label}.")
         elif isinstance(fact, list) and any(isinstance(part, dict) for part in fact):
             yield from _flat({str(number): part for number, part in enumerate(fact, 1)}, f"{label}.")
         else:
             yield label, _text(fact)
+
+
+def _interval(recorded: dict[str, Any]) -> str:
+    return str(Measured.model_validate({"n": 0} | {name: recorded[name] for name in ("value", "low", "high")}))
 
 
 def _text(value: object) -> str:

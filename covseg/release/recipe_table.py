@@ -6,14 +6,14 @@ Out: a Markdown table. Every number names stratum, reduction, what an empty answ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from covseg.errors import UsageError
 from covseg.evaluation import markdown
-from covseg.evaluation.document import METRICS
+from covseg.evaluation.document import METRICS, read_metrics
+from covseg.evaluation.records import Evaluation, MetricLine
 from covseg.training import run_folder
 from covseg.training.recipe import Recipe, load_recipe, shipped
 
@@ -26,7 +26,6 @@ COLUMNS = {
     "lung Dice, per image": ("all", "lung", "dice", "image", "one"),
 }
 ELSEWHERE = {"network.weights", "stop.epochs", "seed", "ours"}  # said elsewhere in the row, or no setting
-_KEY = ("stratum", "part", "metric", "reduction", "empty")
 
 
 def table(runs: list[Path]) -> str:
@@ -43,18 +42,17 @@ def table(runs: list[Path]) -> str:
 
 def row(run: Path) -> dict[str, str]:
     """Return one recipe's cells: label, published numbers, budget, our numbers with intervals and n."""
-    metrics = _metrics(run)
+    evaluation = _evaluation(run)
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
     facts = run_folder.read_facts(run)
-    measured = {tuple(line[part] for part in _KEY): line for line in metrics["lines"]}
     cells = {
         "recipe": facts.label,
         "published": recipe.published or "ours",
         "budget": budget(run, recipe, facts),
-        "split": f"{metrics['data']['split']}, {metrics['lung_mask']} lungs",
+        "split": f"{evaluation.data.split}, {evaluation.lung_mask} lungs",
     }
     return cells | {
-        name: _cell(measured.get(key)) if key[1] == "lung" or "infection" in recipe.data.targets else "-"
+        name: _cell(evaluation.line(*key)) if key[1] == "lung" or "infection" in recipe.data.targets else "-"
         for name, key in COLUMNS.items()
     }
 
@@ -80,15 +78,14 @@ def _changes(recipe: Mapping[str, Any], original: Mapping[str, Any], path: str =
             yield f"{name} {value} (recipe: {original.get(key)})"
 
 
-def _cell(line: dict[str, Any] | None) -> str:
-    return "-" if line is None or line["value"] is None else f"{markdown.interval(line)} n {line['n']}"
+def _cell(line: MetricLine | None) -> str:
+    return f"{line} n {line.n}" if line and line.known else "-"
 
 
-def _metrics(run: Path) -> Mapping[str, Any]:
+def _evaluation(run: Path) -> Evaluation:
     """Read ``metrics.json`` of a run that holds all that the table needs."""
     wanted = run_folder.RECIPE, run_folder.FACTS, f"evaluation/{METRICS}"
     for name in wanted:
         if not (run / name).is_file():
             raise UsageError(f"no {run / name}: wanted a run folder with {', '.join(wanted)}")
-    content: Mapping[str, Any] = json.loads((run / wanted[-1]).read_text())
-    return content
+    return read_metrics(run / "evaluation")

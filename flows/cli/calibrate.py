@@ -37,14 +37,14 @@ def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
 
 def screen(calibration: Calibration, least: float) -> list[str]:
     """Show the families of settings and the choice in about fifteen lines."""
-    images, quality = calibration.images, calibration.reliability
-    counts = ", ".join(f"{name} {count}" for name, count in images.counts.items())
+    dataset, quality = calibration.dataset, calibration.reliability
+    counts = ", ".join(f"{name} {count}" for name, count in dataset.counts.items())
     left_out = f"left out {calibration.excluded}, refused {calibration.refused}"
     loss = f"{quality['log_loss_before']:.3f} -> {quality['log_loss_crossfit']:.3f}"
     error = f"{quality['calibration_error_before']:.3f} -> {quality['calibration_error_crossfit']:.3f}"
     before, after = calibration.start.model_dump(), calibration.chosen.model_dump()
     return [
-        f"{images.name} {images.split}: {counts}; {left_out}",
+        f"{dataset.name} {dataset.split}: {counts}; {left_out}",
         f"objective: highest mean Dice on positives, specificity on negatives >= {least}; model grid",
         *_fits(calibration),
         f"probability: log loss {loss}, calibration error {error} (cross-fitted)",

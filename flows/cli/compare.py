@@ -14,7 +14,7 @@ from flows.cli.console import show, table
 from flows.cli.options import OUTPUT, Options
 
 if TYPE_CHECKING:
-    from covseg.evaluation.compare import Contrast, Evaluation
+    from covseg.evaluation.compare import Contrast, Labelled
 
 
 class CompareConfig(Options):
@@ -47,15 +47,17 @@ def _plain(row: Contrast) -> dict[str, object]:
     return {**asdict(row), "name": vars(row.name), "difference": asdict(row.difference)}
 
 
-def cost_lines(evaluations: list[Evaluation]) -> list[str]:
+def cost_lines(evaluations: list[Labelled]) -> list[str]:
     """Show what each model costs."""
-    data, rows = evaluations[0].content["data"], []
-    for evaluation in evaluations:
-        cost = evaluation.content["cost"]
-        numbers = f"{cost['parameters'] / 1e6:.2f} M", f"{cost['gflop']:.2f}", f"{cost['films_per_second'] or 0:.1f}"
-        rows.append((f"{evaluation.label} ({evaluation.content['model']['id']})", *numbers, cost["backend"]))
+    from covseg.metrics.intervals import short
+
+    first, rows = evaluations[0].evaluation, []
+    for side in evaluations:
+        cost = side.evaluation.cost
+        numbers = f"{cost.parameters / 1e6:.2f} M", short(cost.gflop, 2), short(cost.images_per_second, 1)
+        rows.append((f"{side.label} ({side.evaluation.model.id})", *numbers, cost.backend))
     return [
-        f"{data['set']} {data['split']}, {data['films']} images; lung mask: {evaluations[0].content['lung_mask']}",
+        f"{first.data.name} {first.data.split}, {first.data.images} images; lung mask: {first.lung_mask}",
         *table(("", "parameters", "GFLOP", "images/s", "backend"), rows),
     ]
 

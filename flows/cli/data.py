@@ -31,14 +31,14 @@ class CheckConfig(Options):
 def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
     """Count, check masks, draw samples, and list exact and near duplicates across splits."""
     from covseg.datacheck.check import check as run
-    from covseg.datacheck.check import to_json
+    from covseg.datacheck.check import record
     from covseg.datacheck.page import render_check
     from covseg.storage import LocalStore
 
     with progress("images") as report:
         checked = run(config.root, config.against, report)
     store = LocalStore(config.output)
-    store.write("data.json", json.dumps(to_json(checked), indent=1).encode())
+    store.write("data.json", json.dumps(record(checked).model_dump(mode="json"), indent=1).encode())
     store.write("data.html", render_check(checked, config.root.name))
     show(*screen(checked))
     show(f"{config.output}/data.html, data.json. Research use only, not for diagnosis.")
@@ -47,18 +47,18 @@ def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
 
 def screen(checked: Check) -> list[str]:
     """Show counts, what is wrong, and the duplicates."""
-    from covseg.datacheck.check import to_json
+    from covseg.datacheck.check import record
 
     lines = []
-    for split in to_json(checked)["splits"]:
-        counts = ", ".join(f"{name} {count or 'absent'}" for name, count in split["counts"].items())
-        official = ", as published" if split["complete"] else f", OFFICIAL: {split['official']}"
-        official = "" if split["official"] is None else official
-        lines.append(f"{split['split']}: {counts}{official}; left out {len(split['excluded'])}")
-        lines += [f"    {image['reason']}: {image['detail']}" for image in split["excluded"][:5]]
-        outside = sum(split["infection_outside_lung"].values())
+    for split in record(checked).splits:
+        counts = ", ".join(f"{name} {count or 'absent'}" for name, count in split.counts.items())
+        official = ", as published" if split.complete else f", OFFICIAL: {split.official}"
+        official = "" if split.official is None else official
+        lines.append(f"{split.split}: {counts}{official}; left out {len(split.excluded)}")
+        lines += [f"    {image.reason}: {image.detail}" for image in split.excluded[:5]]
+        outside = sum(split.infection_outside_lung.values())
         lines.append(
-            f"    empty infection masks {split['empty_infection']}; infection outside the lung in {outside} images"
+            f"    empty infection masks {split.empty_infection}; infection outside the lung in {outside} images"
         )
     for words, pairs in (("across splits", checked.across), ("inside splits", checked.inside)):
         lines.append(f"duplicates {words}: {len(pairs)} pairs")

@@ -25,11 +25,12 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
     from covseg.evaluation.text import screen
 
     with progress("images") as report:
-        content = run(config, report)
+        evaluation = run(config, report)
     if config.json_:
-        shown = {name: content[name] for name in ("headline", "data", "warnings", "cost")}
-        show_json({"intended_use": content["intended_use"], **shown, "output": str(config.output)})
+        content = evaluation.model_dump(mode="json")
+        shown = {name: content[name] for name in ("intended_use", "headline", "data", "warnings", "cost")}
+        show_json({**shown, "output": str(config.output)})
         return 0
-    show(*screen(content))
+    show(*screen(evaluation))
     show(f"{config.output}/evaluation.html, metrics.json, cases.parquet. Research use only, not for diagnosis.")
     return 0

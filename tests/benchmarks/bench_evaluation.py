@@ -41,7 +41,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     images = [made(seed, flags.size) for seed in range(64)]
     results, clocks = ImageResults(), [(time.perf_counter(), time.process_time())]
-    for number in range(flags.images):
+    for number in range(flags.films):
         masks, truth = images[number % 64]
         stratum = "COVID-19" if number % 2 else STRATA[1 + number % 4 // 2]
         results.add(score_masks(f"{number}.png", stratum, masks, truth, (number % 97) / 97, number % 89 / 89))
@@ -50,7 +50,7 @@ def main() -> None:
     clocks.append((time.perf_counter(), time.process_time()))
     for name, start, end in (("judging", *clocks[:2]), ("the table", *clocks[1:]), ("together", clocks[0], clocks[2])):
         wall, busy = end[0] - start[0], end[1] - start[1]
-        print(f"{name:<10} {flags.images} images of {flags.size} px: {wall:6.2f} s wall, {busy:6.2f} s CPU")
+        print(f"{name:<10} {flags.films} images of {flags.size} px: {wall:6.2f} s wall, {busy:6.2f} s CPU")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from covseg.data import open_set
-from covseg.datacheck.check import check, to_json
+from covseg.datacheck.check import check, record
 from covseg.datacheck.page import render_check
 from covseg.errors import RadiographRefused, Reason, UsageError
 from covseg.evaluation import run as run_module
@@ -45,8 +45,8 @@ def evaluation(made_set, tmp_path_factory):
 
 
 def value(content, stratum, part, metric, reduction="image", empty=""):
-    wanted = {"stratum": stratum, "part": part, "metric": metric, "reduction": reduction, "empty": empty}
-    [line] = [line for line in content["lines"] if wanted.items() <= line.items()]
+    line = content.line(stratum, part, metric, reduction, empty)
+    assert line is not None and content.lines.count(line) == 1
     return line
 
 
@@ -71,24 +71,26 @@ def test_every_convention_of_every_stratum_is_in_the_json(evaluation):
             for empty in ("one", "zero", "skip"):
                 for metric in ("dice", "iou", "precision", "recall", "f1", "specificity", "accuracy"):
                     value(content, stratum, "infection", metric, reduction, empty)
-    assert content["lung_mask"] == "predicted" and content["data"]["counts"]["COVID-19"] == 8
-    assert json.loads((evaluation[0] / "metrics.json").read_text()) == content
+    assert content.lung_mask == "predicted" and content.data.counts["COVID-19"] == 8
+    written = json.loads((evaluation[0] / "metrics.json").read_text())
+    assert written == content.model_dump(mode="json") == read_back(evaluation[0])[0].model_dump(mode="json")
+    assert written["schema"] == 1 and written["data"]["films"] == 16 and "test_use" not in written
 
 
 def test_dice_on_negatives_is_their_image_level_specificity(evaluation):
     _, content = evaluation
     dice = value(content, "negatives", "infection", "dice", "image", "one")
-    assert dice["value"] == value(content, "negatives", "image level", "specificity")["value"]
+    assert dice.value == value(content, "negatives", "image level", "specificity").value
 
 
 def test_all_is_the_mixture_of_the_strata(evaluation):
     _, content = evaluation
     parts = [
-        (count, value(content, name, "infection", "dice", "image", "one")["value"])
-        for name, count in content["data"]["counts"].items()
+        (count, value(content, name, "infection", "dice", "image", "one").value)
+        for name, count in content.data.counts.items()
     ]
     mixed = sum(count * score for count, score in parts) / sum(count for count, _ in parts)
-    assert value(content, "all", "infection", "dice", "image", "one")["value"] == pytest.approx(mixed, abs=1e-5)
+    assert value(content, "all", "infection", "dice", "image", "one").value == pytest.approx(mixed, abs=1e-5)
 
 
 def test_cases_have_one_row_an_image_with_its_own_dice(evaluation):
@@ -118,7 +120,8 @@ def test_the_page_is_a_pure_function_and_names_nothing_outside(evaluation):
 def test_names_are_escaped_in_the_page(evaluation):
     output, content = evaluation
     _, results = read_back(output)
-    evil = {**content, "model": {**content["model"], "id": "<img src=x onerror=alert(1)>"}}
+    model = content.model.model_copy(update={"id": "<img src=x onerror=alert(1)>"})
+    evil = content.model_copy(update={"model": model})
     assert b"<img src=x" not in render(evil, results, [])
 
 
@@ -135,8 +138,8 @@ def test_the_true_lung_is_declared_and_used(made_set, tmp_path):
             draws=100,
         )
     )
-    assert content["lung_mask"] == "truth"
-    assert value(content, "all", "lung", "dice", "image", "one")["value"] > 0.95
+    assert content.lung_mask == "truth"
+    assert value(content, "all", "lung", "dice", "image", "one").value > 0.95
     assert "lung mask: truth" in "\n".join(screen(content))
 
 
@@ -153,8 +156,8 @@ def test_the_true_lung_is_no_matter_of_the_gate_and_a_bad_one_is_left_out(made_s
         for lung in ("predicted", "truth")
     }
     for one in content.values():
-        assert [left["detail"].startswith(str(root / bad.lung)) for left in one["data"]["excluded"]] == [True]
-    assert content["truth"]["data"]["refused"] == content["predicted"]["data"]["refused"]
+        assert [left.detail.startswith(str(root / bad.lung)) for left in one.data.excluded] == [True]
+    assert content["truth"].data.refused == content["predicted"].data.refused
 
 
 def test_bad_truth_is_left_out_and_counted_by_name(made_set, tmp_path):
@@ -165,10 +168,10 @@ def test_bad_truth_is_left_out_and_counted_by_name(made_set, tmp_path):
     content = evaluate(
         EvaluateSettings(model="default", data=root, split="Val", output=tmp_path / "out", backend="torch", draws=100)
     )
-    assert content["data"]["excluded_counts"] == {"missing_lung_mask": 1, "mask_not_binary": 1}
-    assert images[0].infection in " ".join(one["detail"] for one in content["data"]["excluded"])
-    assert any("2 images were left out" in warning for warning in content["warnings"])
-    assert value(content, "COVID-19", "infection", "dice", "image", "one")["n"] == 6
+    assert content.data.excluded_counts == {"missing_lung_mask": 1, "mask_not_binary": 1}
+    assert images[0].infection in " ".join(image.detail for image in content.data.excluded)
+    assert any("2 images were left out" in warning for warning in content.warnings)
+    assert value(content, "COVID-19", "infection", "dice", "image", "one").n == 6
 
 
 def test_a_refused_image_stays_in_the_table_as_a_failure(made_set, tmp_path, monkeypatch):
@@ -184,10 +187,10 @@ def test_a_refused_image_stays_in_the_table_as_a_failure(made_set, tmp_path, mon
     content = evaluate(
         EvaluateSettings(model="default", data=made_set, split="Val", output=tmp_path, backend="torch", draws=100)
     )
-    assert content["data"]["refused"] == {"COVID-19": {"not_frontal_chest": 1}}
-    assert value(content, "COVID-19", "infection", "dice", "image", "skip")["n"] == 8
-    assert content["surface_status"]["COVID-19"]["refused"] == 1
-    assert any("count as failures" in warning for warning in content["warnings"])
+    assert content.data.refused == {"COVID-19": {"not_frontal_chest": 1}}
+    assert value(content, "COVID-19", "infection", "dice", "image", "skip").n == 8
+    assert content.surface_status["COVID-19"]["refused"] == 1
+    assert any("count as failures" in warning for warning in content.warnings)
 
 
 def test_each_use_of_test_is_written_beside_the_model(made_set, model_copy, tmp_path):
@@ -201,7 +204,7 @@ def test_each_use_of_test_is_written_beside_the_model(made_set, model_copy, tmp_
         backend="torch",
         draws=100,
     )
-    uses = [evaluate(request)["test_use"] for _ in range(2)]
+    uses = [evaluate(request).test_use for _ in range(2)]
     lines = [json.loads(line) for line in (model_copy / LEDGER).read_text().splitlines()]
     assert uses == [1, 2] and len(lines) == 2
     assert lines[0]["counts"]["COVID-19"] == 4 and "covid_dice" in lines[0]["headline"] and lines[0]["time"]
@@ -298,13 +301,13 @@ def test_a_data_check_finds_what_is_wrong_and_what_is_twice(made_set, tmp_path, 
 
 def test_a_set_is_checked_against_another(made_set, tmp_path):
     other = shutil.copytree(made_set, tmp_path / "other")
-    content = to_json(check(made_set, other))
-    across = {(pair["from"], pair["to"]) for pair in content["duplicates_across"] if pair["exact"]}
-    assert (f"{made_set.name}/Val", "other/Val") in across and len(content["splits"]) == 4
+    content = record(check(made_set, other))
+    across = {(pair.first_split, pair.other_split) for pair in content.duplicates_across if pair.exact}
+    assert (f"{made_set.name}/Val", "other/Val") in across and len(content.splits) == 4
     namesake = tmp_path / "deeper" / made_set.name
     shutil.copytree(made_set, namesake)
     found = check(made_set, namesake)
-    labels = [split["split"] for split in to_json(found)["splits"]]
+    labels = [split.split for split in record(found).splits]
     assert len(set(labels)) == 4 and f"deeper/{made_set.name}/Val" in labels
     assert all(label in render_check(found, "set").decode() for label in labels if label.endswith("Val"))
 
@@ -319,4 +322,4 @@ def test_the_known_near_duplicates_of_the_real_set_are_found(val_root):
     }
     assert {frozenset(pair) for pair in known} <= numbers
     assert len(found.across) == 6 and not any(split.excluded for split in found.splits)
-    assert b"same film twice" in render_check(found, "COVID-QU-Ex")
+    assert b"same image twice" in render_check(found, "COVID-QU-Ex")

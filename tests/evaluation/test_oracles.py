@@ -10,7 +10,7 @@ from skimage.metrics import hausdorff_distance
 
 from covseg.metrics.convention import Empty, ratios
 from covseg.metrics.image_results import ImageResults, score_masks
-from covseg.metrics.surface import surface_scores
+from covseg.metrics.mask_metrics import MaskPair, hd95, nsd
 from covseg.records import Masks, Truth
 
 
@@ -52,11 +52,11 @@ def test_hd95_and_surface_distance_equal_monai(seed):
     metrics = pytest.importorskip("monai.metrics", exc_type=ImportError)
     guess, truth = blob(seed), blob(seed + 1, share=0.3)
     pair = [torch.from_numpy(mask.astype(np.float32))[None, None] for mask in (guess, truth)]
-    hd95, nsd = surface_scores(guess, truth, 2.0)
+    ours = MaskPair(guess, truth, truth)
     theirs = metrics.compute_hausdorff_distance(*pair, include_background=True, percentile=95)
-    assert hd95 == pytest.approx(float(theirs), rel=1e-5)
+    assert hd95(ours) == pytest.approx(float(theirs), rel=1e-5)
     theirs = metrics.compute_surface_dice(*pair, class_thresholds=[2.0], include_background=True)
-    assert nsd == pytest.approx(float(theirs), rel=1e-5)
+    assert nsd(ours, 2.0) == pytest.approx(float(theirs), rel=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
@@ -66,11 +66,11 @@ def test_hd95_equals_scipy_on_the_whole_frame(seed):
     edges = [mask ^ ndimage.binary_erosion(mask) for mask in (guess > 0, truth > 0)]
     fields = [ndimage.distance_transform_edt(~edge) for edge in edges]
     directed = fields[1][edges[0]], fields[0][edges[1]]
-    hd95, nsd = surface_scores(guess, truth, 3.0)
-    assert hd95 == pytest.approx(max(np.percentile(one, 95) for one in directed), rel=1e-5)
+    pair = MaskPair(guess, truth, truth)
+    assert hd95(pair) == pytest.approx(max(np.percentile(one, 95) for one in directed), rel=1e-5)
     within = sum(np.count_nonzero(one <= 3) for one in directed)
-    assert nsd == pytest.approx(within / sum(map(len, directed)))
-    assert hd95 <= hausdorff_distance(*edges) + 1e-5
+    assert nsd(pair, 3.0) == pytest.approx(within / sum(map(len, directed)))
+    assert hd95(pair) <= hausdorff_distance(*edges) + 1e-5
 
 
 @settings(deadline=None, max_examples=25)
@@ -84,17 +84,17 @@ def test_counts_equal_set_arithmetic(seed):
 def test_equal_masks_have_no_distance_and_a_shift_has_its_own():
     mask = np.zeros((40, 50), np.uint8)
     mask[5:15, 5:15] = 1
-    assert surface_scores(mask, mask, 0.0) == (0.0, 1.0)
-    moved = np.roll(mask, 20, axis=1)
-    hd95, nsd = surface_scores(mask, moved, 1.0)
-    assert hd95 == 20.0 and nsd == 0.0
+    same = MaskPair(mask, mask, mask)
+    assert (hd95(same), nsd(same, 0.0)) == (0.0, 1.0)
+    moved = MaskPair(mask, np.roll(mask, 20, axis=1), mask)
+    assert hd95(moved) == 20.0 and nsd(moved, 1.0) == 0.0
 
 
 def test_a_mask_at_the_edge_of_the_image_keeps_its_edge_as_boundary():
     mask = np.ones((9, 9), np.uint8)
     inner = mask.copy()
     inner[0] = 0
-    assert surface_scores(mask, inner, 0.0)[0] == pytest.approx(1.0)
+    assert hd95(MaskPair(mask, inner, mask)) == pytest.approx(1.0)
 
 
 def test_auroc_equals_the_rank_sum_statistic_with_ties():

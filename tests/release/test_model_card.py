@@ -85,7 +85,7 @@ def test_every_stratum_and_convention_stands_in_it_with_interval_and_n(evaluated
             for empty in ("one", "zero", "skip"):
                 row = rf"\| {stratum} \| {re.escape(reduction)} \| {empty} \| {value} \| {value} \| \d+ \|"
                 assert len(re.findall(row, page)) == 1, (stratum, reduction, empty)
-    assert "split Val" in page and evaluated[1]["data"]["digest"] in page
+    assert "split Val" in page and evaluated[1].data.digest in page
     assert re.search(rf"\| all \| lung dice \| {value} \| 16 \|", page)
 
 

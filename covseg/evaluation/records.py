@@ -1,0 +1,165 @@
+"""The content of ``metrics.json``: one typed record, written and read back.
+
+A number that nothing can be said of is null in the file and NaN in the record.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from covseg.data import Excluded
+from covseg.metrics.convention import IMAGE
+from covseg.metrics.intervals import interval
+from covseg.metrics.measures import Name
+
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: float("nan") if value is None else value),
+    PlainSerializer(lambda value: value if np.isfinite(value) else None, return_type=float | None),
+]
+
+
+class Record(BaseModel):
+    """A part of the file: frozen, and nothing in it that is not named here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Measured(Record):
+    """A value with its interval and the number of images behind it."""
+
+    value: Number
+    low: Number
+    high: Number
+    n: int
+
+    def __str__(self) -> str:
+        """``.744 [.721, .766]``."""
+        return interval(self)
+
+
+class MetricLine(Record):
+    """One number of the table: of which images, its name, interval and n; see `covseg.metrics.measures.Name`."""
+
+    stratum: str
+    part: str
+    metric: str
+    reduction: str
+    empty: str
+    value: Number
+    low: Number
+    high: Number
+    n: int
+
+    def __str__(self) -> str:
+        """``.744 [.721, .766]``."""
+        return interval(self)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a number at all."""
+        return bool(np.isfinite(self.value))
+
+
+class ModelFacts(Record):
+    """Which model was evaluated, with everything that changes its numbers."""
+
+    id: str
+    weights_sha256: str
+    config_sha256: str
+    backend: str
+    thresholds: dict[str, float]
+    code_version: str
+
+
+class DataFacts(Record):
+    """Which images were evaluated, and which were not."""
+
+    name: str = Field(alias="set")
+    split: str
+    digest: str
+    images: int = Field(alias="films")
+    counts: dict[str, int]
+    absent_strata: tuple[str, ...]
+    excluded: tuple[Excluded, ...]
+    excluded_counts: dict[str, int]
+    refused: dict[str, dict[str, int]] = Field(description="stratum, then reason")
+
+    @property
+    def strata(self) -> list[str]:
+        """Strata that have an image, in order."""
+        return [name for name, count in self.counts.items() if count]
+
+    @property
+    def counted(self) -> str:
+        """Images of each stratum in words."""
+        return ", ".join(f"{name} {count or 'absent'}" for name, count in self.counts.items())
+
+
+class Lesions(Record):
+    """Small connected parts of truth, and those without one predicted pixel."""
+
+    small_lesions: int
+    small_missed: int
+
+
+class Reliability(Record):
+    """How far the image-level probability can be believed."""
+
+    expected_calibration_error: Number
+
+
+class Cost(Record):
+    """What one image costs: 10^9 operations at model size (a multiply-add counts as two), and the rate of this run."""
+
+    parameters: int
+    gflop: Number
+    images_per_second: Number = Field(float("nan"), alias="films_per_second")
+    backend: str = ""
+
+
+class Evaluation(Record):
+    """The whole file."""
+
+    version: Literal[1] = Field(1, alias="schema")
+    intended_use: str
+    model: ModelFacts
+    data: DataFacts
+    lung_mask: Literal["predicted", "truth"]
+    conventions: dict[str, str]
+    limits: tuple[str, ...]
+    headline: dict[str, Measured]
+    lines: tuple[MetricLine, ...]
+    surface_status: dict[str, dict[str, int]] = Field(description="stratum, then status")
+    lesions: Lesions
+    reliability: Reliability
+    warnings: tuple[str, ...]
+    cost: Cost
+    test_use: int | None = Field(None, description="the how-manieth use of the Test split; absent on other splits")
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, Name], MetricLine]:
+        return {(line.stratum, Name(line.part, line.metric, line.reduction, line.empty)): line for line in self.lines}
+
+    def line(
+        self, stratum: str, part: str, metric: str, reduction: str = str(IMAGE), empty: str = ""
+    ) -> MetricLine | None:
+        """Find a line; None where the stratum has no image or the measure does not exist on it."""
+        return self._by_name.get((stratum, Name(part, metric, reduction, empty)))
+
+    @model_serializer(mode="wrap")
+    def _without_absent_use(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return content if self.test_use is not None else {k: v for k, v in content.items() if k != "test_use"}
