@@ -28,7 +28,8 @@ PLURALS = {"shelves": "shelf"}
 # Names on disk and in records, which stay; and words of others.
 KEPT = re.compile(
     r"""["'`]films?["'`] | \bfilms/ | /films\b | \.films\b | \bfilms_per_second\b | \b(?:val|train)_films\b
-    | \bmissing_film\b | \bmask_without_film\b | \bshare_of_film\b | "film_\{ | \bfilm,\s?stratum | DICOM_?film""",
+    | \bmissing_film\b | \bmask_without_film\b | \bshare_of_film\b | "film_\{ | \bfilm,\s?stratum | DICOM_?film
+    | --films\b | \bfilm\ base\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 # Names of nothing: a variable is called as the thing that it holds.
