@@ -47,18 +47,16 @@ def roc_curve(scores: Floats, positive: Booleans) -> tuple[Floats, Floats]:
 def reliability(probability: Floats, positive: Booleans, bins: int = 10) -> list[tuple[float, float, int]]:
     """Return (mean probability, share of positives, images) of each filled bin of equal width."""
     place = np.minimum((probability * bins).astype(int), bins - 1)
-    return [
-        (float(probability[place == one].mean()), float(positive[place == one].mean()), int((place == one).sum()))
-        for one in range(bins)
-        if (place == one).any()
-    ]
+    filled = [place == number for number in range(bins) if (place == number).any()]
+    return [(float(probability[here].mean()), float(positive[here].mean()), int(here.sum())) for here in filled]
 
 
 def calibration_error(probability: Floats, positive: Booleans, bins: int = 10) -> float:
     """Return the expected calibration error: mean gap of the bins, weighted by images; NaN without images."""
     if not len(probability):
         return float("nan")
-    return sum(abs(said - seen) * n for said, seen, n in reliability(probability, positive, bins)) / len(probability)
+    filled = reliability(probability, positive, bins)
+    return sum(abs(predicted - observed) * n for predicted, observed, n in filled) / len(probability)
 
 
 def log_loss(probability: Floats, positive: Booleans) -> Floats:
