@@ -55,8 +55,8 @@ def calibration_error(probability: Floats, positive: Booleans, bins: int = 10) -
     """Return the expected calibration error: mean gap of the bins, weighted by images; NaN without images."""
     if not len(probability):
         return float("nan")
-    filled = reliability(probability, positive, bins)
-    return sum(abs(predicted - observed) * n for predicted, observed, n in filled) / len(probability)
+    rows = reliability(probability, positive, bins)
+    return sum(abs(mean - observed) * n for mean, observed, n in rows) / len(probability)
 
 
 def log_loss(probability: Floats, positive: Booleans) -> Floats:
