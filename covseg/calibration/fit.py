@@ -132,7 +132,7 @@ def _values(table: Table, dice: Floats, kept: NDArray[np.bool_]) -> Floats:
 
 
 def _cross_fit(table: Table, grid: Grid, least: float, seed: int) -> Floats:
-    """Judge every image by the setting that was chosen without its fold."""
+    """Score every image by the setting that was chosen without its fold."""
     folds = folds_of(table.strata, seed)
     sums = fold_sums(table, grid, folds)
     values = np.full((len(folds), 2), np.nan)

@@ -57,11 +57,11 @@ def local_copy(data: str | Path, splits: tuple[str, ...] = ("Train", "Val")) -> 
     store = open_store(str(data))
     root = cache_folder() / "data" / hashlib.sha256(store.url.encode()).hexdigest()[:16]
     with _alone(root):
-        found = [entry for entry in entries(store) if not entry.key.endswith("/")]
-        wanted = _chosen(store, found, splits)
+        listed = [entry for entry in entries(store) if not entry.key.endswith("/")]
+        wanted = _chosen(store, listed, splits)
         if not wanted:
             raise UsageError(f"{store.url} has no file of {', '.join(splits)}: wanted these folders, or {LABELS}")
-        _drop(root, {entry.key for entry in found})
+        _drop(root, {entry.key for entry in listed})
         _bring(store, root, wanted)
     return root
 
@@ -75,16 +75,16 @@ def _alone(root: Path) -> Iterator[None]:
         yield
 
 
-def _chosen(store: Store, found: list[Entry], splits: tuple[str, ...]) -> list[Entry]:
+def _chosen(store: Store, listed: list[Entry], splits: tuple[str, ...]) -> list[Entry]:
     """Return the files of the splits, in either layout."""
     wanted = {split.casefold() for split in splits}
-    if all(entry.key != LABELS for entry in found):
-        return [entry for entry in found if entry.key.split("/")[0].casefold() in wanted]
+    if all(entry.key != LABELS for entry in listed):
+        return [entry for entry in listed if entry.key.split("/")[0].casefold() in wanted]
     rows = csv.DictReader(io.StringIO(store.read(LABELS).decode("utf-8-sig")))
     if "split" not in (rows.fieldnames or ()):
-        return found
+        return listed
     stems = {PurePosixPath(row["film"]).stem for row in rows if row["split"].casefold() in wanted}
-    return [entry for entry in found if entry.key == LABELS or PurePosixPath(entry.key).stem in stems]
+    return [entry for entry in listed if entry.key == LABELS or PurePosixPath(entry.key).stem in stems]
 
 
 def _drop(root: Path, there: set[str]) -> None:
@@ -110,7 +110,7 @@ def _bring(store: Store, root: Path, wanted: list[Entry]) -> None:
 
 def _read_index(root: Path) -> Index:
     path = root / INDEX
-    return {key: (one[0], one[1]) for key, one in json.loads(path.read_bytes()).items()} if path.exists() else {}
+    return {key: (size, etag) for key, (size, etag) in json.loads(path.read_bytes()).items()} if path.exists() else {}
 
 
 def _here(local: LocalStore, entry: Entry, index: Index) -> bool:

@@ -76,18 +76,17 @@ def pairs(first: list[Fingerprint], second: list[Fingerprint], near: float = NEA
     near : float
         Least correlation.
     """
-    found = [pair for pair in _near_pairs(first, second, near) if first is not second or pair.first < pair.second]
-    return sorted(found, key=lambda pair: (not pair.exact, -pair.correlation, pair.first, pair.second))
+    near_pairs = [pair for pair in _near_pairs(first, second, near) if first is not second or pair.first < pair.second]
+    return sorted(near_pairs, key=lambda pair: (not pair.exact, -pair.correlation, pair.first, pair.second))
 
 
 def _near_pairs(first: list[Fingerprint], second: list[Fingerprint], near: float) -> Iterator[Pair]:
     if not first or not second:
         return
-    columns = np.stack([one.thumbnail for one in second]).T
+    columns = np.stack([image.thumbnail for image in second]).T
     for start in range(0, len(first), _BLOCK):
         block = first[start : start + _BLOCK]
-        likeness = np.stack([one.thumbnail for one in block]) @ columns
+        likeness = np.stack([image.thumbnail for image in block]) @ columns
         for row, column in np.argwhere(likeness > near):
-            one, two = block[row], second[column]
-            exact = one.digest == two.digest
-            yield Pair(one.key, two.key, exact, round(float(likeness[row, column]), 5))
+            a, b = block[row], second[column]
+            yield Pair(a.key, b.key, a.digest == b.digest, round(float(likeness[row, column]), 5))

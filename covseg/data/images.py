@@ -83,8 +83,8 @@ class LabelledSet:
     @property
     def counts(self) -> dict[str, int]:
         """Images per stratum, zeros included."""
-        found = Counter(image.stratum for image in self.images)
-        return {stratum: found[stratum] for stratum in self.strata}
+        counted = Counter(image.stratum for image in self.images)
+        return {stratum: counted[stratum] for stratum in self.strata}
 
     @property
     def digest(self) -> str:

@@ -75,10 +75,10 @@ def _no_split(root: Path, split: str) -> UsageError:
 def _child(folder: Path, *names: str) -> Path | None:
     """Find a sub-folder by name, in any case; UsageError when two differ only in case."""
     wanted = {name.casefold() for name in names}
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.casefold() in wanted)
-    if len(found) > 1:
-        raise UsageError(f"{folder} holds {' and '.join(path.name for path in found)}: one folder twice; remove one")
-    return found[0] if found else None
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.casefold() in wanted)
+    if len(folders) > 1:
+        raise UsageError(f"{folder} holds {' and '.join(path.name for path in folders)}: one folder twice; remove one")
+    return folders[0] if folders else None
 
 
 def _list_stratum(
@@ -109,14 +109,14 @@ def _list_stratum(
 
 def _stems(folder: Path) -> dict[str, Path]:
     """Map stems to files; UsageError when two files share a stem."""
-    found: dict[str, Path] = {}
+    stems: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        if path.stem in found:
-            raise SetRefused(f"{found[path.stem]} and {path.name} share a stem: whose is the mask?")
-        found[path.stem] = path
-    return found
+        if path.stem in stems:
+            raise SetRefused(f"{stems[path.stem]} and {path.name} share a stem: whose is the mask?")
+        stems[path.stem] = path
+    return stems
 
 
 def _open_generic(root: Path, split: str) -> LabelledSet:
@@ -129,7 +129,7 @@ def _open_generic(root: Path, split: str) -> LabelledSet:
     kinds = ("film", "infection", "lung") if lungs else ("film", "infection")
     images, excluded = [], []
     for name, stratum in sorted(rows.items(), key=lambda item: (item[1], item[0])):
-        paths = {kind: found.get(Path(name).stem) for kind, found in stems.items()}
+        paths = {kind: files.get(Path(name).stem) for kind, files in stems.items()}
         lacking = [kind for kind in kinds if not paths[kind]]
         keys = {kind: path.relative_to(root).as_posix() if path else None for kind, path in paths.items()}
         if lacking:

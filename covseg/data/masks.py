@@ -18,13 +18,13 @@ from covseg.records import Mask, Truth
 
 
 def read_truth(
-    images: LabelledSet, image: LabelledImage, shape: tuple[int, int] | None = None, *, want_infection: bool = True
+    dataset: LabelledSet, image: LabelledImage, shape: tuple[int, int] | None = None, *, want_infection: bool = True
 ) -> Truth:
     """Read an image's masks.
 
     Parameters
     ----------
-    images : LabelledSet
+    dataset : LabelledSet
         Gives the root and the values a mask may carry.
     image : LabelledImage
         With an infection mask.
@@ -39,12 +39,12 @@ def read_truth(
         When a mask is unreadable, of another size, or not binary.
     """
     if image.infection is None and image.lung and not want_infection:
-        only = read_mask(images.root / image.lung, images.binary_values, shape)
+        only = read_mask(dataset.root / image.lung, dataset.binary_values, shape)
         return Truth(np.zeros_like(only), only)
     if image.infection is None:
         raise BadMask("missing_infection_mask", f"{image.key} has no infection mask")
-    infection = read_mask(images.root / image.infection, images.binary_values, shape)
-    lung = None if image.lung is None else read_mask(images.root / image.lung, images.binary_values, infection.shape)
+    infection = read_mask(dataset.root / image.infection, dataset.binary_values, shape)
+    lung = None if image.lung is None else read_mask(dataset.root / image.lung, dataset.binary_values, infection.shape)
     return Truth(infection, lung)
 
 
@@ -68,9 +68,9 @@ def read_mask(path: Path, values: tuple[int, ...] = (255,), shape: tuple[int, ..
             "mask_size",
             f"{path}: {image.shape[1]}x{image.shape[0]}, its image is {shape[1]}x{shape[0]}: never resized here",
         )
-    found = np.flatnonzero(np.bincount(image.ravel(), minlength=2)) if image.dtype == np.uint8 else np.unique(image)
-    if not any(set(found.tolist()) <= {0, value} for value in values):
-        shown = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
+    present = np.flatnonzero(np.bincount(image.ravel(), minlength=2)) if image.dtype == np.uint8 else np.unique(image)
+    if not any(set(present.tolist()) <= {0, value} for value in values):
+        shown = ", ".join(map(str, present[:6])) + (", ..." if len(present) > 6 else "")
         raise BadMask("mask_not_binary", f"{path}: values {shown}; wanted 0 and {' or '.join(map(str, values))} only")
     return (image > 0).astype(np.uint8)
 

@@ -16,6 +16,6 @@ LIMITS = (
 )
 
 
-def is_official(images: LabelledSet) -> bool:
+def is_official(dataset: LabelledSet) -> bool:
     """Tell whether a split has COVID-QU-Ex's official counts; the folders of any set may be named like its own."""
-    return images.name == "covid-qu-ex" and images.counts == OFFICIAL_COUNTS.get(images.split)
+    return dataset.name == "covid-qu-ex" and dataset.counts == OFFICIAL_COUNTS.get(dataset.split)

@@ -253,11 +253,10 @@ def _split_record(split: SplitCheck) -> SplitRecord:
 
 def _shares(shares: dict[str, list[float]]) -> dict[str, Shares]:
     """Summarise shares per stratum, in [0, 1]."""
-    parts = (5, 25, 50, 75, 95)
     return {
-        stratum: Shares(
-            n=len(values), mean=round(float(np.mean(values)), 5),
-            **{f"q{part}": round(float(np.quantile(values, part / 100)), 5) for part in parts},
-        )
+        stratum: {
+            "n": len(values), "mean": round(float(np.mean(values)), 5),
+            **{f"q{part}": round(float(np.quantile(values, part / 100)), 5) for part in (5, 25, 50, 75, 95)},
+        }
         for stratum, values in shares.items()
     }  # fmt: skip

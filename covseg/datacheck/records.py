@@ -7,21 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from covseg.data import Excluded
 from covseg.records import RESEARCH_ONLY
 
+Shares = dict[str, int | float]  # n, mean and quantiles of infected shares in [0, 1]
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
-
-
-class Shares(_Record):
-    """Mean and quantiles of infected shares in [0, 1]."""
-
-    n: int
-    mean: float
-    q5: float
-    q25: float
-    q50: float
-    q75: float
-    q95: float
 
 
 class SplitRecord(_Record):

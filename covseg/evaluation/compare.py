@@ -25,11 +25,14 @@ from covseg.metrics.measures import Measure, Name, measures
 from covseg.metrics.summary import strata_of
 from covseg.pages.labels import tails
 
+# the other ratios of counts move with Dice and IoU, and a mean HD95 is made by a few images
+NOT_COMPARED = ("precision", "recall", "specificity", "accuracy", "hd95")
+
 
 def compared() -> dict[Name, str]:
     """Name what is compared, in the order of the rows, with the column of it that an image may lack (or nothing)."""
-    overlap = {Name("infection", metric, "image", "skip"): "" for metric, ratio in RATIOS.items() if ratio.compared}
-    masks = {Name(metric.part, name): name for name, metric in MASK_METRICS.items() if metric.compared}
+    overlap = {Name("infection", metric, "image", "skip"): "" for metric in RATIOS if metric not in NOT_COMPARED}
+    masks = {Name(metric.part, name): name for name, metric in MASK_METRICS.items() if name not in NOT_COMPARED}
     return {
         **overlap,
         Name("infection", "dice", "image", "one"): "",

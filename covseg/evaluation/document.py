@@ -20,16 +20,7 @@ from pydantic import ValidationError
 from covseg.data import LabelledSet
 from covseg.data.published import LIMITS
 from covseg.errors import UsageError
-from covseg.evaluation.records import (
-    Cost,
-    DataFacts,
-    Evaluation,
-    Lesions,
-    Measured,
-    MetricLine,
-    ModelFacts,
-    Reliability,
-)
+from covseg.evaluation.records import Cost, DataFacts, Evaluation, Measured, MetricLine, ModelFacts
 from covseg.evaluation.run import Lung, SetResults
 from covseg.metrics.convention import RATIOS, Empty, ratios
 from covseg.metrics.image_level import calibration_error
@@ -102,8 +93,8 @@ def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed
         headline={name: Measured(**vars(estimate)) for name, estimate in headline(lines).items()},
         lines=tuple(map(_line, lines)),
         surface_status=status_counts(results, dataset.strata),
-        lesions=Lesions(**lesion_counts(results)),
-        reliability=Reliability(expected_calibration_error=_calibration(results)),
+        lesions=lesion_counts(results),
+        reliability={"expected_calibration_error": _calibration(results)},
         warnings=tuple(warnings_of(lines, evaluated)),
         cost=identity.cost.model_copy(update=cost),
     )

@@ -1,6 +1,6 @@
 """Pictures of single images: best, worst and random ones per stratum and severity, and missed small lesions.
 
-In: a judged image, once. Out: a bounded number of strips of five squares (image, lung, truth,
+In: a scored image, once. Out: a bounded number of strips of five squares (image, lung, truth,
 prediction, overlay). Which are kept depends on the images alone, not on their order.
 """
 
@@ -73,14 +73,14 @@ class Examples:
         self._kept: dict[tuple[str, str, str], list[tuple[float, str, Strip]]] = {}
 
     def offer(self, result: ImageResult, pixels: NDArray[np.float32], masks: Masks, truth: Truth) -> None:
-        """Show one image; it is drawn only when a group keeps it."""
+        """Offer an image; it is drawn only when a group keeps it."""
         grade, drawn = grade_of(result), None
-        for (stratum, bin_, group), rank, size in groups_of(result, grade):
-            heap = self._kept.setdefault((stratum, bin_, group), [])
+        for place, rank, size in groups_of(result, grade):
+            heap = self._kept.setdefault(place, [])
             if len(heap) == size and (rank, result.key) <= heap[0][:2]:
                 continue
             drawn = drawn or draw(pixels, masks, truth)
-            strip = Strip(result.stratum, grade, group, result.key, dice_of(result), _note(result), drawn)
+            strip = Strip(result.stratum, grade, place[-1], result.key, dice_of(result), _note(result), drawn)
             (heapq.heappush if len(heap) < size else heapq.heappushpop)(heap, (rank, result.key, strip))
 
     def strips(self) -> list[Strip]:

@@ -6,18 +6,10 @@ A number that nothing can be said of is null in the file and NaN in the record.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from covseg.data import Excluded
 from covseg.metrics.convention import IMAGE
@@ -47,7 +39,7 @@ class Measured(Record):
 
     def __str__(self) -> str:
         """``.744 [.721, .766]``."""
-        return interval(self)
+        return interval(self.value, self.low, self.high)
 
 
 class MetricLine(Record):
@@ -65,7 +57,7 @@ class MetricLine(Record):
 
     def __str__(self) -> str:
         """``.744 [.721, .766]``."""
-        return interval(self)
+        return interval(self.value, self.low, self.high)
 
     @property
     def known(self) -> bool:
@@ -108,19 +100,6 @@ class DataFacts(Record):
         return ", ".join(f"{name} {count or 'absent'}" for name, count in self.counts.items())
 
 
-class Lesions(Record):
-    """Small connected parts of truth, and those without one predicted pixel."""
-
-    small_lesions: int
-    small_missed: int
-
-
-class Reliability(Record):
-    """How far the image-level probability can be believed."""
-
-    expected_calibration_error: Number
-
-
 class Cost(Record):
     """What one image costs: 10^9 operations at model size (a multiply-add counts as two), and the rate of this run."""
 
@@ -143,11 +122,13 @@ class Evaluation(Record):
     headline: dict[str, Measured]
     lines: tuple[MetricLine, ...]
     surface_status: dict[str, dict[str, int]] = Field(description="stratum, then status")
-    lesions: Lesions
-    reliability: Reliability
+    lesions: dict[str, int] = Field(description="small connected parts of truth, and those without a predicted pixel")
+    reliability: dict[str, Number]
     warnings: tuple[str, ...]
     cost: Cost
-    test_use: int | None = Field(None, description="the how-manieth use of the Test split; absent on other splits")
+    test_use: int | None = Field(
+        None, exclude_if=lambda use: use is None, description="number of this use of the Test split; absent elsewhere"
+    )
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, Name], MetricLine]:
@@ -158,8 +139,3 @@ class Evaluation(Record):
     ) -> MetricLine | None:
         """Find a line; None where the stratum has no image or the measure does not exist on it."""
         return self._by_name.get((stratum, Name(part, metric, reduction, empty)))
-
-    @model_serializer(mode="wrap")
-    def _without_absent_use(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = handler(self)
-        return content if self.test_use is not None else {k: v for k, v in content.items() if k != "test_use"}

@@ -89,6 +89,6 @@ def _last(evaluation: Evaluation) -> str:
     lesions, cost = evaluation.lesions, evaluation.cost
     used = f"; use {evaluation.test_use} of Test is in the ledger" if evaluation.test_use else ""
     return (
-        f"small lesions missed {lesions.small_missed}/{lesions.small_lesions}; {cost.parameters / 1e6:.2f} M "
+        f"small lesions missed {lesions['small_missed']}/{lesions['small_lesions']}; {cost.parameters / 1e6:.2f} M "
         f"parameters, {short(cost.gflop, 2)} GFLOP, {short(cost.images_per_second, 2)} images/s ({cost.backend}){used}"
     )

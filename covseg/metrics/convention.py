@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,31 +75,16 @@ def batch(size: int) -> Reduction:
 
 
 REDUCTIONS = (IMAGE, batch(8), DATASET)
-
-
-class Ratio(NamedTuple):
-    """A metric that is a ratio of counts, as weights of (tp, fp, fn, tn).
-
-    Attributes
-    ----------
-    numerator, denominator : tuple of int
-    compared : bool
-        `covseg compare` shows its mean over images.
-    """
-
-    numerator: tuple[int, int, int, int]
-    denominator: tuple[int, int, int, int]
-    compared: bool = True
-
-
-# an entry is a row of every table and a column of cases.parquet
-RATIOS: dict[str, Ratio] = {
-    "dice": Ratio((2, 0, 0, 0), (2, 1, 1, 0)),
-    "iou": Ratio((1, 0, 0, 0), (1, 1, 1, 0)),
-    "precision": Ratio((1, 0, 0, 0), (1, 1, 0, 0), compared=False),
-    "recall": Ratio((1, 0, 0, 0), (1, 0, 1, 0), compared=False),
-    "specificity": Ratio((0, 0, 0, 1), (0, 1, 0, 1), compared=False),
-    "accuracy": Ratio((1, 0, 0, 1), (1, 1, 1, 1), compared=False),
+Weights = tuple[int, int, int, int]
+# metric -> numerator and denominator as weights of (tp, fp, fn, tn); an entry is a row of every table and a column of
+# cases.parquet
+RATIOS: dict[str, tuple[Weights, Weights]] = {
+    "dice": ((2, 0, 0, 0), (2, 1, 1, 0)),
+    "iou": ((1, 0, 0, 0), (1, 1, 1, 0)),
+    "precision": ((1, 0, 0, 0), (1, 1, 0, 0)),
+    "recall": ((1, 0, 0, 0), (1, 0, 1, 0)),
+    "specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "accuracy": ((1, 0, 0, 1), (1, 1, 1, 1)),
 }
 F1 = "f1"  # harmonic mean of the reduced precision and recall, as papers print it
 
@@ -131,8 +116,7 @@ def ratios(counts: Counts, empty: Empty, refused: NDArray[np.bool_] | None = Non
     >>> ratios(np.array([[0, 0, 0, 9], [0, 1, 0, 8]]), Empty.ONE)[:, 0]
     array([1., 0.])
     """
-    above = counts @ np.array([ratio.numerator for ratio in RATIOS.values()]).T
-    below = counts @ np.array([ratio.denominator for ratio in RATIOS.values()]).T
+    above, below = (counts @ np.array([ratio[side] for ratio in RATIOS.values()]).T for side in (0, 1))
     values = np.where(below > 0, above / np.maximum(below, 1), EMPTY_VALUE[empty])
     if refused is not None:
         values = np.where((below == 0) & refused[:, None], 0.0, values)

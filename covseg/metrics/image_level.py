@@ -47,11 +47,8 @@ def roc_curve(scores: Floats, positive: Booleans) -> tuple[Floats, Floats]:
 def reliability(probability: Floats, positive: Booleans, bins: int = 10) -> list[tuple[float, float, int]]:
     """Return (mean probability, share of positives, images) of each filled bin of equal width."""
     place = np.minimum((probability * bins).astype(int), bins - 1)
-    return [
-        (float(probability[place == one].mean()), float(positive[place == one].mean()), int((place == one).sum()))
-        for one in range(bins)
-        if (place == one).any()
-    ]
+    filled = [place == number for number in range(bins) if (place == number).any()]
+    return [(float(probability[here].mean()), float(positive[here].mean()), int(here.sum())) for here in filled]
 
 
 def calibration_error(probability: Floats, positive: Booleans, bins: int = 10) -> float:

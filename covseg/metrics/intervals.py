@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,28 +31,12 @@ class Estimate:
 
     def __str__(self) -> str:
         """``.744 [.721, .766]``."""
-        return interval(self)
+        return interval(self.value, self.low, self.high)
 
 
-class Interval(Protocol):
-    """Whatever has a value and the ends of its interval."""
-
-    @property
-    def value(self) -> float:
-        """The middle."""
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-
-
-def interval(estimate: Interval) -> str:
+def interval(value: float, low: float, high: float) -> str:
     """Write a value with its interval: ``.744 [.721, .766]``; dashes for NaN."""
-    return f"{short(estimate.value)} [{short(estimate.low)}, {short(estimate.high)}]"
+    return f"{short(value)} [{short(low)}, {short(high)}]"
 
 
 def short(value: float, digits: int = 3) -> str:

@@ -51,15 +51,12 @@ class MaskMetric(NamedTuple):
         Head of its column.
     digits : int
         Decimals shown.
-    compared : bool
-        `covseg compare` shows it, over the images that both evaluations have a value of.
     """
 
     measure: Callable[[MaskPair], float]
     part: str
     title: str
     digits: int = 3
-    compared: bool = True
 
 
 def hd95(pair: MaskPair) -> float:
@@ -92,6 +89,6 @@ def nsd(pair: MaskPair, tolerance: float | None = None) -> float:
 
 
 MASK_METRICS: dict[str, MaskMetric] = {
-    "hd95": MaskMetric(hd95, "surface", "HD95, px", digits=1, compared=False),
+    "hd95": MaskMetric(hd95, "surface", "HD95, px", digits=1),
     "nsd": MaskMetric(nsd, "surface", "NSD"),
 }

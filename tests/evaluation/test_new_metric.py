@@ -12,7 +12,7 @@ from covseg.evaluation.compare import compare, open_evaluations
 from covseg.evaluation.document import read_back
 from covseg.evaluation.evaluate import evaluate
 from covseg.evaluation.text import screen
-from covseg.metrics.convention import RATIOS, Ratio
+from covseg.metrics.convention import RATIOS
 from covseg.metrics.mask_metrics import MASK_METRICS, MaskMetric, MaskPair
 from covseg.metrics.measures import Name
 from covseg.settings.evaluate import EvaluateSettings
@@ -32,7 +32,7 @@ def evaluated(data, output):
 @pytest.fixture
 def with_metrics(made_set, tmp_path, monkeypatch):
     """An evaluation with one ratio of counts and one metric of masks that covseg does not ship."""
-    monkeypatch.setitem(RATIOS, "distance", Ratio((0, 1, 1, 0), (1, 1, 1, 0)))
+    monkeypatch.setitem(RATIOS, "distance", ((0, 1, 1, 0), (1, 1, 1, 0)))
     monkeypatch.setitem(MASK_METRICS, "area_error", MaskMetric(area_error, "area", "Area error, px", digits=1))
     return tmp_path, evaluated(made_set, tmp_path)
 
