@@ -35,15 +35,8 @@ def render_page(package: str, template: str, style: str = "page.css", script: st
     environment.filters |= FILTERS
     parts = {"style": style, "script": script}
     texts = {part: loader.get_source(environment, name)[0] for part, name in parts.items() if name}
-    return (
-        environment.get_template(template)
-        .render(
-            policy=_policy(texts),
-            **{part: Markup(text) for part, text in texts.items()},  # noqa: S704 - our own files
-            **content,
-        )
-        .encode()
-    )
+    ours = {part: Markup(text) for part, text in texts.items()}  # noqa: S704 - our own files
+    return environment.get_template(template).render(policy=_policy(texts), **ours, **content).encode()
 
 
 def _policy(texts: dict[str, str]) -> str:

@@ -21,6 +21,7 @@ from covseg.evaluation.records import Evaluation, Measured
 from covseg.model_folder.folder import CONFIG, ModelFolder
 from covseg.model_folder.test_uses import LEDGER
 from covseg.registry.versions import MADE_FROM, PAGE
+from covseg.settings.model import ModelConfig
 from covseg.storage import LocalStore
 
 NEVER = (
@@ -105,54 +106,44 @@ def render_card(folder: ModelFolder, evidence: Evidence | None = None) -> str:
             raise ModelRefused(f"{folder.path / CONFIG} has an empty {name}: say it there; it is never guessed")
     parts = [
         [f"# {plain(config.id)}", "", f"**{NEVER}**"],
-        _use(folder), _data(folder), _training(folder), _settings(folder), _recorded(folder),
+        _use(config), _data(config), _training(config), _settings(config), _recorded(config),
         *_measured(evidence), _origin(folder),
     ]  # fmt: skip
     return "\n".join("\n".join([*part, ""]) for part in parts)
 
 
-def _use(folder: ModelFolder) -> list[str]:
-    config = folder.config
-    filtered = (
-        "images that are no upright frontal chest radiograph are refused"
-        if config.input_filter
-        else "none: every image passes"
-    )
+def _use(config: ModelConfig) -> list[str]:
+    refused = "images that are no upright frontal chest radiograph are refused"
     return [
         "## Intended use and limits", "", f"- {plain(config.intended_use)}",
         f"- Every image is seen as {config.size} x {config.size} pixels: small lesions vanish, edges are rough.",
-        f"- Input filter: {filtered}.", *(f"- {limit}" for limit in LIMITS),
+        f"- Input filter: {refused if config.input_filter else 'none: every image passes'}.",
+        *(f"- {limit}" for limit in LIMITS),
         "- Images of other sources, detectors or ages than the training data: not known until measured there.",
     ]  # fmt: skip
 
 
-def _data(folder: ModelFolder) -> list[str]:
-    config = folder.config
+def _data(config: ModelConfig) -> list[str]:
     return [
         "## Data, citation, licence", "", f"- Training data: {plain(config.training.get('data', 'not recorded'))}",
         f"- Citation: {plain(config.citation)}", f"- Licence: {plain(config.licence)}",
     ]  # fmt: skip
 
 
-def _training(folder: ModelFolder) -> list[str]:
-    config = folder.config
+def _training(config: ModelConfig) -> list[str]:
     facts = [("network", f"{config.network} {config.network_args or ''}"), ("normalisation", config.normalisation)]
     return ["## Training", "", *table(("fact", "value"), [*facts, *_flat(config.training)])]
 
 
-def _settings(folder: ModelFolder) -> list[str]:
-    config = folder.config
+def _settings(config: ModelConfig) -> list[str]:
     limits = config.input_filter.model_dump(include={"refuse_above", "flag_above"}) if config.input_filter else {}
-    rows = [
-        *_flat(config.thresholds.model_dump()),
-        *_flat(config.flags.model_dump(), "flag "),
-        *_flat(limits, "input filter "),
-    ]
+    groups = ("", config.thresholds.model_dump()), ("flag ", config.flags.model_dump()), ("input filter ", limits)
+    rows = (row for prefix, settings in groups for row in _flat(settings, prefix))
     return ["## Thresholds", "", *table(("setting", "value"), rows)]
 
 
-def _recorded(folder: ModelFolder) -> list[str]:
-    rows = list(_flat(folder.config.metrics))
+def _recorded(config: ModelConfig) -> list[str]:
+    rows = list(_flat(config.metrics))
     listed = table(("what", "value"), rows) if rows else ["None."]
     return ["## Results recorded in covseg.json", "", *listed]
 
