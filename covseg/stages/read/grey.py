@@ -131,7 +131,7 @@ def check_contrast(pixels: Pixels, kind: str) -> None:
     pixels : ndarray of float32, shape (H, W)
         In [0, 1].
     kind : str
-        ``png``, ``jpeg`` or ``dicom``. A picture file of zeros alone is an empty mask, as archives that hold images
+        The reader's name. A picture file of zeros alone is an empty mask, as archives that hold images
         beside their masks have by the hundred; a DICOM image of zeros is a failed exposure.
 
     Raises
