@@ -100,10 +100,10 @@ class CovsegError(Exception):
         return _rebuild, (type(self), str(self), vars(self))
 
 
-Kind = TypeVar("Kind", bound=CovsegError)
+_Kind = TypeVar("_Kind", bound=CovsegError)
 
 
-def _rebuild(kind: type[Kind], message: str, attributes: dict[str, object]) -> Kind:
+def _rebuild(kind: type[_Kind], message: str, attributes: dict[str, object]) -> _Kind:
     """Make an error without calling its ``__init__``, whose arguments may be others than its message."""
     error = kind.__new__(kind, message)
     vars(error).update(attributes)

@@ -28,7 +28,7 @@ from covseg.stages.postprocess import postprocess, restore, temper
 from covseg.stages.preprocess import Geometry, prepare
 from covseg.stages.read import read
 from covseg.stages.segment import Backend, segment
-from covseg.stages.severity import GRADE_TABLE, ZONE_METHOD, measure, qc_flags
+from covseg.stages.severity import measure, qc_flags
 from covseg.storage import Store
 
 Finished = TypeVar("Finished")
@@ -200,37 +200,20 @@ class Pipeline:
         score: float | None,
         filter_flags: tuple[str, ...],
     ) -> Row:
-        extent = measure(masks)
-        spacing = image.radiograph.pixel_spacing_mm
-        right, left = extent.right_area_px, extent.left_area_px
+        extent, radiograph = measure(masks), image.radiograph
         return self._row(
             image.entry,
-            sha256=image.radiograph.sha256,
+            sha256=radiograph.sha256,
             status=Status.SCORED,
-            view_position=image.radiograph.view_position,
+            view_position=radiograph.view_position,
             height=image.geometry.height,
             width=image.geometry.width,
-            pixel_spacing_mm=spacing,
-            **extent.fractions,
-            infected_fraction_of_image=extent.infected_fraction_of_image,
-            lung_area_px=extent.lung_area_px,
-            lung_area_fraction=extent.lung_area_px / extent.image_area_px,
-            infected_area_px=extent.infected_area_px,
-            infected_area_mm2=None if spacing is None else extent.infected_area_px * spacing**2,
-            extent_0_8=extent.extent_0_8,
-            zones_extent_0_24=extent.zones_extent_0_24,
-            zones_affected_0_6=extent.zones_affected_0_6,
-            grade=extent.grade,
-            grade_table=GRADE_TABLE,
-            zone_method=ZONE_METHOD,
+            pixel_spacing_mm=radiograph.pixel_spacing_mm,
+            **extent.cells(radiograph.pixel_spacing_mm),
             infection_probability=prediction.presence,
             threshold=self.model.thresholds.infection,
-            component_count=extent.component_count,
-            largest_component_share=extent.largest_component_share,
-            lung_ratio_right_left=right / left if left else None,
-            infection_outside_lung_fraction=extent.outside_share,
             gate_score=score,
-            qc_flags=qc_flags(extent, image.radiograph, self.model.flags, filter_flags),
+            qc_flags=qc_flags(extent, radiograph, self.model.flags, filter_flags),
         )
 
 

@@ -79,15 +79,21 @@ def predict(
     for row in stream(pipeline, backend, source, chosen, streams, finish):
         rows.append(row)
         progress(row)
-    alone, rows = {row.input_id: row for row in rows}, table.mark_duplicates(rows)
-    for row in rows:
-        if row is not alone[row.input_id]:
-            _write_row(row, destination)
+    rows = _mark_duplicates(rows, destination)
     severity = table.to_arrow(rows)
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
     destination.write("report.html", render(severity, gallery.pictures(), pipeline.model.thresholds.presence))
     return rows
+
+
+def _mark_duplicates(rows: list[Row], destination: Store) -> list[Row]:
+    """Mark repeated contents, and write again the rows that this changes."""
+    before, marked = {row.input_id: row for row in rows}, table.mark_duplicates(rows)
+    for row in marked:
+        if row is not before[row.input_id]:
+            _write_row(row, destination)
+    return marked
 
 
 def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:

@@ -58,7 +58,7 @@ class Radiograph:
     pixel_spacing_mm : float or None
         Detector spacing, when positive and square; None otherwise.
     kind : str
-        ``png``, ``jpeg`` or ``dicom``.
+        ``png``, ``jpeg``, ``dicom``, or the name of another entry of `covseg.stages.read.READERS`.
     orientation : str or None
         Where rows and columns point in the patient, as the header says; see `covseg.stages.severity.UPRIGHT`.
     """

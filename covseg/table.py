@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from covseg.records import RESEARCH_ONLY, Row
 
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
+Cell = str | int | float | list[str] | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -31,12 +32,12 @@ SCHEMA = pa.schema(
 )
 
 
-def cells(row: Row) -> dict[str, Any]:
+def cells(row: Row) -> dict[str, Cell]:
     """Return a row as plain values: floats rounded to six decimals, enums as text."""
     return {column.name: _plain(getattr(row, column.name)) for column in fields(Row)}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Cell:
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, tuple):

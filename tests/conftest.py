@@ -3,7 +3,7 @@
 Index
 -----
 data_root      ../shared/data beside the project; skips with a message where it is absent
-val_root     the three Val image folders' root; skips with a message where it is absent
+val_root       the three Val image folders' root; skips with a message where it is absent
 model_folder   the committed default model, checked
 backend        the reference backend on the default model, opened once
 pipeline       the stages around the default model, with a fixed project key
@@ -72,9 +72,9 @@ def pipeline(model_folder: ModelFolder, backend: Backend) -> Pipeline:
 
 
 def free_port() -> int:
-    with socket.socket() as check_conditional_writes:
-        check_conditional_writes.bind(("127.0.0.1", 0))
-        return int(check_conditional_writes.getsockname()[1])
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.1", 0))
+        return int(connection.getsockname()[1])
 
 
 def await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
@@ -82,8 +82,8 @@ def await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         assert process.poll() is None, f"the server ended with {process.returncode}"
-        with socket.socket() as check_conditional_writes:
-            if check_conditional_writes.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
     raise TimeoutError(f"no server on port {port} after {seconds} s")

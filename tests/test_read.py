@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from covseg.errors import RadiographRefused, Reason, Stage
-from covseg.stages.read import READERS, DecodedImage, Reader, read
+from covseg.errors import RadiographRefused, Reason
+from covseg.stages.read import READERS, DecodedImage, Reader, read, refusal
 from covseg.stages.read.codestream import jpeg_frame
 from covseg.stages.read.grey import MAX_PIXELS
 from covseg.synthetic.bad_inputs import image
@@ -284,7 +284,7 @@ def read_pgm(data):
     _, size, _, pixels = data.split(b"\n", 3)
     width, height = map(int, size.split())
     if len(pixels) < width * height:
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the PGM ends inside its pixels")
+        raise refusal(Reason.TRUNCATED, "the PGM ends inside its pixels")
     return DecodedImage(np.frombuffer(pixels, np.uint8).reshape(height, width).astype(np.float32) / 255)
 
 

@@ -125,7 +125,7 @@ def unbroken(bucket: str, cluster: int) -> str:
     """Where a run that nobody disturbed has published."""
     dest = f"{bucket}/unbroken"
     summary = finish(start(f"{bucket}/films", dest))
-    assert (summary["finished"], summary["films"], summary["redone"]) == (IMAGES, IMAGES, 0)
+    assert (summary["finished"], summary["images"], summary["retried"]) == (IMAGES, IMAGES, 0)
     assert_sound(dest)
     return dest
 
@@ -154,9 +154,9 @@ def test_two_killed_workers_cost_nothing_but_time(
         await_commits(dest, moment, process)
         os.kill(random.Random(seed).choice(pids(worker, cluster)), signal.SIGKILL)
     summary = finish(process)
-    print(f"{worker} killed at {moments(seed)} commits: {summary['redone']} shards scored again")
+    print(f"{worker} killed at {moments(seed)} commits: {summary['retried']} shards scored again")
     assert summary["finished"] == IMAGES
-    assert 1 <= summary["redone"] <= 4  # two shards in flight, two kills
+    assert 1 <= summary["retried"] <= 4  # two shards in flight, two kills
     assert published(dest) == published(unbroken)
     assert_sound(dest)
 
@@ -180,5 +180,5 @@ def test_a_twice_killed_run_resumes_to_the_same_bytes_and_then_takes_only_what_i
     assert published(dest) == published(unbroken)
     put(open_store(bucket), "films/later", images[IMAGES:])
     summary = finish(start(source, dest, "*"))
-    assert (summary["snapshot"], summary["finished"], summary["films"]) == (2, LATER, IMAGES + LATER)
+    assert (summary["snapshot"], summary["finished"], summary["images"]) == (2, LATER, IMAGES + LATER)
     assert_sound(dest)

@@ -165,8 +165,8 @@ def test_what_ray_tells_of_a_lost_worker_stays_out_of_the_summary(
     process = start(archive, tmp_path)
     await_commits(tmp_path, 1, process)
     os.kill(pids("DecodeWorker")[0], signal.SIGKILL)
-    said, _ = process.communicate()
-    assert json.loads(said)["redone"] == 1
+    output, _ = process.communicate()
+    assert json.loads(output)["retried"] == 1
 
 
 class Hunted(Scheduler):
@@ -285,7 +285,7 @@ def test_a_dry_run_counts_and_writes_nothing(archive: Path, tmp_path: Path) -> N
         [sys.executable, "-m", "flows.cli", *words], check=True, capture_output=True, text=True
     ).stdout
     told = json.loads(said)
-    assert told["films"] == told["sampled"] == IMAGES
+    assert told["images"] == told["sampled"] == IMAGES
     assert told["kinds"] == {"png": 22}
     assert sum(told["refusals"].values()) == 2
     assert told["output_bytes"] > 0

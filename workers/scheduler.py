@@ -60,8 +60,8 @@ class Scheduler:
         self._poison: dict[str, frozenset[str]] = {}
         self._in_flight: dict[Future[Outcome], InFlight] = {}
 
-    def run(self, shards: Iterator[Shard]) -> None:
-        """Walk all shards.
+    def dispatch(self, shards: Iterator[Shard]) -> None:
+        """Have every shard scored and committed.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Scheduler:
         advanced = time.monotonic()
         while True:
             while self._idle and (shard := self._next(shards)):
-                self._dispatch(shard)
+                self._launch(shard)
             if not self._in_flight:
                 return
             left = self._timeout_s - (time.monotonic() - advanced)
@@ -88,7 +88,7 @@ class Scheduler:
     def _next(self, shards: Iterator[Shard]) -> Shard | None:
         return self._retries.popleft() if self._retries else next(shards, None)
 
-    def _dispatch(self, shard: Shard) -> None:
+    def _launch(self, shard: Shard) -> None:
         decoder = self._idle.pop()
         model = self._pool.model_for(decoder)
         poison = self._poison.get(shard.id, frozenset())

@@ -146,7 +146,7 @@ class Work:
         shards = pending(self.job.run, plan)
         if first := next(shards, None):
             self.pool.start_decoders(self.job, self.settings.workers)
-            Scheduler(self.pool, progress, tell, self.settings.timeout_s).run(itertools.chain([first], shards))
+            Scheduler(self.pool, progress, tell, self.settings.timeout_s).dispatch(itertools.chain([first], shards))
         self.score_s = time.monotonic() - start
         return progress
 

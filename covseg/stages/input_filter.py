@@ -51,7 +51,7 @@ def input_filter(
     Returns
     -------
     score : float or None
-        Higher is stranger; None when the model has no gate.
+        Higher is stranger; None when the model has no input filter.
     flags : tuple of str
         ``out_of_distribution`` above ``flag_above``, and with it ``inverted`` or ``rotated`` when
         the image looks so.
@@ -170,7 +170,7 @@ def _scaled(value: FloatArray, scale: FloatArray) -> FloatArray:
 
 def margin(logits: FloatArray) -> FloatArray:
     """Return log-odds ``(N,)`` of anything else against a frontal image, from logits ``(N, kinds)``."""
-    with np.errstate(invalid="ignore"):  # NaN in, NaN out: `gate` refuses it
+    with np.errstate(invalid="ignore"):  # NaN in, NaN out: `input_filter` refuses it
         return np.asarray(np.logaddexp.reduce(logits[:, 1:], axis=1) - logits[:, FRONTAL], np.float32)
 
 

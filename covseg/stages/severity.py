@@ -86,6 +86,28 @@ class Extent:
         """Name of the step of the whole fraction, from `GRADE_TABLE`."""
         return None if self.infected_fraction is None else GRADES[step(self.infected_fraction)]
 
+    def cells(self, pixel_spacing_mm: float | None) -> dict[str, float | str | None]:
+        """Return the columns of the table that these numbers fill; areas in mm2 only with a detector spacing."""
+        mm2 = None if pixel_spacing_mm is None else self.infected_area_px * pixel_spacing_mm**2
+        return {
+            **self.fractions,
+            "infected_fraction_of_image": self.infected_fraction_of_image,
+            "lung_area_px": self.lung_area_px,
+            "lung_area_fraction": self.lung_area_px / self.image_area_px,
+            "infected_area_px": self.infected_area_px,
+            "infected_area_mm2": mm2,
+            "extent_0_8": self.extent_0_8,
+            "zones_extent_0_24": self.zones_extent_0_24,
+            "zones_affected_0_6": self.zones_affected_0_6,
+            "grade": self.grade,
+            "grade_table": GRADE_TABLE,
+            "zone_method": ZONE_METHOD,
+            "component_count": self.component_count,
+            "largest_component_share": self.largest_component_share,
+            "lung_ratio_right_left": self.right_area_px / self.left_area_px if self.left_area_px else None,
+            "infection_outside_lung_fraction": self.outside_share,
+        }
+
     def _sum_of_steps(self, names: list[str]) -> int | None:
         if self.infected_fraction is None:
             return None

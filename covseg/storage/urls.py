@@ -3,7 +3,10 @@
 Notes
 -----
 A backend is one entry of `SCHEMES`: the scheme, and a function from the rest of the URL and the allowed buckets to
-a `Store`. It passes the behaviour suite of ``tests/test_storage.py``, and it is opened where ``schemes`` names it.
+a `Store` that passes the behaviour suite of ``tests/test_storage.py``. So a backend from outside is one line, in a
+module that every process of a run imports::
+
+    SCHEMES["gs"] = lambda rest, buckets: GoogleStore(rest)
 """
 
 from __future__ import annotations
@@ -18,21 +21,22 @@ from covseg.storage.local import LocalStore
 from covseg.storage.memory import MemoryStore
 from covseg.storage.protocol import Store
 
-ALLOWED = ("file", "s3")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MEMORY: dict[str, MemoryStore] = {}
 Opener = Callable[[str, Collection[str] | None], Store]
 
 
-def open_store(url: str | Path, schemes: Collection[str] = ALLOWED, buckets: Collection[str] | None = None) -> Store:
+def open_store(
+    url: str | Path, schemes: Collection[str] | None = None, buckets: Collection[str] | None = None
+) -> Store:
     """Open a store; nothing is read or written, and no connection made.
 
     Parameters
     ----------
     url : str or Path
         A path, ``file:///path``, ``s3://bucket/prefix``, or in tests ``memory://name``.
-    schemes : collection of str
-        Those of `SCHEMES` that are allowed; ``memory`` has to be named.
+    schemes : collection of str or None
+        Those allowed; None takes all of `SCHEMES` but ``memory``, which has to be named.
     buckets : collection of str or None
         Those allowed; None takes ``COVSEG_BUCKETS`` (names joined by commas), and without it any bucket.
 
@@ -46,6 +50,7 @@ def open_store(url: str | Path, schemes: Collection[str] = ALLOWED, buckets: Col
         return LocalStore(Path(url))
     if "::" in scheme:
         raise UsageError("a chained URL (with ::) is not opened: give the bucket or the folder itself")
+    schemes = [name for name in SCHEMES if name != "memory"] if schemes is None else schemes
     if scheme not in schemes or scheme not in SCHEMES:
         raise UsageError(f"{scheme}:// is not an allowed scheme: wanted {', '.join(schemes)} or a path")
     return SCHEMES[scheme](rest, buckets)

@@ -32,8 +32,8 @@ constant or nearly so                                 ``no_contrast``; a PNG or 
 Notes
 -----
 A format is one entry of `READERS`: a name, a test of the bytes, and a function from bytes to `DecodedImage` that
-raises `RadiographRefused` for what it cannot read faithfully, `check_size` before it decodes anything. So a format
-from outside is one line, in a module that every process of a run imports::
+raises a `refusal` for what it cannot read faithfully, and calls `check_size` before it decodes. So a format from
+outside is one line, in a module that every process of a run imports::
 
     READERS.append(Reader("pgm", lambda data: data.startswith(b"P5"), read_pgm))
 """
@@ -44,16 +44,16 @@ import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import RadiographRefused, Reason
 from covseg.records import Radiograph
 from covseg.stages.read.dicom import read_dicom
 from covseg.stages.read.elements import is_dicom
 from covseg.stages.read.grey import DecodedImage, check_contrast, check_size
 from covseg.stages.read.jpeg import is_jpeg, read_jpeg
 from covseg.stages.read.png import is_png, read_png
-from covseg.stages.read.sniff import unknown_format
+from covseg.stages.read.sniff import refusal, unknown_format
 
-__all__ = ["READERS", "DecodedImage", "Reader", "check_size", "read"]
+__all__ = ["READERS", "DecodedImage", "Reader", "check_size", "read", "refusal"]
 
 
 class Reader(NamedTuple):
@@ -109,11 +109,10 @@ def read(data: bytes) -> Radiograph:
     except (RadiographRefused, KeyboardInterrupt, SystemExit):
         raise
     except MemoryError as error:
-        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, f"no memory to decode this {kind} image") from error
+        raise refusal(Reason.TOO_LARGE, f"no memory to decode this {kind} image") from error
     except BaseException as error:  # a panic of the RLE decoder, written in Rust, is no Exception
         # A decoder's own words may quote the header: its class is enough, the rest is chained.
-        detail = f"the {kind} decoder failed: {type(error).__name__}"
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, detail) from error
+        raise refusal(Reason.CORRUPT, f"the {kind} decoder failed: {type(error).__name__}") from error
     check_contrast(image.pixels, kind)
     return Radiograph(
         image.pixels,

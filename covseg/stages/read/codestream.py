@@ -16,8 +16,9 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
 from covseg.stages.read.grey import Samples
+from covseg.stages.read.sniff import refusal
 
 END_OF_IMAGE = b"\xff\xd9"
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}
@@ -92,24 +93,24 @@ def jpeg_frame(data: bytes) -> Frame:
             break
         start += 2 if marker in _STANDALONE or marker == 0xFF else 4 + len(payload)
     if frame is None:
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, "a JPEG scan without a frame header before it")
+        raise refusal(Reason.CORRUPT, "a JPEG scan without a frame header before it")
     if data.find(END_OF_IMAGE, start) < 0:
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the JPEG has no end marker")
+        raise refusal(Reason.TRUNCATED, "the JPEG has no end marker")
     return Frame(frame.marker, frame.bits, frame.height, frame.width, frame.components, exif)
 
 
 def _segment(data: bytes, start: int) -> tuple[int, bytes]:
     """Return marker and payload of the segment at `start`; the payload is empty for a fill byte or a lone marker."""
     if start + 4 > len(data):
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, f"the JPEG ends at byte {len(data)}, inside its headers")
+        raise refusal(Reason.TRUNCATED, f"the JPEG ends at byte {len(data)}, inside its headers")
     if data[start] != 0xFF:
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, f"no JPEG marker at byte {start}")
+        raise refusal(Reason.CORRUPT, f"no JPEG marker at byte {start}")
     marker = data[start + 1]
     if marker == 0xFF or marker in _STANDALONE:
         return marker, b""
     length = int.from_bytes(data[start + 2 : start + 4], "big")
     if start + 2 + length > len(data):
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, f"the JPEG ends at byte {len(data)}, inside its headers")
+        raise refusal(Reason.TRUNCATED, f"the JPEG ends at byte {len(data)}, inside its headers")
     return marker, data[start + 4 : start + 2 + length]
 
 
@@ -123,9 +124,9 @@ def jpeg2000_frame(data: bytes) -> Frame:
     """
     start = data.find(b"\xff\x4f\xff\x51")
     if start < 0 or len(data) < start + 43:
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, "no JPEG 2000 codestream in the pixel data")
+        raise refusal(Reason.CORRUPT, "no JPEG 2000 codestream in the pixel data")
     if not data.rstrip(b"\0\xff").endswith(END_OF_IMAGE):
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the JPEG 2000 codestream has no end marker")
+        raise refusal(Reason.TRUNCATED, "the JPEG 2000 codestream has no end marker")
     right, bottom, left, top = np.frombuffer(data, ">u4", 4, start + 8).tolist()
     components = int.from_bytes(data[start + 40 : start + 42], "big")
     return Frame(0, (data[start + 42] & 0x7F) + 1, bottom - top, right - left, components)
@@ -161,8 +162,10 @@ def run_decoder(data: bytes, syntax: UID, layout: Layout, plugin: str = "") -> S
     """Run one of pydicom's decoders on pixel data as it stands; ``missing_decoder`` when its plugin is not there."""
     decoder = get_decoder(syntax)
     if plugin and plugin not in decoder.available_plugins:
-        detail = f"{plugin} is not installed, or lacks its part for {syntax.name}: install covseg's locked requirements"
-        raise RadiographRefused(Reason.MISSING_DECODER, Stage.READ, detail)
+        raise refusal(
+            Reason.MISSING_DECODER,
+            f"{plugin} is not installed, or lacks its part for {syntax.name}: install covseg's locked requirements",
+        )
     options: dict[str, Any] = {
         "rows": layout.rows,
         "columns": layout.columns,
@@ -190,7 +193,7 @@ def _decoder(frame: bytes, syntax: UID, layout: Layout) -> tuple[UID, str]:
         detail = (
             f"no decoder for transfer syntax {syntax.name}: convert the image to one of DICOM's JPEG or RLE syntaxes"
         )
-        raise RadiographRefused(Reason.MISSING_DECODER, Stage.READ, detail)
+        raise refusal(Reason.MISSING_DECODER, detail)
     header = jpeg_frame(frame)
     _check(header, layout)
     if header.marker == _JPEG_LS:
@@ -198,9 +201,7 @@ def _decoder(frame: bytes, syntax: UID, layout: Layout) -> tuple[UID, str]:
     if header.classic:
         return uid.JPEGBaseline8Bit, "pillow"
     if header.marker in _ARITHMETIC_OR_HIERARCHICAL:
-        raise RadiographRefused(
-            Reason.MISSING_DECODER, Stage.READ, "no decoder for arithmetic-coded or hierarchical JPEG"
-        )
+        raise refusal(Reason.MISSING_DECODER, "no decoder for arithmetic-coded or hierarchical JPEG")
     # GDCM reads lossless and 12-bit JPEG alike by their headers; under the 12-bit syntax's own name pydicom,
     # without need, keeps it from doing so.
     return uid.JPEGLossless, "gdcm"
@@ -211,11 +212,12 @@ def _check(frame: Frame, layout: Layout) -> None:
     claimed = (frame.height, frame.width, frame.components)
     wanted = (layout.rows, layout.columns, layout.samples)
     if claimed != wanted:
-        detail = f"the codestream claims (height, width, components) {claimed}, the image's header {wanted}"
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, detail)
+        raise refusal(
+            Reason.CORRUPT,
+            f"the codestream claims (height, width, components) {claimed}, the image's header {wanted}",
+        )
     if frame.bits > 16:
-        detail = f"{frame.bits} bits per sample: wanted at most 16"
-        raise RadiographRefused(Reason.UNSUPPORTED_MODE, Stage.READ, detail)
+        raise refusal(Reason.UNSUPPORTED_MODE, f"{frame.bits} bits per sample: wanted at most 16")
 
 
 # Process 1 to 29 of JPEG (.50 to .66), its lossless first-order prediction (.70), JPEG-LS (.80, .81).

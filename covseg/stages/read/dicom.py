@@ -8,17 +8,17 @@ front is not judged here: headers are often wrong about that, so the input filte
 from __future__ import annotations
 
 import re
-from typing import NoReturn
 
 import numpy as np
 from pydicom import uid
 from pydicom.encaps import get_frame
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
 from covseg.stages.read.codestream import Layout, decode, run_decoder
 from covseg.stages.read.elements import Elements, read_elements
 from covseg.stages.read.grey import DecodedImage, Pixels, Samples, check_size, grey
 from covseg.stages.read.lookup import grey_table
+from covseg.stages.read.sniff import refusal
 
 IMAGE_MODALITIES = {"CR", "DX", "RG"}  # computed, digital and scanned conventional radiography
 _IMAGELESS_MODALITIES = {"SEG", "SR", "PR", "KO", "REG", "DOC", "RTSTRUCT", "RTPLAN", "RTRECORD", "AU", "ECG", "HD"}
@@ -61,22 +61,22 @@ def _check_scope(elements: Elements) -> None:
     modality, sop_class = elements.text("Modality"), elements.text("SOPClassUID")
     is_image = modality in IMAGE_MODALITIES or (not modality and sop_class in _IMAGE_CLASSES)
     if sop_class == uid.MediaStorageDirectoryStorage or modality in _IMAGELESS_MODALITIES:
-        _refuse(Reason.NOT_AN_IMAGE, f"a DICOM object that holds no image (modality {_code(modality)})")
+        raise refusal(Reason.NOT_AN_IMAGE, f"a DICOM object that holds no image (modality {_code(modality)})")
     if not is_image:
         # An object without pixels is no image of any kind, unless it was cut before them: its size gives it away.
         kind = Reason.NOT_RADIOGRAPH if "Rows" in elements else Reason.NOT_AN_IMAGE
-        _refuse(kind, f"modality {_code(modality)}: wanted {', '.join(sorted(IMAGE_MODALITIES))}")
+        raise refusal(kind, f"modality {_code(modality)}: wanted {', '.join(sorted(IMAGE_MODALITIES))}")
     if elements.number("NumberOfFrames", 1) > 1:
-        _refuse(Reason.MULTI_FRAME, f"{elements.number('NumberOfFrames'):.0f} frames: wanted one")
+        raise refusal(Reason.MULTI_FRAME, f"{elements.number('NumberOfFrames'):.0f} frames: wanted one")
     if elements.text("BurnedInAnnotation") == "YES":
-        _refuse(Reason.BURNED_IN_ANNOTATION, "the header says that text is burned into the pixels")
+        raise refusal(Reason.BURNED_IN_ANNOTATION, "the header says that text is burned into the pixels")
     for_processing = sop_class == uid.DigitalXRayImageStorageForProcessing
     if for_processing or elements.text("PresentationIntentType") == "FOR PROCESSING":
-        _refuse(Reason.UNSUPPORTED_MODE, "a raw detector image for processing: send the one for presentation")
+        raise refusal(Reason.UNSUPPORTED_MODE, "a raw detector image for processing: send the one for presentation")
     if "FloatPixelData" in elements or "DoubleFloatPixelData" in elements:
-        _refuse(Reason.UNSUPPORTED_MODE, "floating point pixels: wanted integers")
+        raise refusal(Reason.UNSUPPORTED_MODE, "floating point pixels: wanted integers")
     if "PixelData" not in elements:
-        _refuse(Reason.TRUNCATED, "the DICOM object ends before its pixel data")
+        raise refusal(Reason.TRUNCATED, "the DICOM object ends before its pixel data")
 
 
 def _layout(elements: Elements) -> Layout:
@@ -91,7 +91,7 @@ def _layout(elements: Elements) -> Layout:
         fits = samples == 3 and photometric in _COLOUR and allocated == stored == 8
     if not fits or not stored <= highest + 1 <= allocated or stored < 1:
         detail = f"{_code(photometric)}, {samples} sample(s) of {stored} in {allocated} bits, highest bit {highest}: "
-        _refuse(Reason.UNSUPPORTED_MODE, detail + "wanted MONOCHROME1 or 2 in 8 or 16 bits, or colour in 8")
+        raise refusal(Reason.UNSUPPORTED_MODE, detail + "wanted MONOCHROME1 or 2 in 8 or 16 bits, or colour in 8")
     return Layout(
         rows=int(elements.number("Rows")),
         columns=int(elements.number("Columns")),
@@ -112,10 +112,10 @@ def _samples(elements: Elements, layout: Layout) -> Samples:
         if layout.photometric == "YBR_FULL_422":
             size = size * 2 // 3
         if len(data) < size:
-            _refuse(Reason.TRUNCATED, f"{len(data)} bytes of pixel data: wanted {size}")
+            raise refusal(Reason.TRUNCATED, f"{len(data)} bytes of pixel data: wanted {size}")
         return run_decoder(data[: size + size % 2], elements.syntax, layout)
     if not elements.encapsulated:
-        _refuse(Reason.CORRUPT, f"transfer syntax {elements.syntax.name}, but the pixel data is not encapsulated")
+        raise refusal(Reason.CORRUPT, f"transfer syntax {elements.syntax.name}, but the pixel data is not encapsulated")
     frame = get_frame(data, 0, number_of_frames=1)
     return decode(frame, elements.syntax, layout)
 
@@ -156,10 +156,6 @@ def _spacing(elements: Elements) -> float | None:
 def _code(value: str) -> str:
     """Quote a header's code word only if the standard has it: free text in its place may name a patient."""
     return value if value in _TERMS else "unknown"
-
-
-def _refuse(reason: Reason, detail: str) -> NoReturn:
-    raise RadiographRefused(reason, Stage.READ, detail)
 
 
 # PS3.3 C.7.3.1.1.1 (those met in archives) and C.7.6.3.1.2

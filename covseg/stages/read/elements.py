@@ -21,8 +21,9 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.values import convert_SQ
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
 from covseg.stages.read.grey import MAX_PIXELS
+from covseg.stages.read.sniff import refusal
 
 ALLOWED = {
     "SOPClassUID": 0x00080016,
@@ -134,7 +135,7 @@ class Elements:
         if values:
             return values[0]
         if default is None:
-            raise RadiographRefused(Reason.CORRUPT, Stage.READ, f"the DICOM header lacks {keyword}")
+            raise refusal(Reason.CORRUPT, f"the DICOM header lacks {keyword}")
         return default
 
     def data(self, keyword: str) -> bytes:
@@ -196,9 +197,9 @@ def read_elements(data: bytes) -> Elements:
             source = BytesIO(_inflate(data[source.tell() :]))
         elements = _collect(source, syntax)
     except (EOFError, struct.error) as error:
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element") from error
+        raise refusal(Reason.TRUNCATED, "the DICOM object ends inside an element") from error
     if any(map(_cut, elements.values())):
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the DICOM object ends inside an element")
+        raise refusal(Reason.TRUNCATED, "the DICOM object ends inside an element")
     return Elements(elements, syntax)
 
 
@@ -216,7 +217,7 @@ def _transfer_syntax(source: BytesIO) -> UID:
     if _TRANSFER_SYNTAX in group:
         text = Elements({ALLOWED["Modality"]: group[_TRANSFER_SYNTAX]}, UID("")).text("Modality")
         if not re.fullmatch(r"[0-9.]{1,64}", text):
-            raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the transfer syntax is not a UID")
+            raise refusal(Reason.CORRUPT, "the transfer syntax is not a UID")
         return UID(text, config.IGNORE)
     start = source.getvalue()[source.tell() : source.tell() + 8]
     if not _starts_explicit(start):
@@ -229,12 +230,11 @@ def _inflate(data: bytes) -> bytes:
     try:
         inflated = stream.decompress(data, _MAX_INFLATED)
     except zlib.error as error:
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the deflated DICOM object cannot be inflated") from error
+        raise refusal(Reason.CORRUPT, "the deflated DICOM object cannot be inflated") from error
     if stream.unconsumed_tail:
-        detail = f"the deflated DICOM object inflates beyond {_MAX_INFLATED} bytes"
-        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, detail)
+        raise refusal(Reason.TOO_LARGE, f"the deflated DICOM object inflates beyond {_MAX_INFLATED} bytes")
     if not stream.eof:
-        raise RadiographRefused(Reason.TRUNCATED, Stage.READ, "the deflated DICOM object ends inside its stream")
+        raise refusal(Reason.TRUNCATED, "the deflated DICOM object ends inside its stream")
     return inflated
 
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
+from covseg.stages.read.sniff import refusal
 
 Samples = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
 Pixels = NDArray[np.float32]
@@ -56,11 +57,12 @@ def check_size(width: int, height: int) -> None:
         ``too_small`` below 64 pixels on a side, ``too_large`` above 64 million pixels.
     """
     if width * height > MAX_PIXELS:
-        detail = f"the header claims {width} x {height} pixels: wanted at most {MAX_PIXELS // 1_000_000} million"
-        raise RadiographRefused(Reason.TOO_LARGE, Stage.READ, detail)
+        raise refusal(
+            Reason.TOO_LARGE,
+            f"the header claims {width} x {height} pixels: wanted at most {MAX_PIXELS // 1_000_000} million",
+        )
     if min(width, height) < MIN_SIDE:
-        detail = f"{width} x {height} pixels: wanted at least {MIN_SIDE} on each side"
-        raise RadiographRefused(Reason.TOO_SMALL, Stage.READ, detail)
+        raise refusal(Reason.TOO_SMALL, f"{width} x {height} pixels: wanted at least {MIN_SIDE} on each side")
 
 
 def grey(samples: Samples) -> Pixels:
@@ -117,8 +119,7 @@ def luma(samples: Samples) -> Samples:
     chroma = cv2.subtract(cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue))
     coloured = float((chroma > CHROMA_LIMIT * full_scale(samples)).mean())
     if coloured > COLOURED_SHARE:
-        detail = f"{coloured:.0%} of the image is strongly coloured: wanted a grey image"
-        raise RadiographRefused(Reason.NOT_RADIOGRAPH, Stage.READ, detail)
+        raise refusal(Reason.NOT_RADIOGRAPH, f"{coloured:.0%} of the image is strongly coloured: wanted a grey image")
     return cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
 
 
@@ -130,7 +131,7 @@ def check_contrast(pixels: Pixels, kind: str) -> None:
     pixels : ndarray of float32, shape (H, W)
         In [0, 1].
     kind : str
-        ``png``, ``jpeg`` or ``dicom``. A picture file of zeros alone is an empty mask, as archives that hold images
+        The reader's name. A picture file of zeros alone is an empty mask, as archives that hold images
         beside their masks have by the hundred; a DICOM image of zeros is a failed exposure.
 
     Raises
@@ -146,11 +147,8 @@ def check_contrast(pixels: Pixels, kind: str) -> None:
     if levels.size >= MIN_LEVELS:
         return
     if kind != "dicom" and levels[-1] == 0:
-        raise RadiographRefused(Reason.NOT_RADIOGRAPH, Stage.READ, "every pixel is 0: an empty mask, wanted an image")
+        raise refusal(Reason.NOT_RADIOGRAPH, "every pixel is 0: an empty mask, wanted an image")
     # A label map counts from 0; noise on a blank image lies around its base.
     if levels.size == 1 or (levels[0] > 0 and levels[-1] - levels[0] < BLANK_SPAN):
-        raise RadiographRefused(
-            Reason.NO_CONTRAST, Stage.READ, f"a blank image: {levels.size} grey level(s), side by side"
-        )
-    detail = f"{levels.size} grey levels: a mask or drawing, wanted an image"
-    raise RadiographRefused(Reason.NOT_RADIOGRAPH, Stage.READ, detail)
+        raise refusal(Reason.NO_CONTRAST, f"a blank image: {levels.size} grey level(s), side by side")
+    raise refusal(Reason.NOT_RADIOGRAPH, f"{levels.size} grey levels: a mask or drawing, wanted an image")

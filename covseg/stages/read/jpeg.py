@@ -12,11 +12,11 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.uid import JPEGLossless
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
 from covseg.stages.read.codestream import Frame, Layout, decode, jpeg_frame
 from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.orientation import orient
-from covseg.stages.read.sniff import JPEG_SIGNATURE
+from covseg.stages.read.sniff import JPEG_SIGNATURE, refusal
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -48,9 +48,7 @@ def read_jpeg(data: bytes) -> DecodedImage:
     """
     frame = jpeg_frame(data)
     if frame.height == 0:
-        raise RadiographRefused(
-            Reason.UNSUPPORTED_MODE, Stage.READ, "the JPEG states its height only behind its pixels"
-        )
+        raise refusal(Reason.UNSUPPORTED_MODE, "the JPEG states its height only behind its pixels")
     check_size(frame.width, frame.height)
     if not frame.classic:
         return DecodedImage(grey(orient(_decode_rare(data, frame), frame.exif)))
@@ -67,13 +65,15 @@ def _decode_classic(data: bytes) -> Samples:
     except OSError as error:
         # Pillow raises a bare OSError for both, without errno: its words are all that tells them apart.
         reason = Reason.TRUNCATED if "truncated" in str(error) else Reason.CORRUPT
-        raise RadiographRefused(reason, Stage.READ, "the JPEG's pixels end early or cannot be decoded") from error
+        raise refusal(reason, "the JPEG's pixels end early or cannot be decoded") from error
 
 
 def _decode_rare(data: bytes, frame: Frame) -> Samples:
     if frame.components != 1:
-        detail = f"{frame.components} components of {frame.bits} bits, JPEG marker {frame.marker:#x}: wanted grey"
-        raise RadiographRefused(Reason.UNSUPPORTED_MODE, Stage.READ, detail)
+        raise refusal(
+            Reason.UNSUPPORTED_MODE,
+            f"{frame.components} components of {frame.bits} bits, JPEG marker {frame.marker:#x}: wanted grey",
+        )
     allocated = 8 if frame.bits <= 8 else 16
     layout = Layout(frame.height, frame.width, 1, allocated, frame.bits)
     return decode(data, JPEGLossless, layout)

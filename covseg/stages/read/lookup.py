@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
 from covseg.stages.read.elements import Elements
+from covseg.stages.read.sniff import refusal
 
 Values = NDArray[np.float64]
 
@@ -66,8 +67,7 @@ def _modality(elements: Elements, stored: Values, *, signed: bool) -> tuple[Valu
         return greys * scale, 0.0, float(scale)
     slope, intercept = elements.number("RescaleSlope", 1), elements.number("RescaleIntercept", 0)
     if slope == 0 or not np.isfinite([slope, intercept]).all():
-        detail = f"rescale slope {slope:g} and intercept {intercept:g} leave no grey values"
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, detail)
+        raise refusal(Reason.CORRUPT, f"rescale slope {slope:g} and intercept {intercept:g} leave no grey values")
     values = stored * slope + intercept
     return values, float(values.min()), float(values.max())
 
@@ -79,9 +79,7 @@ def _look_up(item: Elements, values: Values, *, signed: bool) -> tuple[Values, i
     """
     descriptor = item.numbers("LUTDescriptor")
     if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
-        raise RadiographRefused(
-            Reason.CORRUPT, Stage.READ, "a DICOM LUT without entries, first value and bits (1 to 16)"
-        )
+        raise refusal(Reason.CORRUPT, "a DICOM LUT without entries, first value and bits (1 to 16)")
     count, first, bits = (int(value) for value in descriptor)
     count = count or 2**16  # 65536 does not fit in the 16-bit word
     first -= 2**16 if signed and first >= 2**15 else 0
@@ -97,8 +95,7 @@ def _entries(item: Elements, count: int) -> NDArray[np.uint16]:
     words = np.frombuffer(data[: len(data) // 2 * 2], f"{item.byte_order('LUTData')}u2").astype("<u2")
     entries = words if words.size >= count else words.view(np.uint8).astype("<u2")
     if entries.size < count:
-        detail = f"a DICOM LUT announces {count} entries and holds {len(data)} bytes"
-        raise RadiographRefused(Reason.CORRUPT, Stage.READ, detail)
+        raise refusal(Reason.CORRUPT, f"a DICOM LUT announces {count} entries and holds {len(data)} bytes")
     return entries[:count]
 
 
@@ -117,8 +114,7 @@ def _window(values: Values, centre: float, width: float, function: str) -> Value
     if function == "LINEAR_EXACT":
         return np.clip((values - centre) / width + 0.5, 0, 1)
     if function != "LINEAR":
-        detail = "the VOI LUT function is none of LINEAR, LINEAR_EXACT, SIGMOID"
-        raise RadiographRefused(Reason.UNSUPPORTED_MODE, Stage.READ, detail)
+        raise refusal(Reason.UNSUPPORTED_MODE, "the VOI LUT function is none of LINEAR, LINEAR_EXACT, SIGMOID")
     if width <= 1:  # a window of one value is a step; narrower is not defined for LINEAR
         return (values > centre - 0.5).astype(np.float64)
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)

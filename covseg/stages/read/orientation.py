@@ -6,8 +6,9 @@ import struct
 
 import numpy as np
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
 from covseg.stages.read.grey import Samples
+from covseg.stages.read.sniff import refusal
 
 _ORIENTATION = 0x0112
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -50,8 +51,6 @@ def _orientation(exif: bytes) -> int:
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
         fields = [struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * index) for index in range(count)]
     except (KeyError, struct.error) as error:
-        raise RadiographRefused(
-            Reason.CORRUPT, Stage.READ, "the EXIF block cannot be read: which side is up?"
-        ) from error
+        raise refusal(Reason.CORRUPT, "the EXIF block cannot be read: which side is up?") from error
     value = next((field[3] for field in fields if field[0] == _ORIENTATION), 1)
     return value if 1 <= value <= 8 else 1

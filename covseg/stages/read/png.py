@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from covseg.errors import RadiographRefused, Reason, Stage
+from covseg.errors import Reason
 from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.orientation import orient
-from covseg.stages.read.sniff import PNG_SIGNATURE
+from covseg.stages.read.sniff import PNG_SIGNATURE, refusal
 
 # The pixels are in these. The others (transparency, gamma, profiles, text) must not change or delay the reading.
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -55,9 +55,9 @@ def read_png(data: bytes) -> DecodedImage:
         if kind == b"IHDR":
             check_size(int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big"))
         elif len(parts) == 1:
-            raise RadiographRefused(Reason.CORRUPT, Stage.READ, "the PNG does not start with its header chunk")
+            raise refusal(Reason.CORRUPT, "the PNG does not start with its header chunk")
         if kind == b"acTL":
-            raise RadiographRefused(Reason.MULTI_FRAME, Stage.READ, "an animated PNG: wanted one image")
+            raise refusal(Reason.MULTI_FRAME, "an animated PNG: wanted one image")
         if kind == b"eXIf":
             exif = bytes(payload)
         if kind in _CRITICAL:
@@ -73,10 +73,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     while kind != b"IEND":
         end = start + 12 + int.from_bytes(view[start : start + 4], "big")
         if end > len(data):
-            raise RadiographRefused(Reason.TRUNCATED, Stage.READ, f"the PNG ends at byte {len(data)}, inside a chunk")
+            raise refusal(Reason.TRUNCATED, f"the PNG ends at byte {len(data)}, inside a chunk")
         kind = bytes(view[start + 4 : start + 8])
         if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            raise RadiographRefused(Reason.CORRUPT, Stage.READ, f"wrong checksum in the PNG chunk at byte {start}")
+            raise refusal(Reason.CORRUPT, f"wrong checksum in the PNG chunk at byte {start}")
         yield kind, view[start + 8 : end - 4], view[start:end]
         start = end
 
@@ -84,7 +84,5 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
 def _decode(png: bytes) -> Samples:
     samples = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None:
-        raise RadiographRefused(
-            Reason.CORRUPT, Stage.READ, "the PNG's chunks are whole, but its pixels cannot be decoded"
-        )
+        raise refusal(Reason.CORRUPT, "the PNG's chunks are whole, but its pixels cannot be decoded")
     return samples if samples.ndim == 2 else cv2.cvtColor(samples[..., :3], cv2.COLOR_BGR2RGB)

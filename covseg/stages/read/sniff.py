@@ -23,6 +23,11 @@ _FOREIGN = {
 }
 
 
+def refusal(reason: Reason, detail: str) -> RadiographRefused:
+    """Return the refusal of an image that cannot be read; `detail` says what was found and what was wanted."""
+    return RadiographRefused(reason, Stage.READ, detail)
+
+
 def unknown_format(data: bytes) -> RadiographRefused:
     """Return the refusal of bytes that no reader takes.
 
@@ -38,20 +43,16 @@ def unknown_format(data: bytes) -> RadiographRefused:
         signature); ``unreadable_format`` (an image of another format); ``not_an_image`` (the rest).
     """
     if not data:
-        return RadiographRefused(Reason.EMPTY, Stage.READ, "0 bytes")
+        return refusal(Reason.EMPTY, "0 bytes")
     if len(data) < 8 and (PNG_SIGNATURE.startswith(data) or JPEG_SIGNATURE.startswith(data)):
-        return RadiographRefused(
-            Reason.TRUNCATED, Stage.READ, f"{len(data)} bytes: the object ends inside its signature"
-        )
+        return refusal(Reason.TRUNCATED, f"{len(data)} bytes: the object ends inside its signature")
     if data.count(0) == len(data):
-        return RadiographRefused(Reason.CORRUPT, Stage.READ, "every byte is 0: the object was never filled")
+        return refusal(Reason.CORRUPT, "every byte is 0: the object was never filled")
     if data[1:4] == b"PNG":
-        return RadiographRefused(
-            Reason.CORRUPT, Stage.READ, "damaged PNG signature, as a transfer in text mode leaves it"
-        )
+        return refusal(Reason.CORRUPT, "damaged PNG signature, as a transfer in text mode leaves it")
     if name := _foreign_format(data):
-        return RadiographRefused(Reason.UNREADABLE_FORMAT, Stage.READ, f"a {name} image: wanted PNG, JPEG or DICOM")
-    return RadiographRefused(Reason.NOT_AN_IMAGE, Stage.READ, "no PNG, JPEG or DICOM signature")
+        return refusal(Reason.UNREADABLE_FORMAT, f"a {name} image: wanted PNG, JPEG or DICOM")
+    return refusal(Reason.NOT_AN_IMAGE, "no PNG, JPEG or DICOM signature")
 
 
 def _foreign_format(data: bytes) -> str | None:

@@ -25,7 +25,7 @@ FORMATS = ("png", "png16", "monochrome2", "monochrome1")
 TRUTH_COLUMNS = (
     "key", "seed", "infected_fraction", "infected_fraction_right", "infected_fraction_left", "lung_area_px",
 )  # fmt: skip
-STRATA = ("COVID-19", "COVID-19", "Non-COVID", "Normal")  # dealt in turn: half of the images are infected
+STRATA = ("COVID-19", "COVID-19", "Non-COVID", "Normal")  # in turn: half of the images are infected
 FILE_NAMES = {"COVID-19": "covid_{}.png", "Non-COVID": "non_COVID ({}).png", "Normal": "Normal ({}).png"}
 
 
@@ -124,7 +124,7 @@ def write_dataset(root: Path, split_sizes: dict[str, int], seed: int = 0, size: 
     ----------
     root : Path
     split_sizes : dict of str to int
-        Images a split, dealt to the strata 2 : 1 : 1, such as ``{"Train": 16, "Val": 8}``.
+        Images a split, in the strata 2 : 1 : 1, such as ``{"Train": 16, "Val": 8}``.
     seed : int
         Of the first image; no seed is used twice.
     size : int
