@@ -16,8 +16,8 @@ def jpeg(image: NDArray[np.uint8]) -> str:
 
 
 def outline(
-    canvas: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int], thickness: int = 1
+    canvas: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int], thickness: int = 1
 ) -> None:
-    """Draw the borders of a mask ``(H, W)`` on a BGR canvas ``(H, W, 3)``, in place; an empty mask draws none."""
-    borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    """Draw the borders of a mask ``(H, W)``, 0 or 1, on a BGR canvas ``(H, W, 3)``, in place; an empty one has none."""
+    borders, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, borders, -1, colour, thickness)
