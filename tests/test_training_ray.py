@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("albumentations", reason="the train extra is not installed")
 
 from covseg.errors import EnvironmentFailed, Stopped, TrainingFailed, UsageError
+from covseg.settings.train import TrainSettings
 from covseg.storage import entries, open_store
 from covseg.synthetic.phantom.writer import write_dataset
 from covseg.training import run_folder
@@ -58,11 +59,11 @@ def recipe(*settings: str) -> Recipe:
 
 
 def on_ray(labelled: Path, out: Path, hooks: Hooks | None = None, **changes: Any) -> TrainResult:
-    from workers.training import RayTrainConfig, train_on_ray
+    from workers.training import train_on_ray
 
     settings, resume, limit = changes.pop("settings", ()), changes.pop("resume", False), changes.pop("limit", None)
-    config = RayTrainConfig(changes.pop("workers", 2), str(out), **changes)
-    return train_on_ray(recipe(*settings), TrainingJob(labelled, out, resume=resume, limit=limit), config, hooks=hooks)
+    ranks = TrainSettings(recipe="unet-small", data=str(labelled), out=str(out), **{"workers": 2} | changes)
+    return train_on_ray(recipe(*settings), TrainingJob(labelled, out, resume=resume, limit=limit), ranks, hooks)
 
 
 def here(labelled: Path, out: Path, hooks: Hooks | None = None, resume: bool = False) -> None:
@@ -224,7 +225,7 @@ def test_a_run_goes_on_with_fewer_ranks_when_a_machine_is_lost(
         def run_folder_ranks() -> int:
             return len(ranks())
 
-        on_ray(labelled, tmp_path, Hooks(lose), workers=3, least=1, settings=("batch=3",))
+        on_ray(labelled, tmp_path, Hooks(lose), workers=3, least_workers=1, settings=("batch=3",))
     assert seen
     facts = run_folder.read_facts(tmp_path)
     assert (facts.resumed[-1]["ranks"] if facts.resumed else facts.ranks) == 2

@@ -11,7 +11,7 @@ import os
 import threading
 import uuid
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.errors import CovsegError, EnvironmentFailed, Stopped
 from covseg.registry.registry import pinned
+from covseg.settings.train import TrainSettings
 from covseg.storage.arrow import arrow_filesystem
 from covseg.training.job import Hooks, TrainingJob
 from covseg.training.recipe import Recipe
@@ -41,37 +42,16 @@ FAILURES = 3  # losses of a rank that a run survives
 START_S = "300"  # a loaded machine takes minutes to import torch in every rank
 COLLECTIVE_S = 3600  # one machine may fetch the data while another has it
 LISTEN_S = 0.5
+RESIZE_S = 60.0  # between two checks whether more ranks would fit
 
 
-@dataclass(frozen=True)
-class RayTrainConfig:
-    """How many ranks train together, on what, and where their checkpoints go.
+def train_on_ray(recipe: Recipe, job: TrainingJob, settings: TrainSettings, hooks: Hooks | None = None) -> TrainResult:
+    """Train on the cluster of ``RAY_ADDRESS``, or on one started here; return what came out.
 
     Parameters
     ----------
-    workers : int
-        Ray Train workers, a rank each.
-    out : str
-        Folder or bucket URL of the run, reached by every machine; checkpoints lie in its ``.ray/`` meanwhile.
-    gpus : float
-        Of each rank; 0 trains on CPUs.
-    least : int or None
-        Go on with so few when machines are lost, and grow again; None waits for all.
-    resize_s : float
-        Seconds between two checks whether more ranks would fit.
-    """
-
-    workers: int
-    out: str
-    gpus: float = 0
-    least: int | None = None
-    resize_s: float = 60.0
-
-
-def train_on_ray(
-    recipe: Recipe, job: TrainingJob, config: RayTrainConfig, seeds: int = 1, hooks: Hooks | None = None
-) -> TrainResult:
-    """Train on the cluster of ``RAY_ADDRESS``, or on one started here; return what came out.
+    settings : TrainSettings
+        How many ranks, on what, how often, and where: checkpoints lie in ``.ray/`` of `out` meanwhile.
 
     Raises
     ------
@@ -84,20 +64,20 @@ def train_on_ray(
     heard = hooks or Hooks()
     with connect():
         return train_seeds(
-            recipe, job, seeds, train_one=lambda seeded, placed: _train_one(seeded, placed, config, heard)
+            recipe, job, settings.seeds, train_one=lambda seeded, placed: _train_one(seeded, placed, settings, heard)
         )
 
 
-def _train_one(recipe: Recipe, job: TrainingJob, config: RayTrainConfig, hooks: Hooks) -> None:
+def _train_one(recipe: Recipe, job: TrainingJob, settings: TrainSettings, hooks: Hooks) -> None:
     open_run(job.out, recipe, job.resume)
-    cores = cores_each(config)
+    cores = cores_each(settings)
     name = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
-    filesystem, place = arrow_filesystem(f"{config.out}/{SCRATCH}")
+    filesystem, place = arrow_filesystem(f"{settings.out}/{SCRATCH}")
     _clear(filesystem, place)  # of a driver that was killed
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # any other may be lost
     actor = ray.remote(ProgressActor).options(num_cpus=0, scheduling_strategy=here).remote()
     rank = RankConfig(
-        name, recipe, _absolute(recipe, job, cores, config), cores, _start(job, filesystem, f"{place}/{name}-start"),
+        name, recipe, _absolute(recipe, job, cores, settings), cores, _start(job, filesystem, f"{place}/{name}-start"),
         actor, str(Path.cwd()),
     )  # fmt: skip
     run_config = RunConfig(
@@ -107,7 +87,7 @@ def _train_one(recipe: Recipe, job: TrainingJob, config: RayTrainConfig, hooks: 
         failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
     )  # fmt: skip
     try:
-        result = _fit(_trainer(rank, config, run_config), actor, hooks, job.out)
+        result = _fit(_trainer(rank, settings, run_config), actor, hooks, job.out)
         if result.checkpoint:
             copy_checkpoint(result.checkpoint, job.out)
     finally:
@@ -116,12 +96,12 @@ def _train_one(recipe: Recipe, job: TrainingJob, config: RayTrainConfig, hooks: 
         raise Stopped(result.return_value)
 
 
-def _trainer(rank: RankConfig, config: RayTrainConfig, run_config: RunConfig) -> TorchTrainer:
+def _trainer(rank: RankConfig, settings: TrainSettings, run_config: RunConfig) -> TorchTrainer:
     return TorchTrainer(
         run_rank,
         train_loop_config={"rank": rank},
-        torch_config=TorchConfig(backend="nccl" if config.gpus >= 1 else "gloo", timeout_s=COLLECTIVE_S),
-        scaling_config=_scaling(config, rank.cores),
+        torch_config=TorchConfig(backend="nccl" if settings.gpus >= 1 else "gloo", timeout_s=COLLECTIVE_S),
+        scaling_config=_scaling(settings, rank.cores),
         run_config=run_config,
     )
 
@@ -131,10 +111,10 @@ def _clear(filesystem: pyarrow.fs.FileSystem, place: str) -> None:
         filesystem.delete_dir(place)
 
 
-def _absolute(recipe: Recipe, job: TrainingJob, cores: int, config: RayTrainConfig) -> TrainingJob:
+def _absolute(recipe: Recipe, job: TrainingJob, cores: int, settings: TrainSettings) -> TrainingJob:
     """Return the job with paths that mean the same in every process, and loaders that fit beside a GPU's rank."""
     lung_model = pinned(job.lung_model) if recipe.input.channels == 4 else job.lung_model
-    workers = min(job.workers, cores - 1) if config.gpus else job.workers
+    workers = min(job.workers, cores - 1) if settings.gpus else job.workers
     return replace(job, out=job.out.absolute(), lung_model=lung_model, workers=workers)
 
 
@@ -149,17 +129,17 @@ def _start(job: TrainingJob, filesystem: pyarrow.fs.FileSystem, place: str) -> C
     return Checkpoint(place, filesystem)
 
 
-def _scaling(config: RayTrainConfig, cores: int) -> ScalingConfig:
-    resources = {"CPU": float(cores)} | ({"GPU": config.gpus} if config.gpus else {})
+def _scaling(settings: TrainSettings, cores: int) -> ScalingConfig:
+    resources = {"CPU": float(cores)} | ({"GPU": settings.gpus} if settings.gpus else {})
     return ScalingConfig(
-        num_workers=config.workers if config.least is None else (config.least, config.workers),
-        use_gpu=config.gpus > 0,
+        num_workers=settings.workers if settings.least_workers is None else (settings.least_workers, settings.workers),
+        use_gpu=settings.gpus > 0,
         resources_per_worker=resources,
-        elastic_resize_monitor_interval_s=config.resize_s,
+        elastic_resize_monitor_interval_s=RESIZE_S,
     )
 
 
-def cores_each(config: RayTrainConfig) -> int:
+def cores_each(settings: TrainSettings) -> int:
     """Return the most cores that every rank can have on the machines that there are.
 
     Raises
@@ -171,14 +151,14 @@ def cores_each(config: RayTrainConfig) -> int:
 
     def places(cores: int) -> int:
         return sum(
-            min(node.cpus // cores, int(node.gpus // config.gpus) if config.gpus else node.cpus) for node in there
+            min(node.cpus // cores, int(node.gpus // settings.gpus) if settings.gpus else node.cpus) for node in there
         )
 
-    if places(1) < (config.least or config.workers):
-        wanted = f"{config.workers} ranks" + (f" with {config.gpus:g} GPUs each" if config.gpus else "")
+    if places(1) < (settings.least_workers or settings.workers):
+        wanted = f"{settings.workers} ranks" + (f" with {settings.gpus:g} GPUs each" if settings.gpus else "")
         have = ", ".join(f"{node.cpus} cores and {node.gpus} GPUs" for node in there)
         raise EnvironmentFailed(f"{wanted} do not fit: the cluster has {have}. Take fewer, or another RAY_ADDRESS")
-    fitting = [cores for cores in range(1, max(node.cpus for node in there) + 1) if places(cores) >= config.workers]
+    fitting = [cores for cores in range(1, max(node.cpus for node in there) + 1) if places(cores) >= settings.workers]
     return max(fitting, default=1)
 
 

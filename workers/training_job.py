@@ -38,7 +38,6 @@ def run(settings: TrainSettings, hooks: Hooks | None = None) -> TrainResult:
     if not settings.workers:
         device = default_device()
         return train_seeds(recipe, job_of(settings, device), settings.seeds, device, hooks)
-    from workers.training import RayTrainConfig, train_on_ray  # Ray is not wanted without
+    from workers.training import train_on_ray  # Ray is not wanted without
 
-    config = RayTrainConfig(settings.workers, settings.out, settings.gpus, settings.least_workers)
-    return train_on_ray(recipe, job_of(settings, "cuda" if settings.gpus else "cpu"), config, settings.seeds, hooks)
+    return train_on_ray(recipe, job_of(settings, "cuda" if settings.gpus else "cpu"), settings, hooks)

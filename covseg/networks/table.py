@@ -1,8 +1,9 @@
 """The networks by name: everything that recipes, training and release have to know of one stands in its entry.
 
 A network is a `torch.nn.Module` with ``forward_with_features(images)``: from images ``(N, C, S, S)`` to mask logits
-``(N, M, S, S)`` (the infection last), presence logits ``(N,)`` (any infection) and features ``(N, F)``. To add
-one, write its class and its entry; nothing else names it. No torch is imported before a network is built.
+``(N, M, S, S)`` (the infection last), presence logits ``(N,)`` (any infection) and features ``(N, F)``. It is built
+from `masks` (M), `channels` and what its entry says that it takes. To add one, write its class and its entry; nothing
+else names it. No torch is imported before a network is built.
 """
 
 from __future__ import annotations

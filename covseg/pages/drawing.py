@@ -23,5 +23,5 @@ def jpeg(image: NDArray[np.uint8], quality: int = 82) -> str:
 
 def outline(image: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Draw the contours of a mask ``(H, W)`` on a BGR image of its size, in place, one pixel wide."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     return np.asarray(cv2.drawContours(image, contours, -1, colour, 1, cv2.LINE_AA), np.uint8)

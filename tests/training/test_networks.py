@@ -128,6 +128,11 @@ def test_an_ensemble_of_one_with_a_mirror_is_symmetric():
     assert torch.allclose(masks, turned.flip(3), atol=1e-5)
 
 
+def test_an_unknown_network_names_the_nearest():
+    with pytest.raises(ModelRefused, match=r"unknown network 'plain-unett' \(did you mean plain-unet\?\)"):
+        build("plain-unett", {})
+
+
 def test_an_unknown_argument_is_a_refusal():
     with pytest.raises(ModelRefused, match="cannot be built"):
         build("plain-unet", {"depth": 3})
