@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from covseg.errors import ModelRefused, UsageError
 from covseg.model_folder.backends import open_backend
-from covseg.model_folder.folder import WEIGHTS, ModelFolder
+from covseg.model_folder.export import add_graph
+from covseg.model_folder.folder import WEIGHTS, ModelFolder, open_folder
 from covseg.model_folder.write import State, prefixed, write_model
 from covseg.registry import open_model
 from covseg.settings.model import ModelConfig
@@ -77,7 +78,7 @@ def release(
         _check_lungs(run, found["lung_channel"], recipe, lung_model)
         network, arguments, state = _staged(recipe, (network, arguments, state), lung_model)
     terms, cited = PUBLISHED.get(found["set"], NOT_RECORDED)
-    return write_model(
+    write_model(
         folder,
         state,
         id=model_id or recipe.name,
@@ -90,6 +91,8 @@ def release(
         licence=LICENCE.format(licence or terms),
         citation=citation or cited,
     )
+    add_graph(folder)
+    return open_folder(folder).config
 
 
 def check_export(folder: ModelFolder, root: Path, images: int = 12) -> float:
