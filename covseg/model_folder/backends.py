@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import ModelRefused
+from covseg.model_folder.export import INPUT, open_session
 from covseg.model_folder.folder import ModelFolder
 from covseg.stages.segment import Arrays, Backend
 
@@ -38,21 +39,17 @@ class TorchBackend:
 
 
 class OnnxBackend:
-    """ONNX Runtime, float32, CPU: no torch at run time once the graph is cached."""
+    """ONNX Runtime, float32, CPU; no torch where the model folder carries its graph."""
 
     def __init__(self, folder: ModelFolder) -> None:
         import onnxruntime
 
-        from covseg.model_folder.export import exported
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(exported(folder)), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(folder)
         self.name = f"onnxruntime-{onnxruntime.__version__}-cpu-fp32"
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         """Run one batch."""
-        probability, presence, features = self._session.run(None, {"films": images[:, None]})
+        probability, presence, features = self._session.run(None, {INPUT: images[:, None]})
         return probability, presence, features
 
 

@@ -22,7 +22,7 @@ from covseg.storage import LocalStore
 
 SHIPPED = {name: Path(__file__).parents[1] / "models" / name for name in ("default", "accurate")}
 DEFAULT = SHIPPED["default"]
-WEIGHTS, CONFIG = "weights.safetensors", "covseg.json"
+WEIGHTS, GRAPH, CONFIG = "weights.safetensors", "graph.onnx", "covseg.json"
 
 
 class ModelFolder(BaseModel):
@@ -70,6 +70,8 @@ def open_folder(ref: str | Path = "default", *, input_filter: bool = True) -> Mo
             f"{path / CONFIG}: {where}: {first['msg']}; mend the file or pull the model again"
         ) from error
     _checked(path, WEIGHTS, config.weights_sha256)
+    if config.graph_sha256 is not None:
+        _checked(path, GRAPH, config.graph_sha256)
     if not input_filter:
         config = config.model_copy(update={"input_filter": None})
     elif config.input_filter is not None:

@@ -1,6 +1,6 @@
 """A version of a model: which files of a folder it holds, and the record that completes it.
 
-In: a model folder. Out: its files as bytes, each of a kind that cannot run code, and a `Version` that names
+In: a model folder. Out: its files as bytes, each of a kind that cannot run code of its own, and a `Version` that names
 them by digest. What lies in a registry was written by others: a record is believed only when it is whole.
 """
 
@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from covseg.errors import ModelRefused
-from covseg.model_folder.folder import CONFIG, ModelFolder
+from covseg.model_folder.export import open_session
+from covseg.model_folder.folder import CONFIG, GRAPH, ModelFolder
 from covseg.model_folder.test_uses import LEDGER
 
 PAGE = "card.md"
-FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(safetensors|json|md)$"
+FILE_NAME = r"^(graph\.onnx|[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(safetensors|json|md))$"
 _SHA256 = r"^[0-9a-f]{64}$"
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib"}
 MADE_FROM = "covseg.json sha256 "  # a card says so of the JSON it was made from
@@ -107,12 +108,17 @@ def files_of(folder: ModelFolder) -> dict[str, bytes]:
     Raises
     ------
     ModelRefused
-        When the folder holds anything but safetensors, JSON and Markdown, or has no card, or one of other settings.
+        When the folder holds anything but safetensors, JSON, Markdown and the graph that its JSON names, or a graph
+        that does not open on its weights alone; or has no card, or one of other settings.
     """
     found = {path.name: _read(path) for path in sorted(folder.path.iterdir()) if path.name != LEDGER}
     if PAGE not in found:
         raise ModelRefused(f"{folder.path} has no {PAGE}: run covseg models card {folder.path} --evaluation DIR")
     _refuse_stale(found[PAGE].decode(), found[CONFIG], folder.path)
+    if folder.config.graph_sha256 is not None:
+        open_session(folder)
+    elif GRAPH in found:
+        raise ModelRefused(f"{folder.path / GRAPH} is named by no {CONFIG}: it may be of other weights; take it out")
     return found
 
 
@@ -133,7 +139,7 @@ def _read(path: Path) -> bytes:
                 pass
         elif path.suffix == ".json":
             json.loads(data)
-        else:
+        elif path.suffix == ".md":
             data.decode()
     except (SafetensorError, ValueError) as error:
         raise ModelRefused(f"{path} is not what its name says: {str(error)[:200]}; mend it or take it out") from error
@@ -151,7 +157,7 @@ def _why_not(path: Path) -> str | None:
     if path.suffix.lower() in _PICKLES:
         return "such files can hold pickles, which run code when they are loaded; keep weights as safetensors"
     if not re.fullmatch(FILE_NAME, path.name):
-        return "only plainly named .safetensors, .json and .md files are kept"
+        return f"only plainly named .safetensors, .json and .md files and {GRAPH} are kept"
     return None
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from covseg.errors import UsageError
-from covseg.model_folder.folder import ModelFolder
+from covseg.model_folder.export import add_graph
+from covseg.model_folder.folder import ModelFolder, open_folder
 from covseg.model_folder.write import prefixed, write_model
 from covseg.settings.model import ModelConfig
 
@@ -52,7 +53,7 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         for config in configs
     ]
     states = [prefixed(load_file(member.weights), f"members.{index}.") for index, member in enumerate(members)]
-    return write_model(
+    write_model(
         target,
         {name: value for state in states for name, value in state.items()},
         id=model_id,
@@ -67,6 +68,8 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         licence=" ".join(dict.fromkeys(config.licence for config in configs)),
         citation="; ".join(dict.fromkeys(config.citation for config in configs)),
     )
+    add_graph(target)
+    return open_folder(target).config
 
 
 def _check(members: list[ModelFolder], target: Path) -> None:

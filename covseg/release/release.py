@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from covseg.errors import ModelRefused, UsageError
 from covseg.model_folder.backends import open_backend
-from covseg.model_folder.folder import WEIGHTS, ModelFolder
+from covseg.model_folder.export import add_graph
+from covseg.model_folder.folder import WEIGHTS, ModelFolder, open_folder
 from covseg.model_folder.write import State, prefixed, write_model
 from covseg.registry import open_model
 from covseg.settings.model import ModelConfig
@@ -79,7 +80,7 @@ def release(
         _check_lungs(run, facts.lung_channel, recipe, lung_model)
         built = _behind_lungs(recipe, built, lung_model)
     terms, cited = PUBLISHED.get(facts.data_set, NOT_RECORDED)
-    return write_model(
+    write_model(
         folder,
         built.state,
         id=model_id or recipe.name,
@@ -92,6 +93,8 @@ def release(
         licence=LICENCE.format(licence or terms),
         citation=citation or cited,
     )
+    add_graph(folder)
+    return open_folder(folder).config
 
 
 def val_images(root: Path, count: int = 12) -> NDArray[np.uint8]:

@@ -83,6 +83,7 @@ class ModelConfig(_Frozen):
     )
     presence_source: str = "image-level head, sigmoid"
     weights_sha256: str
+    graph_sha256: str | None = Field(None, description="of graph.onnx, beside the weights; None where there is none")
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     licence: str

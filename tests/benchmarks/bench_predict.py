@@ -25,9 +25,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 EXPORT = """
-from covseg.model_folder.export import exported
+from covseg.model_folder.export import graph_of
 from covseg.model_folder.folder import open_folder
-exported(open_folder())
+graph_of(open_folder())
 """
 NAIVE = """
 import csv, sys
