@@ -206,7 +206,7 @@ def test_a_made_data_set_has_the_layout_and_the_labels_of_the_real_one(tmp_path:
 
 def test_the_command_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["phantom", "4", str(tmp_path / "made"), "--size", "64", "--format", "both", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["films"] == 4
+    assert json.loads(capsys.readouterr().out)["images"] == 4
     names = sorted(path.name for path in (tmp_path / "made" / "films").iterdir())
     assert names == ["phantom-0000.png", "phantom-0001.dcm", "phantom-0002.png", "phantom-0003.dcm"]
 
@@ -236,9 +236,9 @@ def answers(pipeline: Pipeline, backend: Backend) -> list[tuple[Phantom, Masks]]
     images += [image.mirror() for image in images]
     found = []
     for image in images:
-        pixels, geometry = prepare(image.unit_pixels, pipeline.config.size)
+        pixels, geometry = prepare(image.unit_pixels, pipeline.model.size)
         prediction = segment(backend, pixels[None])[0]
-        masks = postprocess(prediction, pipeline.config.thresholds)
+        masks = postprocess(prediction, pipeline.model.thresholds)
         found.append((image, restore(masks, geometry.height, geometry.width)))
     return found
 

@@ -166,7 +166,7 @@ def _count_all(
     """Run the network once; return the stacked images and the number left out for a bad truth."""
     raw = folder.config.model_copy(update={"thresholds": Thresholds(lung=folder.config.thresholds.lung)})
     backend = open_backend(folder, settings.backend)
-    pipeline = Pipeline(raw, resolve(folder.model_copy(update={"card": raw}), backend, settings.batch))
+    pipeline = Pipeline(raw, resolve(folder.model_copy(update={"config": raw}), backend, settings.batch))
     labelled = {image.key: image for image in images.images}
 
     def finish(result: Result) -> tuple[GridCounts, bool, int] | None:
