@@ -236,9 +236,9 @@ def answers(pipeline: Pipeline, backend: Backend) -> list[tuple[Phantom, Masks]]
     images += [image.mirror() for image in images]
     found = []
     for image in images:
-        pixels, geometry = prepare(image.unit_pixels, pipeline.config.size)
+        pixels, geometry = prepare(image.unit_pixels, pipeline.model.size)
         prediction = segment(backend, pixels[None])[0]
-        masks = postprocess(prediction, pipeline.config.thresholds)
+        masks = postprocess(prediction, pipeline.model.thresholds)
         found.append((image, restore(masks, geometry.height, geometry.width)))
     return found
 

@@ -39,13 +39,13 @@ source, out = Path(sys.argv[1]), Path(sys.argv[2])
 out.mkdir(parents=True, exist_ok=True)
 torch.set_num_threads(int(sys.argv[3]))
 folder = open_folder()
-network, size = load(folder), folder.card.size
+network, size = load(folder), folder.config.size
 with (out / "rows.csv").open("w") as file:
     rows = csv.writer(file)
     for path in sorted(source.iterdir()):
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        if folder.card.normalisation == "standardise":
+        if folder.config.normalisation == "standardise":
             small = (small - small.mean()) / small.std()
         with torch.no_grad():
             logits = network.forward_with_features(torch.from_numpy(small)[None, None])[0]
@@ -71,7 +71,7 @@ from covseg.model_folder.backends import open_backend
 count, name, streams = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 folder = open_folder()
 backend = open_backend(folder, name)
-batch = np.random.default_rng(0).standard_normal((4, folder.card.size, folder.card.size)).astype(np.float32)
+batch = np.random.default_rng(0).standard_normal((4, folder.config.size, folder.config.size)).astype(np.float32)
 with ThreadPoolExecutor(streams) as pool:
     list(pool.map(lambda _: backend.run(batch), range(count // 4)))
 """
