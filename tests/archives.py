@@ -20,7 +20,7 @@ from covseg.archive import (
     pending,
 )
 from covseg.archive import publish as publish_snapshot
-from covseg.archive.runs import MaskMode
+from covseg.archive.records import MaskMode
 from covseg.errors import RadiographRefused, Reason, Status
 from covseg.records import Entry, Row, input_id
 from covseg.settings.score import ScoringConfig

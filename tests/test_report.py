@@ -67,7 +67,7 @@ def masks(lung: tuple[slice, slice], infection: tuple[slice, slice], shape: tupl
 def drawn(input_id: str, shape: tuple[int, int] = (64, 64)):
     height, width = shape
     box = masks((slice(0, height), slice(0, width // 2)), (slice(0, height // 4), slice(0, width // 4)), shape)
-    return picture(input_id, np.full(shape, 0.5, np.float32), box, np.zeros((16, 16), np.float32))
+    return picture(input_id, np.full(shape, 0.5, np.float32), box.lung, box.infection, np.zeros((16, 16), np.float32))
 
 
 class Page(HTMLParser):
@@ -316,7 +316,7 @@ def corners(path: str) -> np.ndarray:
 
 def test_a_contour_runs_along_the_edge_of_its_mask():
     box = masks((slice(100, 900), slice(40, 300)), (slice(200, 400), slice(60, 160)), (1000, 1000))
-    one = picture("a", np.zeros((1000, 1000), np.float32), box, None)
+    one = picture("a", np.zeros((1000, 1000), np.float32), box.lung, box.infection)
     for path, edges in ((one.lung, (40, 100, 300, 900)), (one.infection, (60, 200, 160, 400))):
         points = corners(path)
         found = np.array([*points.min(axis=0), *points.max(axis=0)]) * 1000 / 256
@@ -326,7 +326,7 @@ def test_a_contour_runs_along_the_edge_of_its_mask():
 def test_the_probability_layer_is_clear_at_zero_and_stronger_towards_one():
     probability = np.repeat(np.linspace(0, 1, 64, dtype=np.float32)[None], 64, axis=0)
     box = masks((slice(0, 9), slice(0, 9)), (slice(0, 9), slice(0, 9)), (64, 64))
-    one = picture("a", np.zeros((64, 64), np.float32), box, probability)
+    one = picture("a", np.zeros((64, 64), np.float32), box.lung, box.infection, probability)
     layer = Image.open(io.BytesIO(base64.b64decode(one.probability.removeprefix("data:image/png;base64,"))))
     assert layer.mode == "P"
     opacity = np.asarray(layer.convert("RGBA"))[32, :, 3].astype(int)
@@ -337,7 +337,7 @@ def test_the_probability_layer_is_clear_at_zero_and_stronger_towards_one():
 
 def test_without_infection_there_is_no_infection_contour():
     box = masks((slice(0, 9), slice(0, 9)), (slice(0, 0), slice(0, 0)), (64, 64))
-    assert picture("a", np.zeros((64, 64), np.float32), box, None).infection == ""
+    assert picture("a", np.zeros((64, 64), np.float32), box.lung, box.infection).infection == ""
 
 
 def luminance(colour: str) -> float:

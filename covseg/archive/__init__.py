@@ -15,12 +15,12 @@ How a run goes, in the caller's words::
 
     source, dest = open_store(SOURCE), open_store(DEST)          # covseg.storage
     commits = open_store(COMMITS) if COMMITS else dest           # create-only records live here
-    apart(source, dest, commits)                                 # before anything is written
-    probe(commits)                                               # refuses a store without create-only writes
+    check_disjoint(source, dest, commits)                        # before anything is written
+    check_conditional_writes(commits)                            # refuses a store without create-only writes
     run = open_run(dest, commits, config, key_id(project_key), masks="png")
     plan = make_plan(run, source, include, exclude, limit)       # resumes, or lists again and carries over
     for shard in pending(run, plan):                             # only shards without a commit
-        rows, masks = ...                                        # Pipeline.open_film / score / refuse
+        rows, masks = ...                                        # Pipeline: open, score, refuse
         commit_shard(run, shard, rows, masks, attempt_id)        # mask_uri is set here
     manifest = publish(run, plan, PublishOptions(max_failed, hide_keys), source, attempt_id)
 
@@ -31,17 +31,18 @@ without duplicates marked; both are added here.
 
 from covseg.archive.commits import Outcome, commit_shard
 from covseg.archive.gc import Collected, gc
-from covseg.archive.manifests import Manifest, PublishOptions, publish, rebuild
-from covseg.archive.parts import Part, Plan, Shard
+from covseg.archive.manifests import PublishOptions, publish, rebuild
+from covseg.archive.parts import Plan, Shard
 from covseg.archive.plans import check_disjoint, make_plan, newest_plan, pending
-from covseg.archive.runs import MaskMode, Run, check_conditional_writes, key_id, load_run, open_run
+from covseg.archive.records import Manifest, MaskMode, PartRecord
+from covseg.archive.runs import Run, check_conditional_writes, key_id, load_run, open_run
 
 __all__ = [
     "Collected",
     "Manifest",
     "MaskMode",
     "Outcome",
-    "Part",
+    "PartRecord",
     "Plan",
     "PublishOptions",
     "Run",

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from covseg import table
 from covseg.archive.parts import Shard
+from covseg.archive.records import CommitRecord, NamedObject, read_record
 from covseg.archive.runs import Run
 from covseg.errors import CovsegError, Status
 from covseg.records import Row
@@ -79,23 +78,22 @@ def commit_shard(
     """
     masks = NOTHING if run.masks == "none" else masks
     _match(run, shard, rows, masks)
-    files = _packed(shard, masks, probability) if run.masks == "packed" else _apart(masks, probability)
+    files = _packed(shard, masks, probability) if run.masks == "packed" else _separate(masks, probability)
     uris = _uris(run, files, masks)
     rows = [replace(row, mask_uri=uris.get(row.input_id)) for row in rows]
     sheet = table.to_parquet(table.to_arrow(rows))
     sheet_name = f"tables/{shard.id}-{_sha(sheet)[:16]}.parquet"
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(run.dest.write, [*files, sheet_name], [*files.values(), sheet]))
-    record = {
-        "format": 1,
-        "shard": shard.id,
-        "attempt": attempt_id,
-        "films": len(rows),
-        "statuses": _count(row.status for row in rows),
-        "reasons": _count(row.reason for row in rows if row.reason),
-        "table": _named(sheet_name, sheet),
-        "objects": [_named(name, files[name]) for name in sorted(files)],
-    }
+    record = CommitRecord(
+        shard=shard.id,
+        attempt=attempt_id,
+        images=len(rows),
+        statuses=_count(row.status for row in rows),
+        reasons=_count(row.reason for row in rows if row.reason),
+        table=_named(sheet_name, sheet),
+        objects=tuple(_named(name, files[name]) for name in sorted(files)),
+    )
     return _commit(run, shard, record)
 
 
@@ -117,7 +115,7 @@ def _match(run: Run, shard: Shard, rows: Sequence[Row], masks: Mapping[str, byte
         raise CovsegError(f"shard {shard.id}: {len(masks)} masks for {len(scored)} scored images")
 
 
-def _apart(masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[str, bytes]:
+def _separate(masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return a file each, named by input and content."""
     folders = {"masks": masks, "probability": probability}
     return {
@@ -144,23 +142,23 @@ def _uris(run: Run, files: Mapping[str, bytes], masks: Mapping[str, bytes]) -> d
     return {name[len("masks/") :].partition("-")[0]: name for name in files if name.startswith("masks/")}
 
 
-def _commit(run: Run, shard: Shard, record: dict[str, Any]) -> Outcome:
+def _commit(run: Run, shard: Shard, record: CommitRecord) -> Outcome:
     """Create the record; when it is there already, the attempt id in it says whose it is.
 
     A reply that was lost on the way back looks like another's commit, so it is always read back.
     """
     name = commit_name(shard.id)
-    mine = run.commits.create(name, (json.dumps(record, sort_keys=True) + "\n").encode())
-    found = record if mine else json.loads(run.commits.read(name))
-    theirs = found["attempt"]
-    return Outcome(shard.id, theirs == record["attempt"], theirs, found["statuses"], found["reasons"])
+    mine = run.commits.create(name, record.encode())
+    counted = record if mine else read_record(run.commits, name, CommitRecord)
+    is_ours = counted.attempt == record.attempt
+    return Outcome(shard.id, is_ours, counted.attempt, counted.statuses, counted.reasons)
 
 
-def _named(name: str, data: bytes) -> dict[str, Any]:
-    return {"name": name, "sha256": _sha(data), "size": len(data)}
+def _named(name: str, data: bytes) -> NamedObject:
+    return NamedObject(name=name, sha256=_sha(data), size=len(data))
 
 
-def _count(values: Any) -> dict[str, int]:
+def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(str(value) for value in values).items()))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from covseg.archive.records import CommitRecord, Manifest, PlanRecord, read_record
 from covseg.archive.runs import Run
 from covseg.storage import Store, entries
 from covseg.storage.conditional_writes import SENTINEL
@@ -39,8 +39,8 @@ class Collected:
 def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Collected:
     """Remove orphans and stale uploads older than `older_than_s` seconds.
 
-    Younger ones may belong to a shard that is being committed right now; a run that resumes while we look
-    writes what it needs anew, so names and ages are asked for again before anything is removed.
+    Younger ones may belong to a shard that is being committed right now; a run that resumes meanwhile
+    writes what it needs anew, so names and ages are read again before anything is removed.
     """
     before = time.time() - older_than_s
     named = _named(run)
@@ -75,13 +75,12 @@ def _named(run: Run) -> Names:
 def _names(run: Run) -> Iterator[str]:
     for entry in entries(run.commits, "plans/"):
         if entry.key.endswith("/plan.json"):
-            yield from (part["name"] for part in json.loads(run.commits.read(entry.key))["parts"])
+            yield from (part.name for part in read_record(run.commits, entry.key, PlanRecord).parts)
     for entry in entries(run.commits, "commits/"):
-        record = json.loads(run.commits.read(entry.key))
-        yield record["table"]["name"]
-        yield from (named["name"] for named in record["objects"])
+        record = read_record(run.commits, entry.key, CommitRecord)
+        yield from (named.name for named in (record.table, *record.objects))
     for entry in entries(run.commits, "manifests/"):
-        yield json.loads(run.commits.read(entry.key))["pictures"]["name"]
+        yield read_record(run.commits, entry.key, Manifest).pictures.name
 
 
 def _short(name: str) -> int:

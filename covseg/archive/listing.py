@@ -11,10 +11,11 @@ import hashlib
 import heapq
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
-from covseg.archive.parts import Part, Plan, describe, encode, read_part
+from pydantic import Field
+
+from covseg.archive.parts import Plan, describe, encode, read_part
+from covseg.archive.records import PartRecord, PlanRecord, Record, Selection
 from covseg.archive.runs import Run
 from covseg.records import Entry
 from covseg.storage import Store, entries
@@ -24,18 +25,17 @@ PART_IMAGES = 51_200  # images after which a part is written: about 3 MB
 PART_LISTED = 1_000_000  # keys after which a part is written although few of them match
 
 
-@dataclass(frozen=True)
-class Cursor:
+class Cursor(Record):
     """How far a listing came.
 
-    Parameters
+    Attributes
     ----------
     after : str or None
         The last key seen; None at the start.
     done : bool
         Nothing follows.
     listed, matched : int
-        Keys seen, and those of them that were asked for.
+        Keys seen, and those of them that the selection takes.
     """
 
     after: str | None = None
@@ -44,8 +44,28 @@ class Cursor:
     matched: int = 0
 
 
+class ListingNote(Record):
+    """In a part's Parquet metadata: where its listing started and stopped.
+
+    Attributes
+    ----------
+    listing : str
+        Digest of selection, shard size and the plan before.
+    start, end : Cursor
+        Before and behind this part.
+    """
+
+    listing: str = Field(alias="asked")
+    start: Cursor
+    end: Cursor
+
+    def encode(self) -> bytes:
+        """Return the note in the order of its fields: a part is named by its bytes, and this is in them."""
+        return json.dumps(self.model_dump()).encode()
+
+
 def matches_globs(entry: Entry, include: str, exclude: str) -> bool:
-    """Tell whether a key was asked for; the empty objects that stand for folders are no inputs."""
+    """Tell whether a key is selected; the empty objects that stand for folders are no inputs."""
     if entry.size == 0 and entry.key.endswith("/"):
         return False
     return fnmatch.fnmatchcase(entry.key, include) and not fnmatch.fnmatchcase(entry.key, exclude)
@@ -58,21 +78,21 @@ class Listing:
     ----------
     before : Plan or None
         The published plan whose shards are carried over.
-    question : dict
-        source, include, exclude, limit.
+    selection : Selection
+        What is listed.
     """
 
-    def __init__(self, run: Run, source: Store, before: Plan | None, question: dict[str, Any], shard_size: int) -> None:
-        self.run, self.source, self.before, self.question = run, source, before, question
+    def __init__(self, run: Run, source: Store, before: Plan | None, selection: Selection, shard_size: int) -> None:
+        self.run, self.source, self.before, self.selection = run, source, before, selection
         self.shard_size = shard_size
         self.number = before.number + 1 if before else 1
         self.cursor = Cursor()
-        asked = [question, shard_size, before.sha256 if before else None]
-        self._asked = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        settings = [selection.model_dump(), shard_size, before.sha256 if before else None]
+        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[PartRecord]:
         """Yield the parts that an earlier, killed listing wrote, then the rest."""
-        for part, cursor in self._found():
+        for part, cursor in self._earlier():
             self.cursor = cursor
             yield part
         known = _Known(self.run.dest, self.before)
@@ -86,56 +106,54 @@ class Listing:
                 fresh, start = [], self.cursor
 
     def _page(self) -> list[Entry]:
-        """Return what one page holds of what was asked for, and move the cursor."""
+        """Return the selected entries of one page, and move the cursor."""
         page = self.source.list_page(self.cursor.after)
-        include, exclude = self.question["include"], self.question["exclude"]
-        wanted = [entry for entry in page.entries if matches_globs(entry, include, exclude)]
-        limit = self.question["limit"]
+        include, exclude, limit = self.selection.include, self.selection.exclude, self.selection.limit
+        selected = [entry for entry in page.entries if matches_globs(entry, include, exclude)]
         if limit is not None:
-            wanted = wanted[: limit - self.cursor.matched]
-        listed, matched = self.cursor.listed + len(page.entries), self.cursor.matched + len(wanted)
-        self.cursor = Cursor(page.after, page.after is None or matched == limit, listed, matched)
-        return wanted
+            selected = selected[: limit - self.cursor.matched]
+        listed, matched = self.cursor.listed + len(page.entries), self.cursor.matched + len(selected)
+        done = page.after is None or matched == limit
+        self.cursor = Cursor(after=page.after, done=done, listed=listed, matched=matched)
+        return selected
 
-    def _write(self, fresh: list[Entry], start: Cursor) -> Part:
-        note = {"asked": self._asked, "start": asdict(start), "end": asdict(self.cursor)}
-        data = encode(fresh, self.shard_size, json.dumps(note).encode())
+    def _write(self, fresh: list[Entry], start: Cursor) -> PartRecord:
+        note = ListingNote(listing=self._digest, start=start, end=self.cursor)
+        data = encode(fresh, self.shard_size, note.encode())
         part, _ = describe(data, self.number)
         self.run.dest.write(part.name, data)
         return part
 
-    def _found(self) -> Iterator[tuple[Part, Cursor]]:
+    def _earlier(self) -> Iterator[tuple[PartRecord, Cursor]]:
         """Yield the parts of this same listing that lie there, each going on where the last stopped."""
-        found: dict[Cursor, tuple[Part, Cursor]] = {}
+        earlier: dict[Cursor, tuple[PartRecord, Cursor]] = {}
         for entry in entries(self.run.dest, f"plans/{self.number}/part-"):
-            part, note_bytes = describe(self.run.dest.read(entry.key), self.number)
-            note = json.loads(note_bytes)
-            if part.name == entry.key and note["asked"] == self._asked:
-                found.setdefault(Cursor(**note["start"]), (part, Cursor(**note["end"])))
+            part, metadata = describe(self.run.dest.read(entry.key), self.number)
+            note = ListingNote.decode(metadata, f"the note in {entry.key} in {self.run.dest.url}")
+            if part.name == entry.key and note.listing == self._digest:
+                earlier.setdefault(note.start, (part, note.end))
         cursor = Cursor()
-        while cursor in found:
-            part, cursor = found.pop(cursor)
+        while cursor in earlier:
+            part, cursor = earlier.pop(cursor)
             self.run.dest.write(part.name, self.run.dest.read(part.name))  # young again: gc leaves it alone
             yield part, cursor
 
-    def forget(self, parts: list[Part]) -> None:
-        """Remove the parts of a listing that found nothing: a later one must look again, not go on from here."""
+    def forget(self, parts: list[PartRecord]) -> None:
+        """Remove the parts of a listing that found nothing: a later one must list again, not go on from here."""
         for part in parts:
             self.run.dest.delete(part.name)
 
-    def record(self, parts: tuple[Part, ...]) -> bytes:
-        """Return the plan's record: the same bytes for the same listing."""
+    def record(self, parts: tuple[PartRecord, ...]) -> PlanRecord:
+        """Return the plan's record: the same for the same listing."""
         carried = self.before.parts if self.before else ()
-        record = {
-            "format": 1,
-            "number": self.number,
-            "before": self.before.sha256 if self.before else None,
-            **self.question,
-            "shard_size": self.shard_size,
-            "listed": self.cursor.listed,
-            "parts": [part.model_dump() for part in carried + parts],
-        }
-        return (json.dumps(record, sort_keys=True, indent=1) + "\n").encode()
+        return PlanRecord(
+            **dict(self.selection),
+            number=self.number,
+            before=self.before.sha256 if self.before else None,
+            shard_size=self.shard_size,
+            listed=self.cursor.listed,
+            parts=carried + parts,
+        )
 
 
 class _Known:
@@ -157,7 +175,7 @@ class _Known:
         return entry.etag in etags
 
 
-def _places(dest: Store, parts: list[Part]) -> Iterator[tuple[bytes, str]]:
+def _places(dest: Store, parts: list[PartRecord]) -> Iterator[tuple[bytes, str]]:
     for part in parts:
         for shard in read_part(dest, part):
             yield from ((order(entry.key), entry.etag) for entry in shard.entries)

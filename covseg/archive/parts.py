@@ -11,8 +11,8 @@ from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
 
+from covseg.archive.records import PartRecord
 from covseg.errors import NotPublished, StorageUnreachable
 from covseg.records import Entry
 from covseg.storage import Store
@@ -36,29 +36,6 @@ class Shard:
     entries: tuple[Entry, ...]
 
 
-class Part(BaseModel):
-    """One Parquet part of a plan.
-
-    Attributes
-    ----------
-    name, sha256 : str
-        Its key below DEST and the digest of its bytes.
-    generation : int
-        The plan that listed it.
-    images, shards, bytes : int
-        What it holds.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
-
-    name: str
-    sha256: str
-    generation: int
-    images: int = Field(alias="films")
-    shards: int
-    bytes: int
-
-
 @dataclass(frozen=True)
 class Plan:
     """A committed plan.
@@ -71,7 +48,7 @@ class Plan:
         Of its record.
     source : str
         URL of what was listed.
-    parts : tuple of Part
+    parts : tuple of PartRecord
         Carried ones first, as they were; then this plan's own.
     published : bool
         Its manifest exists: nothing new was found, nothing is pending.
@@ -80,7 +57,7 @@ class Plan:
     number: int
     sha256: str
     source: str
-    parts: tuple[Part, ...]
+    parts: tuple[PartRecord, ...]
     published: bool
 
     @property
@@ -127,17 +104,17 @@ def encode(members: Sequence[Entry], shard_size: int, note: bytes) -> bytes:
     return sink.getvalue()
 
 
-def describe(data: bytes, generation: int) -> tuple[Part, bytes]:
+def describe(data: bytes, generation: int) -> tuple[PartRecord, bytes]:
     """Return what a part's bytes hold, and its note."""
     table = pq.read_table(io.BytesIO(data))
     digest = hashlib.sha256(data).hexdigest()
     name, shards = f"plans/{generation}/part-{digest[:16]}.parquet", len(table["shard"].unique())
     size = sum(table["size"].to_pylist())
-    part = Part(name=name, sha256=digest, generation=generation, images=table.num_rows, shards=shards, bytes=size)
+    part = PartRecord(name=name, sha256=digest, generation=generation, images=table.num_rows, shards=shards, bytes=size)
     return part, table.schema.metadata[b"covseg"]
 
 
-def read_part(dest: Store, part: Part) -> Iterator[Shard]:
+def read_part(dest: Store, part: PartRecord) -> Iterator[Shard]:
     """Yield the shards of one part.
 
     Raises

@@ -9,70 +9,94 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection
+from pydantic import Field
 
+from covseg.archive.records import NamedObject, Record
 from covseg.archive.runs import Run
 from covseg.errors import RadiographRefused
-from covseg.records import INFECTION, Entry, Mask, Masks
+from covseg.records import INFECTION, Entry, Mask
 from covseg.report import Picture, picture
 from covseg.stages.read import read
 from covseg.storage import Store
 
-COLUMNS = ["input_id", "key", "size", "etag", "sha256", "infected_fraction", "mask_uri"]
-WORST = [("infected_fraction", "descending"), ("input_id", "ascending")]
-SAMPLE = [("input_id", "ascending")]  # an input id is a keyed hash: the lowest are a random draw
+SCORED = "SELECT input_id, key, size, etag, sha256, mask_uri FROM rows WHERE status = 'scored' ORDER BY "
+WORST = SCORED + "infected_fraction DESC NULLS LAST, input_id LIMIT ?"
+SAMPLE = SCORED + "input_id LIMIT ?"  # an input id is a keyed hash: the lowest are a random draw
 DRAWN_AT_ONCE = 4
-DISK_NAMES = {"image": "film"}  # field of a picture -> its name in pictures/*.json
 
 
-def choose(rows: Iterator[pa.Table], limit: int) -> list[dict[str, Any]]:
+class Drawable(NamedTuple):
+    """What it takes to draw an image again.
+
+    Attributes
+    ----------
+    input_id, key, size, etag, sha256, mask_uri : str or int
+        Columns of its row.
+    """
+
+    input_id: str
+    key: str
+    size: int
+    etag: str
+    sha256: str
+    mask_uri: str
+
+
+class PictureRecord(Record):
+    """One of ``pictures/<n>-<sha>.json``: a `covseg.report.Picture`.
+
+    Attributes
+    ----------
+    input_id : str
+    width, height : int
+        Of the thumbnail, pixels.
+    image, probability, lung, infection : str
+        ``data:`` URIs and SVG path data.
+    """
+
+    input_id: str
+    width: int
+    height: int
+    image: str = Field(alias="film")
+    probability: str
+    lung: str
+    infection: str
+
+
+def choose(db: DuckDBPyConnection, limit: int) -> list[Drawable]:
     """Return the images to draw: four fifths the most infected, then a sample; the ones the report shows."""
-    worst = sample = None
-    for part in rows:
-        scored = part.filter(pc.equal(part["status"], "scored")).select(COLUMNS)
-        worst = _best(worst, scored, limit - limit // 5, WORST)
-        sample = _best(sample, scored, limit // 5, SAMPLE)
-    chosen = [*_rows(worst, WORST), *_rows(sample, SAMPLE)]
-    return list({row["input_id"]: row for row in chosen}.values())
+    worst = db.execute(WORST, [limit - limit // 5]).fetchall()
+    sample = db.execute(SAMPLE, [limit // 5]).fetchall()
+    return list(dict.fromkeys(Drawable(*row) for row in [*worst, *sample]))
 
 
-def _best(kept: pa.Table | None, new: pa.Table, count: int, by: list[tuple[str, str]]) -> pa.Table:
-    both = new if kept is None else pa.concat_tables([kept, new])
-    return both.take(pc.select_k_unstable(both, min(count, len(both)), by))
-
-
-def _rows(table: pa.Table | None, by: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [] if table is None else table.sort_by(by).to_pylist()
-
-
-def draw(run: Run, source: Store, chosen: list[dict[str, Any]]) -> list[Picture]:
+def draw(run: Run, source: Store, chosen: list[Drawable]) -> list[Picture]:
     """Draw the chosen images, in their order; one that changed or went since it was scored is left out."""
     with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
         drawn = pool.map(partial(_draw, run, source), chosen)
-        return [one for one in drawn if one is not None]
+        return [picture for picture in drawn if picture is not None]
 
 
-def _draw(run: Run, source: Store, row: dict[str, Any]) -> Picture | None:
+def _draw(run: Run, source: Store, image: Drawable) -> Picture | None:
     try:
-        radiograph = read(source.fetch(Entry(row["key"], row["size"], row["etag"])))
+        radiograph = read(source.fetch(Entry(image.key, image.size, image.etag)))
     except RadiographRefused:
         return None
-    if radiograph.sha256 != row["sha256"]:
+    if radiograph.sha256 != image.sha256:
         return None
-    label_map = _label_map(run, row["mask_uri"])
+    label_map = _label_map(run, image.mask_uri)
     lung, infection = ((label_map >= least).astype(np.uint8) for least in (1, INFECTION))
-    masks = Masks(lung, infection, np.zeros_like(lung), False, 0.0, 0, None)  # the picture shows outlines only
-    return picture(row["input_id"], radiograph.pixels, masks, None)
+    return picture(image.input_id, radiograph.pixels, lung, infection)
 
 
 def _label_map(run: Run, uri: str) -> Mask:
@@ -85,18 +109,16 @@ def _label_map(run: Run, uri: str) -> Mask:
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def save(run: Run, number: int, pictures: list[Picture]) -> dict[str, Any]:
+def save(run: Run, number: int, pictures: list[Picture]) -> NamedObject:
     """Write the pictures to the destination, named by content, so that the report can be rebuilt without the source."""
-    kept = [{DISK_NAMES.get(name, name): value for name, value in asdict(one).items()} for one in pictures]
-    data = json.dumps(kept).encode()
+    data = json.dumps([PictureRecord(**asdict(picture)).model_dump() for picture in pictures]).encode()
     digest = hashlib.sha256(data).hexdigest()
     name = f"pictures/{number}-{digest[:16]}.json"
     run.dest.write(name, data)
-    return {"name": name, "sha256": digest, "size": len(data)}
+    return NamedObject(name=name, sha256=digest, size=len(data))
 
 
-def load(run: Run, named: dict[str, Any]) -> list[Picture]:
+def load(run: Run, named: NamedObject) -> list[Picture]:
     """Read the pictures of a published snapshot."""
-    names = {on_disk: name for name, on_disk in DISK_NAMES.items()}
-    kept = json.loads(run.dest.read(named["name"]))
-    return [Picture(**{names.get(name, name): value for name, value in one.items()}) for one in kept]
+    place, data = f"{named.name} in {run.dest.url}", run.dest.read(named.name)
+    return [Picture(**dict(PictureRecord.parse(record, place))) for record in json.loads(data)]

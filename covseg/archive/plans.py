@@ -6,12 +6,11 @@ In: a source store and a `Run`. Out: a `Plan`, and the `Shard` s that still lack
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
-from typing import Any
 
 from covseg.archive.listing import Listing
-from covseg.archive.parts import Part, Plan, Shard, read_part
+from covseg.archive.parts import Plan, Shard, read_part
+from covseg.archive.records import PlanRecord, Selection, read_record
 from covseg.archive.runs import Run
 from covseg.errors import UsageError
 from covseg.settings.score import SHARD_SIZE
@@ -50,19 +49,19 @@ def make_plan(
     """
     check_disjoint(source, run.dest, run.commits)
     source.check()
-    question = {"source": source.url, "include": include, "exclude": exclude, "limit": limit}
+    selection = Selection(source=source.url, include=include, exclude=exclude, limit=limit)
     newest = newest_plan(run)
     if newest and (not newest.published or newest.source != source.url):
-        _same_question(run, newest, question)
+        _check_same(run, newest, selection)
         return newest
-    listing = Listing(run, source, newest, question, shard_size)
+    listing = Listing(run, source, newest, selection, shard_size)
     parts = list(listing.parts())
     if any(part.images for part in parts):
         record = listing.record(tuple(part for part in parts if part.images))
-        made = run.commits.create(plan_record(listing.number), record)
+        made = run.commits.create(plan_name(listing.number), record.encode())
         plan = load_plan(run, listing.number)
         if not made:  # another run was first, perhaps with other options; or the reply to ours was lost
-            _same_question(run, plan, question)
+            _check_same(run, plan, selection)
         return plan
     listing.forget(parts)
     if newest is None or listing.cursor.matched == 0:
@@ -93,13 +92,13 @@ def check_disjoint(source: Store, dest: Store, commits: Store) -> None:
             )
 
 
-def _same_question(run: Run, plan: Plan, question: dict[str, Any]) -> None:
-    record = json.loads(run.commits.read(plan_record(plan.number)))
-    for name, value in question.items():
-        if record[name] != value:
+def _check_same(run: Run, plan: Plan, selection: Selection) -> None:
+    record = read_record(run.commits, plan_name(plan.number), PlanRecord)
+    for name, value in selection:
+        if getattr(record, name) != value:
             state = "belongs to" if name == "source" else f"has an unfinished plan {plan.number} with"
             raise UsageError(
-                f"{run.dest.url} {state} {name} {record[name]!r}, this run has {value!r}: "
+                f"{run.dest.url} {state} {name} {getattr(record, name)!r}, this run has {value!r}: "
                 "run again with the same, or take another destination"
             )
 
@@ -114,18 +113,17 @@ def newest_plan(run: Run) -> Plan | None:
 
 def load_plan(run: Run, number: int) -> Plan:
     """Return a committed plan by its number."""
-    data = run.commits.read(plan_record(number))
-    record = json.loads(data)
-    parts = tuple(Part(**part) for part in record["parts"])
+    data = run.commits.read(plan_name(number))
+    record = PlanRecord.decode(data, f"{plan_name(number)} in {run.commits.url}")
     manifest = f"manifests/{number}.json"
     published = any(entry.key == manifest for entry in entries(run.commits, manifest))
-    return Plan(number, hashlib.sha256(data).hexdigest(), record["source"], parts, published)
+    return Plan(number, hashlib.sha256(data).hexdigest(), record.source, record.parts, published)
 
 
 def pending(run: Run, plan: Plan) -> Iterator[Shard]:
     """Yield the shards of `plan` that have no commit, in plan order; one part in memory at a time.
 
-    Carried shards are not looked at: a plan is only made when all of the one before is published.
+    Carried shards have theirs: a plan is only made when all of the one before is published.
     """
     done = {entry.key for entry in entries(run.commits, "commits/")}
     for part in plan.parts:
@@ -133,6 +131,6 @@ def pending(run: Run, plan: Plan) -> Iterator[Shard]:
             yield from (shard for shard in read_part(run.dest, part) if f"commits/{shard.id}.json" not in done)
 
 
-def plan_record(number: int) -> str:
+def plan_name(number: int) -> str:
     """Return the key of a plan's record."""
     return f"plans/{number}/plan.json"

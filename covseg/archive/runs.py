@@ -1,4 +1,4 @@
-"""Whose destination this is: ``run.json``, and the check that its store can keep a promise.
+"""The owner of a destination: ``run.json``, and the check that its store honours create-only writes.
 
 In: stores, the scoring config and the id of the project key. Out: a `Run`, small and picklable,
 which every later step takes.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from dataclasses import dataclass
-from typing import Any, Literal
 
+from covseg.archive.records import MaskMode, RunRecord, read_record
 from covseg.errors import UsageError
 from covseg.settings.score import ScoringConfig
 from covseg.storage import Store
 from covseg.storage.conditional_writes import refuse_overwriting
 
-MaskMode = Literal["none", "png", "packed"]
 RECORD = "run.json"
 
 
@@ -80,35 +78,34 @@ def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, ma
     UsageError
         When it belongs to another model, config, key or mask mode; the message names both.
     """
-    wanted = {
-        "format": 1,
-        "model_id": config.model_id,
-        "weights_sha256": config.weights_sha256,
-        "config_sha256": config.digest,
-        "key_id": key_id,
-        "masks": masks,
-        "dest": _named(dest, commits),
-        "config": config.model_dump(mode="json"),
-    }
-    record = (json.dumps(wanted, sort_keys=True, indent=1) + "\n").encode()
-    if not commits.create(RECORD, record):
-        _same(json.loads(commits.read(RECORD)), wanted, dest.url)
+    wanted = RunRecord(
+        model_id=config.model_id,
+        weights_sha256=config.weights_sha256,
+        config_sha256=config.digest,
+        key_id=key_id,
+        masks=masks,
+        dest=_dest_url(dest, commits),
+        config=config.model_dump(mode="json"),
+    )
+    if not commits.create(RECORD, wanted.encode()):
+        _check_same(read_record(commits, RECORD, RunRecord), wanted, dest.url)
     return _run(dest, commits, wanted)
 
 
-def _same(found: dict[str, Any], wanted: dict[str, Any], url: str) -> None:
-    for name in ("format", "model_id", "weights_sha256", "key_id", "masks", "dest", "config_sha256"):
-        if found.get(name) != wanted[name]:
+def _check_same(record: RunRecord, wanted: RunRecord, url: str) -> None:
+    for name in ("model_id", "weights_sha256", "key_id", "masks", "dest", "config_sha256"):
+        theirs, ours = getattr(record, name), getattr(wanted, name)
+        if theirs != ours:
             raise UsageError(
-                f"{url} belongs to {name} {found.get(name)!r}, this run has {wanted[name]!r}"
-                f"{_difference(found, wanted) if name == 'config_sha256' else ''}: "
+                f"{url} belongs to {name} {theirs!r}, this run has {ours!r}"
+                f"{_difference(record, wanted) if name == 'config_sha256' else ''}: "
                 "take the same model, options and project key, or another destination"
             )
 
 
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _difference(record: RunRecord, wanted: RunRecord) -> str:
     """Name the fields of the config that differ, with both values."""
-    ours, theirs = wanted["config"], found.get("config", {})
+    ours, theirs = wanted.config, record.config
     fields = [name for name in ours if theirs.get(name) != ours[name]]
     return " (" + "; ".join(f"{name}: {theirs.get(name)!r} there, {ours[name]!r} here" for name in fields) + ")"
 
@@ -122,24 +119,22 @@ def load_run(dest: Store, commits: Store) -> Run:
         When nothing was ever scored into it, or the commits are another destination's.
     """
     try:
-        found = json.loads(commits.read(RECORD))
+        record = read_record(commits, RECORD, RunRecord)
     except FileNotFoundError:
         raise UsageError(f"no {RECORD} in {commits.url}: wanted the DEST (and --commits) of a covseg score") from None
-    if found.get("dest") != _named(dest, commits):
-        theirs = found.get("dest") or commits.url
+    if record.dest != _dest_url(dest, commits):
         raise UsageError(
-            f"the commits in {commits.url} are those of {theirs}, not of {dest.url}: "
+            f"the commits in {commits.url} are those of {record.dest or commits.url}, not of {dest.url}: "
             "wanted the DEST and --commits that covseg score was given"
         )
-    return _run(dest, commits, found)
+    return _run(dest, commits, record)
 
 
-def _named(dest: Store, commits: Store) -> str | None:
+def _dest_url(dest: Store, commits: Store) -> str | None:
     """Return the one destination of commits that live elsewhere; None where they lie in it, and may move with it."""
     return None if commits.url == dest.url else dest.url
 
 
-def _run(dest: Store, commits: Store, record: dict[str, Any]) -> Run:
-    presence = record["config"]["card"].get("thresholds", {}).get("presence")
-    named = {name: record[name] for name in ("model_id", "config_sha256", "key_id", "masks")}
-    return Run(dest, commits, **named, presence_threshold=presence)
+def _run(dest: Store, commits: Store, record: RunRecord) -> Run:
+    made_with = record.model_id, record.config_sha256, record.key_id
+    return Run(dest, commits, *made_with, record.masks, record.presence_threshold)

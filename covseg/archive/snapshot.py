@@ -1,41 +1,53 @@
-"""A snapshot's rows: read from its commits, checked against its plan, and streamed to table files.
+"""A snapshot's rows: read from its commits, checked against its plan, sorted, and written to table files.
 
-In: a `Run` and a `Plan`. Out: Parquet and CSV files in a scratch folder, and what was counted on the
-way. The files are a function of the rows alone: the same for any cut into shards, plans or attempts.
+In: a `Run` and a `Plan`. Out: Parquet and CSV files in a scratch folder, and what was counted. The files
+are a function of the rows alone: the same for any cut into shards, plans or attempts, because DuckDB
+sorts by what no two rows share, and because its result is cut anew on the disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection
 
 from covseg import table
 from covseg.archive.commits import commit_name
-from covseg.archive.duplicates import Duplicates
-from covseg.archive.parts import Part, Plan, Shard, read_part
+from covseg.archive.parts import Plan, Shard, read_part
+from covseg.archive.records import CommitRecord
 from covseg.archive.runs import Run
-from covseg.archive.streams import cut, mapped, merged, resorted, spill, unspilled
+from covseg.archive.scratch import Scratch
 from covseg.errors import NotPublished
 
-T = TypeVar("T")
-U = TypeVar("U")
-READERS, AHEAD = 8, 16  # shards on their way at once, of one generation
+READERS = 8  # shards on their way at once
+GROUP_ROWS = 65_536  # rows of a row group
+STATUSES = "SELECT status, count(*) FROM rows GROUP BY status"
+REASONS = "SELECT reason, count(*) FROM rows WHERE reason IS NOT NULL GROUP BY reason"
+NO_LUNGS = "SELECT count(*) FROM rows WHERE status = 'scored' AND list_contains(qc_flags, 'lungs_not_found')"
+DUPLICATES = """
+CREATE TABLE duplicates AS
+SELECT input_id, first_value(input_id) OVER (PARTITION BY sha256 ORDER BY key, input_id) AS original
+FROM rows WHERE sha256 IS NOT NULL QUALIFY original <> input_id
+"""
+MARKED = """
+SELECT rows.* REPLACE (
+    original AS duplicate_of,
+    CASE WHEN original IS NULL THEN qc_flags ELSE list_append(qc_flags, 'duplicate_content') END AS qc_flags
+) FROM rows LEFT JOIN duplicates USING (input_id)
+"""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counts:
-    """What was counted while the rows went by.
+    """What was counted in all rows.
 
     Parameters
     ----------
@@ -47,71 +59,38 @@ class Counts:
         sha256 of every shard's commit record.
     """
 
-    statuses: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    no_lungs: int = 0
-    commits: dict[str, str] = field(default_factory=dict)
-
-    def add(self, rows: pa.Table) -> None:
-        """Count some rows."""
-        self.statuses.update(rows["status"].to_pylist())
-        self.reasons.update(rows["reason"].drop_null().to_pylist())
-        scored = rows.filter(pc.equal(rows["status"], "scored"))
-        self.no_lungs += sum("lungs_not_found" in flags for flags in scored["qc_flags"].to_pylist())
+    statuses: Counter[str]
+    reasons: Counter[str]
+    no_lungs: int
+    commits: dict[str, str]
 
 
-def collect(run: Run, plan: Plan, scratch: Path) -> tuple[Counts, Duplicates]:
-    """Read every row of the snapshot, in key order, into ``rows.arrow``.
+def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
+    """Read every row of the snapshot, in any order, into the table ``rows``.
 
     Raises
     ------
     NotPublished
         When a shard has no commit, or its table is not the one committed, or not of the plan's rows.
     """
-    counts, duplicates = Counts(), Duplicates(scratch)
-    numbers = sorted({part.generation for part in plan.parts})
+    commits: dict[str, str] = {}
+    db.from_arrow(table.SCHEMA.empty_table()).create("rows")
     with ThreadPoolExecutor(READERS) as pool:
-        generations = [_generation(run, plan, number, counts, pool) for number in numbers]
-
-        def noted() -> Iterator[pa.Table]:
-            for rows in cut(merged(generations, ["key", "input_id"])):
-                counts.add(rows)
-                duplicates.add(rows)
-                yield rows
-
-        spill(noted(), table.SCHEMA, scratch / "rows.arrow")
+        for part in plan.parts:
+            shards = list(read_part(run.dest, part))
+            read = list(pool.map(partial(read_shard, run), shards))
+            commits |= {shard.id: digest for shard, (digest, _) in zip(shards, read, strict=True)}
+            db.from_arrow(pa.concat_tables(rows for _, rows in read)).insert_into("rows")
+    counts = _counted(db, commits)
     if counts.statuses.total() != plan.images:
         raise NotPublished(f"{counts.statuses.total()} rows for {plan.images} planned images: run covseg verify")
-    duplicates.resolve()
-    return counts, duplicates
+    return counts
 
 
-def _generation(run: Run, plan: Plan, number: int, counts: Counts, pool: ThreadPoolExecutor) -> Iterator[pa.Table]:
-    """Yield the tables of the shards that one plan added, in its order."""
-    parts = [part for part in plan.parts if part.generation == number]
-
-    def load(shard: Shard) -> tuple[str, str, pa.Table]:
-        return shard.id, *read_shard(run, shard)
-
-    for name, digest, rows in _ahead(pool, load, _shards(run, parts)):
-        counts.commits[name] = digest
-        yield rows
-
-
-def _shards(run: Run, parts: Iterable[Part]) -> Iterator[Shard]:
-    for part in parts:
-        yield from read_part(run.dest, part)
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterator[T]) -> Iterator[U]:
-    """Yield the results in order, a few items ahead."""
-    waiting: deque[Future[U]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _counted(db: DuckDBPyConnection, commits: dict[str, str]) -> Counts:
+    statuses, reasons = (Counter(dict(db.sql(query).fetchall())) for query in (STATUSES, REASONS))
+    ((no_lungs,),) = db.sql(NO_LUNGS).fetchall()
+    return Counts(statuses, reasons, no_lungs, commits)
 
 
 def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
@@ -124,49 +103,54 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
     """
     try:
         data = run.commits.read(commit_name(shard.id))
-        named = json.loads(data)["table"]
-        sheet = run.dest.read(named["name"])
+        named = CommitRecord.decode(data, f"{commit_name(shard.id)} in {run.commits.url}").table
+        sheet = run.dest.read(named.name)
     except FileNotFoundError:
         raise NotPublished(f"shard {shard.id} has no commit, or its table is gone: run covseg score again") from None
-    if hashlib.sha256(sheet).hexdigest() != named["sha256"]:
-        raise NotPublished(f"{named['name']} is not what its commit names: run covseg verify")
+    if hashlib.sha256(sheet).hexdigest() != named.sha256:
+        raise NotPublished(f"{named.name} is not what its commit names: run covseg verify")
     rows = pq.read_table(io.BytesIO(sheet)).cast(table.SCHEMA)
     planned = sorted((table.text(entry.key), entry.etag) for entry in shard.entries)
-    found = sorted(zip(rows["key"].to_pylist(), rows["etag"].to_pylist(), strict=True))
-    if found != planned:
-        raise NotPublished(f"shard {shard.id} has {len(found)} rows that are not its {len(planned)} planned images")
+    committed = sorted(zip(rows["key"].to_pylist(), rows["etag"].to_pylist(), strict=True))
+    if committed != planned:
+        raise NotPublished(f"shard {shard.id} has {len(committed)} rows that are not its {len(planned)} planned images")
     return hashlib.sha256(data).hexdigest(), rows
 
 
-def finish(scratch: Path, duplicates: Duplicates, *, hide_keys: bool) -> pa.Table:
-    """Turn ``rows.arrow`` into ``severity.parquet`` and ``severity.csv``; return the table, on disk.
+def finish(scratch: Scratch, *, hide_keys: bool) -> pa.Table:
+    """Turn the table ``rows`` into ``severity.parquet`` and ``severity.csv``; return what they hold, on disk.
 
     Without keys the rows go by input id: their order would tell the keys' order.
     """
-    rows: Iterator[pa.Table] = _marked(unspilled(scratch / "rows.arrow"), duplicates)
     schema = table.SCHEMA
     if hide_keys:
         schema = schema.remove(schema.get_field_index("key"))
-        rows = cut(resorted((part.drop_columns(["key"]) for part in rows), ["input_id"], scratch))
+    scratch.db.execute(DUPLICATES)
+    marked = scratch.db.sql(MARKED).select(", ".join(schema.names))
+    ordered = marked.order("input_id" if hide_keys else "key, input_id")
+    severity = _on_disk(ordered.to_arrow_reader(GROUP_ROWS).cast(schema), scratch.folder / "severity.arrow")
+    scratch.db.execute("DROP TABLE rows")
+    _write(severity, scratch.folder)
+    return severity
+
+
+def _on_disk(rows: pa.RecordBatchReader, path: Path) -> pa.Table:
+    """Write a stream to an Arrow file and map it: its pages belong to the system's cache, not to this process."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def _write(severity: pa.Table, folder: Path) -> None:
+    """Write both files piece by piece; the pieces are whole, however the table came."""
     with (
-        pq.ParquetWriter(scratch / "severity.parquet", schema, compression="zstd") as parquet,
-        (scratch / "severity.csv").open("wb") as text,
+        pq.ParquetWriter(folder / "severity.parquet", severity.schema, compression="zstd") as parquet,
+        (folder / "severity.csv").open("wb") as text,
     ):
-        text.write(table.csv_header(schema))
-
-        def written() -> Iterator[pa.Table]:
-            for part in rows:
-                parquet.write_table(part)
-                text.write(table.csv_lines(part))
-                yield part
-
-        spill(written(), schema, scratch / "severity.arrow")
-    (scratch / "rows.arrow").unlink()
-    return mapped(scratch / "severity.arrow")
-
-
-def _marked(stream: Iterator[pa.Table], duplicates: Duplicates) -> Iterator[pa.Table]:
-    first = 0
-    for part in stream:
-        yield duplicates.mark(part, first)
-        first += len(part)
+        text.write(table.csv_header(severity.schema))
+        for first in range(0, len(severity), GROUP_ROWS):
+            piece = severity.slice(first, GROUP_ROWS).combine_chunks()
+            parquet.write_table(piece)
+            text.write(table.csv_lines(piece))

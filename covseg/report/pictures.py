@@ -52,7 +52,11 @@ class Picture:
 
 
 def picture(
-    input_id: str, pixels: NDArray[np.float32], masks: Masks, probability: NDArray[np.float32] | None
+    input_id: str,
+    pixels: NDArray[np.float32],
+    lung: Mask,
+    infection: Mask,
+    probability: NDArray[np.float32] | None = None,
 ) -> Picture:
     """Shrink an image, its masks and its infection probability to one `Picture`.
 
@@ -61,16 +65,16 @@ def picture(
     input_id : str
     pixels : ndarray of float32, shape (H, W)
         Grey values in [0, 1].
-    masks : Masks
-        At source size ``(H, W)``.
+    lung, infection : ndarray of uint8, shape (H, W)
+        0 or 1; shown as outlines.
     probability : ndarray of float32, shape (S, S), or None
         On the model's grid, which is the image stretched to a square.
     """
     height, width = _fit(pixels.shape, THUMBNAIL)
     image = np.rint(_shrink(pixels, height, width) * 255).astype(np.uint8)
-    lung, infection = (_path(_sample(mask, height, width)) for mask in (masks.lung, masks.infection))
+    outlines = (_path(_sample(mask, height, width)) for mask in (lung, infection))
     heat = "" if probability is None else _heat(_shrink(probability, *_fit(pixels.shape, HEAT)))
-    return Picture(input_id, width, height, jpeg(image, JPEG_QUALITY), heat, lung, infection)
+    return Picture(input_id, width, height, jpeg(image, JPEG_QUALITY), heat, *outlines)
 
 
 def _fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
@@ -149,7 +153,7 @@ class Gallery:
         ranks = {"worst": -1.0 if infected_fraction is None else infected_fraction, "sample": 0.0}
         kept = [self._push(group, (rank, draw, input_id)) for group, rank in ranks.items()]
         if any(kept):
-            self._pictures[input_id] = picture(input_id, pixels, masks, probability)
+            self._pictures[input_id] = picture(input_id, pixels, masks.lung, masks.infection, probability)
             self._forget()
 
     def _push(self, group: str, item: tuple[float, int, str]) -> bool:

@@ -63,7 +63,7 @@ def _strangers() -> BadInputs:
     return {
         "zero_bytes.png": (b"", Reason.EMPTY),
         "only_zeros.dcm": (bytes(4096), Reason.CORRUPT),
-        "text.png": (b"a note, not a film\n" * 20, Reason.NOT_AN_IMAGE),
+        "text.png": (b"a note, not a scan\n" * 20, Reason.NOT_AN_IMAGE),
         "vector.png": (b'<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96"/>', Reason.NOT_AN_IMAGE),
         "document.dcm": (b"%PDF-1.7\n%%EOF\n", Reason.NOT_AN_IMAGE),
         "archive.dcm": (b"PK\x05\x06" + bytes(18), Reason.NOT_AN_IMAGE),

@@ -1,4 +1,4 @@
-"""An independent look at a destination: whether everything that was published holds.
+"""An independent check of a destination: whether everything that was published holds.
 
 In: the stores of a destination; never its source. Out: a `Verdict` with every breach in words. It
 shares no code with the writer in `covseg/archive`; it reads the files as the contract describes them
@@ -35,7 +35,7 @@ READERS = 8
 
 @dataclass
 class Verdict:
-    """What was found.
+    """What a destination was found to be.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class _Check:
         self.dest, self.commits = dest, commits
         self.verdict = Verdict()
         self.manifest: Json = {}
-        self.whose: Json = {}  # run.json
+        self.run_record: Json = {}
         self.shards: set[str] = set()
         self.rows = array("Q")  # short digests of the rows of all shard tables
         self.named = array("Q")  # of the names of all committed objects
@@ -88,7 +88,7 @@ class _Check:
         if not manifests:
             return self._breach("no manifest: nothing is published")
         self.verdict.snapshot, self.manifest = max(manifests), manifests[max(manifests)]
-        self.whose = self._json(self.commits, "run.json") or {}
+        self.run_record = self._json(self.commits, "run.json") or {}
         for number, manifest in manifests.items():
             self._plan_of(number, manifest)
             for shard, digest in manifest["commits"].items():
@@ -103,12 +103,12 @@ class _Check:
         self._outputs()
         return None
 
-    def _breach(self, said: str) -> None:
-        self.verdict.breaches.append(said)
+    def _breach(self, breach: str) -> None:
+        self.verdict.breaches.append(breach)
 
-    def _expect(self, holds: bool, said: str) -> None:
+    def _expect(self, holds: bool, breach: str) -> None:
         if not holds:
-            self._breach(said)
+            self._breach(breach)
 
     def _read(self, store: Store, name: str) -> bytes | None:
         try:
@@ -140,8 +140,8 @@ class _Check:
 
     def _manifests(self) -> dict[int, Json]:
         names = [entry.key for entry in entries(self.commits, "manifests/")]
-        found = {int(Path(name).stem): self._json(self.commits, name) for name in names}
-        return {number: manifest for number, manifest in sorted(found.items()) if manifest is not None}
+        manifests = {int(Path(name).stem): self._json(self.commits, name) for name in names}
+        return {number: manifest for number, manifest in sorted(manifests.items()) if manifest is not None}
 
     def _plan_of(self, number: int, manifest: Json) -> None:
         data = self._read(self.commits, manifest["plan"]["name"])
@@ -184,16 +184,16 @@ class _Check:
     def _rows(self, shard: str, members: list[tuple[bytes, int, str]], rows: list[Json], record: Json) -> None:
         """Check clause 2 in one shard: its rows are its planned images, each once, with one terminal status."""
         planned = Counter((as_text(key), size, etag) for key, size, etag in members)
-        found = Counter((row["key"], row["size"], row["etag"]) for row in rows)
-        self._expect(planned == found, f"shard {shard}: its rows are not its {len(members)} planned images")
+        committed = Counter((row["key"], row["size"], row["etag"]) for row in rows)
+        self._expect(planned == committed, f"shard {shard}: its rows are not its {len(members)} planned images")
         masks = {named["name"] for named in record["objects"] if named["name"].startswith(("masks/", "packed/"))}
         for row in rows:
             self._expect(terminal(row), f"{row['input_id']}: status {row['status']} with reason {row['reason']}")
-            self._expect(mask_fits(row, self.whose["masks"], masks), f"{row['input_id']}: mask not committed")
+            self._expect(mask_fits(row, self.run_record["masks"], masks), f"{row['input_id']}: mask not committed")
             self.rows.append(short(canonical(row, hide_keys=self.manifest["hide_keys"])))
             self.counted.update([f"status {row['status']}", *([f"reason {row['reason']}"] if row["reason"] else [])])
         makers = {(row["model_id"], row["config_sha256"]) for row in rows}
-        ours = (self.whose["model_id"], self.whose["config_sha256"])
+        ours = (self.run_record["model_id"], self.run_record["config_sha256"])
         self._expect(makers <= {ours}, f"shard {shard}: rows of another model or config than run.json names")
         statuses = Counter(row["status"] for row in rows)
         self._expect(dict(statuses) == record["statuses"], f"commits/{shard}.json: counts differ from its rows")
@@ -257,11 +257,11 @@ class _Check:
         if not parquet.exists():
             return None
         try:
-            found = np.sort(numbers(self._published(parquet)))
+            published = np.sort(numbers(self._published(parquet)))
         except pa.ArrowInvalid:
             return self._breach("severity.parquet cannot be read")
         self._expect(
-            np.array_equal(found, np.sort(numbers(self.rows))), "severity.parquet has other rows than the shards"
+            np.array_equal(published, np.sort(numbers(self.rows))), "severity.parquet has other rows than the shards"
         )
         if text.exists():
             self._expect(_same_cells(parquet, text), "severity.csv has other rows or cells than severity.parquet")
@@ -280,6 +280,6 @@ def _same_cells(parquet: Path, text: Path) -> bool:
         wanted = itertools.chain([file.schema_arrow.names], ([cell(value) for value in row.values()] for row in rows))
         pairs = itertools.zip_longest(csv.reader(lines), wanted)
         try:
-            return all(found == expected for found, expected in pairs)
+            return all(cells == expected for cells, expected in pairs)
         except (csv.Error, UnicodeDecodeError):
             return False

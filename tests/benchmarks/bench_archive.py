@@ -51,8 +51,8 @@ class Endless(MemoryStore):
         """List the next page."""
         start = int(after[5:15]) + 1 if after else 0
         stop = min(start + limit, self.count)
-        found = [Entry(f"site/{number:010}.png", 100_000, f"{number:032x}") for number in range(start, stop)]
-        return Page(found, found[-1].key if stop < self.count else None)
+        listed = [Entry(f"site/{number:010}.png", 100_000, f"{number:032x}") for number in range(start, stop)]
+        return Page(listed, listed[-1].key if stop < self.count else None)
 
 
 def row_of(entry: Entry) -> Row:
@@ -79,26 +79,26 @@ def row_of(entry: Entry) -> Row:
 
 def measure(count: int) -> dict[str, Any]:
     """Run every step once in this process; return seconds and the peak resident memory after each, in MB."""
-    found: dict[str, Any] = {"films": count}
+    results: dict[str, Any] = {"images": count}
     with tempfile.TemporaryDirectory(prefix="covseg-bench-") as folder:
         dest = LocalStore(Path(folder) / "dest")
         run = open_run(dest, dest, CONFIG, key_id(KEY), "none")
         source = Endless(count)
-        plan = _timed(found, "plan", lambda: make_plan(run, source))
+        plan = _timed(results, "plan", lambda: make_plan(run, source))
 
         def commit() -> None:
             for shard in pending(run, plan):
                 commit_shard(run, shard, [row_of(entry) for entry in shard.entries], {}, "bench")
 
-        _timed(found, "commit", commit)
-        _timed(found, "publish", lambda: publish(run, plan, PublishOptions(pictures=0), None, "bench"))
-        _timed(found, "plan again", lambda: make_plan(run, source))
-        verdict = _timed(found, "verify", lambda: verify(dest))
-        found["holds"] = not verdict.breaches
-    return found
+        _timed(results, "commit", commit)
+        _timed(results, "publish", lambda: publish(run, plan, PublishOptions(pictures=0), None, "bench"))
+        _timed(results, "plan again", lambda: make_plan(run, source))
+        verdict = _timed(results, "verify", lambda: verify(dest))
+        results["holds"] = not verdict.breaches
+    return results
 
 
-def _timed(found: dict[str, Any], step: str, work: Callable[[], Any]) -> Any:
+def _timed(results: dict[str, Any], step: str, work: Callable[[], Any]) -> Any:
     """Run a step; note its time, its peak resident memory, and how much of that was not file cache."""
     Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
     own, done = [0], threading.Event()
@@ -110,12 +110,12 @@ def _timed(found: dict[str, Any], step: str, work: Callable[[], Any]) -> Any:
     watcher = threading.Thread(target=watch)
     watcher.start()
     wall, cpu = time.perf_counter(), time.process_time()
-    answer = work()
+    result = work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     done.set()
     watcher.join()
-    found[step] = {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mb": _memory("VmHWM"), "own_mb": own[0]}
-    return answer
+    results[step] = {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mb": _memory("VmHWM"), "own_mb": own[0]}
+    return result
 
 
 def _memory(name: str) -> int:
@@ -124,7 +124,7 @@ def _memory(name: str) -> int:
 
 
 def main() -> None:
-    """Measure each count in a fresh process, or in this one when told so."""
+    """Measure each count in a fresh process, or in this one with ``--here``."""
     if sys.argv[1:2] == ["--here"]:
         print(json.dumps(measure(int(sys.argv[2]))))
         return
