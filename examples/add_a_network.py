@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from covseg.networks.table import NETWORKS, build
+from covseg.networks.table import NETWORKS, NetworkEntry, build
+from covseg.training.recipe import load_recipe
 
 
 class TinyNet(nn.Module):
@@ -40,8 +41,7 @@ class TinyNet(nn.Module):
         return masks, masks[:, -1].amax(dim=(1, 2)), features.mean(dim=(2, 3))
 
 
-# TODO: the final form of an entry (place of the class, arguments that the name implies, options it declares)
-NETWORKS["tiny"] = (f"{__name__}:TinyNet", {})
+NETWORKS["tiny"] = NetworkEntry(f"{__name__}:TinyNet")  # see there for what an entry can say
 
 
 def main() -> None:
@@ -51,8 +51,9 @@ def main() -> None:
         masks, presence, features = network.forward_with_features(torch.zeros(3, 1, 64, 64))
     print("mask logits", tuple(masks.shape), "presence", tuple(presence.shape), "features", tuple(features.shape))
     print(f"{sum(value.numel() for value in network.parameters()):,} parameters")
-    # TODO: train it for an epoch on made images (write a labelled set of phantoms, a recipe with network.kind = "tiny",
-    #       the training loop), once the table decides which kinds a recipe may name
+    # a recipe takes it by name too: covseg train my-recipe.toml, with kind = "tiny" in its [network] table
+    recipe = load_recipe("unet-small", ["network.kind=tiny", "network.widths=[]", 'data.targets=["lung", "infection"]'])
+    print(f"recipe {recipe.name} with network {recipe.network.kind}, digest {recipe.digest[:12]}")
 
 
 if __name__ == "__main__":
