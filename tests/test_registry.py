@@ -21,8 +21,9 @@ from covseg.errors import ModelRefused, StorageFull, UsageError
 from covseg.model_folder.folder import CONFIG, WEIGHTS
 from covseg.networks.plain import PlainUNet
 from covseg.registry import aliases, open_model
+from covseg.registry.listing import list_models, show
 from covseg.registry.references import is_reference, parse
-from covseg.registry.registry import list_models, open_registry, pinned, promote, pull, push, show
+from covseg.registry.registry import open_registry, pinned, promote, pull, push
 from covseg.settings.score import ScoreSettings
 from covseg.storage import MemoryStore, entries
 from covseg.synthetic.phantom import make_phantom

@@ -47,7 +47,7 @@ def open_folder(ref: str | Path = "default", *, input_filter: bool = True) -> Mo
     ----------
     ref : str or Path
         ``default`` or ``accurate``, or the path of a model folder.
-    input filter : bool
+    input_filter : bool
         False leaves the input filter unread and off the card, for whoever fits another one.
 
     Raises

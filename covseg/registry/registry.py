@@ -14,7 +14,6 @@ checked. Only safetensors, JSON and Markdown are copied; nothing is unpickled.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from covseg.registry.objects import complete, get, markers, no_model, put, read_
 from covseg.registry.references import ALIASES, Reference, check_name, default_registry, is_reference, parse
 from covseg.registry.versions import File, Version, content_of, describe, files_of
 from covseg.settings.environment import cache_folder
-from covseg.storage import LocalStore, Store, local_path, open_store
+from covseg.storage import LocalStore, Store, open_store
 from covseg.storage.conditional_writes import refuse_overwriting
 
 SCHEMES = ("file", "s3", "memory")
@@ -41,7 +40,7 @@ def open_model(ref: str | Path = "default", *, input_filter: bool = True) -> Mod
     ref : str or Path
         ``default`` or ``accurate``, the path of a model folder, or ``[REGISTRY/]NAME@TAG``, which is pulled into the
         cache first.
-    input filter : bool
+    input_filter : bool
         False leaves the input filter unread and off the card, for whoever fits another one.
 
     Raises
@@ -67,24 +66,6 @@ class Pushed(NamedTuple):
 
     version: Version
     made: bool
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One model of a registry: its versions' numbers, and what the aliases mean."""
-
-    name: str
-    numbers: tuple[int, ...]
-    aliases: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Everything a registry knows of one model, but its files."""
-
-    name: str
-    versions: list[Version]
-    history: dict[str, list[Promotion]]
 
 
 def open_registry(url: str | None = None) -> Store:
@@ -144,41 +125,6 @@ def push(ref: str | Path, registry: Store, name: str, *, dry_run: bool = False) 
     for file in named:
         put(registry, name, draft, file, files[file.name])
     return Pushed(*complete(registry, name, draft))
-
-
-def list_models(registry: Store) -> list[Listed]:
-    """Return every model that has a version, by name.
-
-    Raises
-    ------
-    UsageError
-        When the registry is a folder that is not there; one without models is empty.
-    """
-    if (folder := local_path(registry.url)) and not folder.is_dir():
-        raise UsageError(f"{registry.url} is no folder: wanted a registry; covseg models push makes one")
-    numbers: dict[str, list[int]] = {}
-    for name, number in markers(registry):
-        numbers.setdefault(name, []).append(number)
-    return [Listed(name, tuple(found), _in_force(registry, name)) for name, found in numbers.items()]
-
-
-def _in_force(registry: Store, name: str) -> dict[str, int]:
-    found = {alias: aliases.newest(registry, name, alias) for alias in ALIASES}
-    return {alias: promotion.version for alias, promotion in found.items() if promotion}
-
-
-def show(registry: Store, name: str) -> Shown:
-    """Return a model's versions and the history of its aliases.
-
-    Raises
-    ------
-    ModelRefused
-        When there is no such model.
-    """
-    found = versions(registry, name)
-    if not found:
-        raise no_model(registry, name)
-    return Shown(name, found, {alias: aliases.history(registry, name, alias) for alias in ALIASES})
 
 
 def resolve(reference: Reference) -> tuple[Store, Version]:

@@ -14,7 +14,7 @@ from flows.cli.model_folders import card, combine, fit_filter, release
 from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:
-    from covseg.registry.registry import Listed, Shown
+    from covseg.registry.listing import Listed, Shown
     from covseg.registry.versions import Version
 
 models = App(
@@ -76,11 +76,11 @@ class PromoteConfig(Options):
 @models.command(name="list")
 def list_(config: Annotated[ListConfig, Parameter(name="*")] = ListConfig()) -> int:  # noqa: B008
     """List a registry's models: versions, candidate, champion."""
-    from covseg.registry import registry
+    from covseg.registry import listing, registry
 
     store = registry.open_registry(config.registry)
     store.check()
-    listed = registry.list_models(store)
+    listed = listing.list_models(store)
     named = [{"name": model.name, "versions": list(model.numbers), **model.aliases} for model in listed]
     lines = [*map(_listed, listed), f"{len(listed)} models in {store.url}"]
     show_result({"registry": store.url, "models": named}, lines, as_json=config.json_)
@@ -90,14 +90,14 @@ def list_(config: Annotated[ListConfig, Parameter(name="*")] = ListConfig()) -> 
 @models.command
 def show(config: Annotated[ShowConfig, Parameter(name="*")]) -> int:
     """Show a model's versions and who was champion when; or one version, its files and its card."""
-    from covseg.registry import registry
+    from covseg.registry import listing, registry
     from covseg.registry.references import parse, split_name
 
     if "@" in config.model.rpartition("/")[2]:
         return _show_version(str(parse(config.model)), config.json_)
     place, name = split_name(config.model)
     store = registry.open_registry(place)
-    shown = registry.show(store, name)
+    shown = listing.show(store, name)
     history = {alias: [record.model_dump() for record in records] for alias, records in shown.history.items()}
     versions = [version.model_dump() for version in shown.versions]
     document = {"registry": store.url, "name": name, "versions": versions, "history": history}
