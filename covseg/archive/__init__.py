@@ -2,7 +2,7 @@
 
 A destination holds one model's and one config's rows for one source, in snapshots (``scoring-contract``)::
 
-    run.json                      whose folder this is                                       create-only
+    run.json                      the model, config and project key of all of it              create-only
     plans/<n>/part-<sha>.parquet  the listing, content-named; plans/<n>/plan.json commits it create-only
     commits/<shard>.json          names a shard's objects by sha256, and who made them       create-only
     masks/ packed/ probability/   objects named by content; they count once a commit names them

@@ -123,7 +123,7 @@ class RunRecord(Record):
     @property
     def presence_threshold(self) -> float | None:
         """The model's image-level threshold, where it has one."""
-        settings = self.config["card"]
+        settings = self.config.get("card")
         thresholds = settings.get("thresholds") if isinstance(settings, dict) else None
         presence = thresholds.get("presence") if isinstance(thresholds, dict) else None
         return presence if isinstance(presence, int | float) else None
