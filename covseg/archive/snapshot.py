@@ -27,7 +27,7 @@ from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch
 from covseg.errors import NotPublished
 
-READERS = 8  # shards on their way at once
+READ_AT_ONCE = 8  # shards on their way at once
 GROUP_ROWS = 65_536  # rows of a row group
 STATUSES = "SELECT status, count(*) FROM rows GROUP BY status"
 REASONS = "SELECT reason, count(*) FROM rows WHERE reason IS NOT NULL GROUP BY reason"
@@ -75,7 +75,7 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
     """
     commits: dict[str, str] = {}
     db.from_arrow(table.SCHEMA.empty_table()).create("rows")
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for part in plan.parts:
             shards = list(read_part(run.dest, part))
             read = list(pool.map(partial(read_shard, run), shards))

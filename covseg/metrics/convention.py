@@ -29,15 +29,6 @@ class Empty(StrEnum):
 
 
 EMPTY_VALUE = {Empty.ONE: 1.0, Empty.ZERO: 0.0, Empty.SKIP: float("nan")}
-# What well-known code answers to an empty mask where truth is empty, unasked. -1 is no policy of ours:
-# averaged by mistake it pulls a mean below every image.
-LIBRARY_DEFAULTS = {
-    "segmentation-models-pytorch f1_score, image-wise reductions (zero_division=1)": 1.0,
-    "segmentation-models-pytorch f1_score, reduction='micro' (zero_division is not asked)": float("nan"),
-    "scikit-learn f1_score, jaccard_score (zero_division='warn')": 0.0,
-    "MONAI DiceMetric (ignore_empty=True)": float("nan"),
-    "TorchMetrics segmentation MeanIoU (absent class)": -1.0,
-}
 
 
 @dataclass(frozen=True)

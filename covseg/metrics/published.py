@@ -50,7 +50,7 @@ ANCHORS = (
     Anchor("U-Net3+ in a 2025 comparison", 0.793, None, "COVID-19 only", 0.793),
     Anchor("plain U-Net", 0.5971, 0.4521, "COVID-19 only", 0.597, 0.452),
     Anchor("Attention U-Net", 0.6926, 0.6095, "COVID-19 + Non-COVID, empties counted; COVID-only on Val", 0.73),
-    Anchor("MobileNetV3 multi-task, 50 films/s on one CPU", 0.8565, 0.8017, "all images, empties counted", None),
+    Anchor("MobileNetV3 multi-task, 50 images/s on one CPU", 0.8565, 0.8017, "all images, empties counted", None),
     Anchor("floor on Val: U-Net MobileNetV3, 45 min on 2 cores", 0.790, None, "mixture; per class given", 0.629, 0.531),
 )
 SECOND_READER = (
@@ -117,36 +117,3 @@ def unmix(headline: float, negatives: dict[str, float], counts: dict[str, int], 
     total = sum(counts.values())
     rest = sum(value * counts[name] for name, value in negatives.items())
     return (headline * total - rest) / counts[stratum]
-
-
-def re_express(covid: float, clean: dict[str, int], counts: dict[str, int]) -> dict[str, float]:
-    """Write one per-image COVID-19-only score under every empty policy.
-
-    Parameters
-    ----------
-    covid : float
-        Mean Dice (or IoU) over the COVID-19 images.
-    clean : dict of str to int
-        Images of each negative stratum whose mask was left empty, as it should be.
-    counts : dict of str to int
-        Images of each stratum.
-
-    Returns
-    -------
-    dict of str to float
-        ``COVID-19 only``; ``all, empty = one``, ``zero``, ``skip``.
-
-    Examples
-    --------
-    >>> counts = {"COVID-19": 583, "Non-COVID": 292, "Normal": 291}
-    >>> table = re_express(0.768, {"Non-COVID": 289, "Normal": 291}, counts)
-    >>> {name: round(value, 3) for name, value in table.items()}
-    {'COVID-19 only': 0.768, 'all, empty = one': 0.881, 'all, empty = zero': 0.384, 'all, empty = skip': 0.764}
-    """
-    right, total, points = sum(clean.values()), sum(counts.values()), covid * counts["COVID-19"]
-    return {
-        "COVID-19 only": covid,
-        "all, empty = one": (points + right) / total,
-        "all, empty = zero": points / total,
-        "all, empty = skip": points / (total - right),
-    }

@@ -28,7 +28,7 @@ from covseg.settings.environment import cache_folder
 from covseg.storage import LocalStore, Store, open_store
 from covseg.storage.conditional_writes import refuse_overwriting
 
-SCHEMES = ("file", "s3", "memory")
+REGISTRY_SCHEMES = ("file", "s3", "memory")
 WAY_OUT = "Keep the registry in a store that honours them"
 
 
@@ -82,7 +82,7 @@ def open_registry(url: str | None = None) -> Store:
         When none is named, or its scheme is not allowed or not installed.
     """
     try:
-        return open_store(url or default_registry(), SCHEMES)
+        return open_store(url or default_registry(), REGISTRY_SCHEMES)
     except ModuleNotFoundError as error:
         raise UsageError(f"a registry in a bucket needs {error.name}: pip install 'covseg[s3]'") from error
 

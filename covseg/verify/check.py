@@ -30,7 +30,7 @@ from covseg.verify.digests import Json, as_text, canonical, cell, mask_fits, num
 
 OBJECTS = ("masks/", "packed/", "probability/", "tables/")
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
-READERS = 8
+READ_AT_ONCE = 8
 
 
 @dataclass
@@ -176,7 +176,7 @@ class _Check:
         self._expect(record["shard"] == shard, f"{name} is of another shard")
         objects = [record["table"], *record["objects"]]
         self.named.extend(short(named["name"].encode()) for named in objects)
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
             sheet, *_ = pool.map(self._named, objects)
         if sheet is not None:
             self._rows(shard, members, pq.read_table(io.BytesIO(sheet)).to_pylist(), record)

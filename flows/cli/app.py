@@ -17,7 +17,6 @@ from flows.cli.console import show, show_json, warn
 
 # Said before anything heavy is imported: no library of ours calls home.
 QUIET = {
-    "NO_ALBUMENTATIONS_UPDATE": "1",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
