@@ -209,7 +209,7 @@ class CommitRecord(Record):
         Masks and probabilities.
     """
 
-    indent = None
+    indent: ClassVar[int | None] = None
 
     format: Literal[1] = 1
     shard: str
