@@ -51,7 +51,7 @@ def main() -> None:
         masks, presence, features = network.forward_with_features(torch.zeros(3, 1, 64, 64))
     print("mask logits", tuple(masks.shape), "presence", tuple(presence.shape), "features", tuple(features.shape))
     print(f"{sum(value.numel() for value in network.parameters()):,} parameters")
-    # a recipe takes it by name too: covseg train my-recipe.toml, with kind = "tiny" in its [network] table
+    # in this process a recipe takes it by name too; for `covseg train` the entry has to stand in networks/table.py
     recipe = load_recipe("unet-small", ["network.kind=tiny", "network.widths=[]", 'data.targets=["lung", "infection"]'])
     print(f"recipe {recipe.name} with network {recipe.network.kind}, digest {recipe.digest[:12]}")
 

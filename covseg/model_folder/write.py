@@ -22,7 +22,7 @@ def prefixed(state: State, prefix: str) -> State:
 
 
 def write_model(folder: Path, state: State, **config: Any) -> ModelConfig:
-    """Write weights, then the card of them; each file is replaced whole.
+    """Write weights, then the config of them; each file is replaced whole.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def write_model(folder: Path, state: State, **config: Any) -> ModelConfig:
         Made, or its two files replaced.
     state : dict of str to Tensor
         Contiguous.
-    **card
+    **config
         Fields of `ModelConfig` but ``weights_sha256``.
 
     Raises

@@ -42,7 +42,7 @@ class ScoreSettings(BaseModel):
 class ScoringConfig(BaseModel):
     """What is computed for one image; resolved once, before the first image.
 
-    Parameters
+    Attributes
     ----------
     model_id, weights_sha256 : str
         The model.

@@ -1,4 +1,4 @@
-"""Networks: parameter counts against the papers, shapes at any grid, and ONNX where they are released."""
+"""Networks: parameter counts against the papers, shapes at any grid."""
 
 import pytest
 

@@ -3,12 +3,18 @@
 import pytest
 
 from covseg.errors import UsageError
+from covseg.networks.table import NETWORKS
 from covseg.training.recipe import load_recipe, shipped
 
 SEVEN = {
     "unetpp-effb3", "lung-unet-effb3", "cascade-unet-effb0", "unet-plain", "attention-unet", "resnet34-unet",
     "unet-small",
 }  # fmt: skip
+
+
+def takers(setting):
+    """Name the networks whose entry takes a setting, as a refusal does."""
+    return ", ".join(name for name, entry in NETWORKS.items() if getattr(entry, setting))
 
 
 def test_seven_published_recipes_ship():
@@ -71,12 +77,12 @@ def test_what_an_author_gave_stands_exactly(name, given):
             "network.kind: Value error, unknown network 'unetp' (did you mean unetpp?): wanted",
         ),
         ("network.kind=cascade", "unknown network 'cascade': wanted one of attention-unet, "),
-        ("network.kind=unet", "network.widths is for plain-unet, attention-unet, encoder-unet, not unet"),
-        ("network.encoder=resnet18", "network.encoder is for unet, unetpp, segformer, encoder-unet, not plain-unet"),
+        ("network.kind=unet", f"network.widths is for {takers('widths')}, not unet"),
+        ("network.encoder=resnet18", f"network.encoder is for {takers('encoders')}, not plain-unet"),
         ("loss.bec=1", "unknown key loss.bec; did you mean bce?"),
         ("loss.focal=-1", "loss.focal: Input should be greater than or equal to 0"),
         ("input.channels=3", "input.channels: 3 is for unet, unetpp, segformer, not plain-unet"),
-        ("network.dropout=0.3", "network.dropout is for unet, unetpp, segformer, not plain-unet"),
+        ("network.dropout=0.3", f"network.dropout is for {takers('dropout')}, not plain-unet"),
         ("network.attention=scse", "'scse' is for unet, unetpp, encoder-unet, not plain-unet"),
         ("loss.classes=0.2", "set network.classes=true"),
         ("ours=['loss.bec']", "no field of a recipe"),
