@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from flows.cli.console import show, table
@@ -27,7 +26,7 @@ class CompareConfig(Options):
     draws: int = Field(2000, ge=100, le=100_000, description="Resamples of the paired bootstrap.")
 
 
-def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
+def compare(config: CompareConfig) -> int:
     """Compare evaluations image by image: paired differences with intervals, per stratum, and cost."""
     from covseg.evaluation.compare import compare as contrast
     from covseg.evaluation.compare import open_evaluations

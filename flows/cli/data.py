@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from pydantic import Field
 
 from flows.cli.console import progress, show
@@ -28,7 +28,7 @@ class CheckConfig(Options):
 
 
 @data.command
-def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
+def check(config: CheckConfig) -> int:
     """Count, check masks, draw samples, and list exact and near duplicates across splits."""
     from covseg.datacheck.check import check as run
     from covseg.datacheck.check import record

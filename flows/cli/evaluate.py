@@ -5,21 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from covseg.settings.evaluate import EvaluateSettings
 from flows.cli.console import progress, show, show_json
-from flows.cli.options import OUTPUT, Json, same
+from flows.cli.options import OUTPUT, Json, Options, same
 
 
-class EvaluateConfig(EvaluateSettings):
+class EvaluateConfig(EvaluateSettings, Options):
     """What `covseg evaluate` can be told, by flags or by a TOML file."""
 
     output: Annotated[Path, OUTPUT] = same(EvaluateSettings, "output")
     json_: Json = False
 
 
-def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
+def evaluate(config: EvaluateConfig) -> int:
     """Judge a model on a labelled split: every averaging convention, every stratum, with intervals."""
     from covseg.evaluation.evaluate import evaluate as run
     from covseg.evaluation.text import screen

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import UsageError
@@ -40,7 +39,7 @@ class PhantomConfig(Options):
     json_: Json = False
 
 
-def phantom(config: Annotated[PhantomConfig, Parameter(name="*")]) -> int:
+def phantom(config: PhantomConfig) -> int:
     """Make chest radiographs with known lungs and infection; the same seed is the same image."""
     if config.layout == "covid-qu-ex" and (config.bad or config.format != "png" or config.width):
         raise UsageError("--layout covid-qu-ex holds square 8-bit PNG only: drop --bad, --format and --width")

@@ -8,26 +8,24 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.settings.score import ScoreSettings
 from flows.cli.acceptance import warn_of_snapshot
 from flows.cli.console import progress, show, show_values, warn
-from flows.cli.options import Json
+from flows.cli.options import Json, Options
 from workers.summary import Progress, Summary
 
 
-class ScoreConfig(ScoreSettings):
+class ScoreConfig(ScoreSettings, Options):
     """What `covseg score` can be told, by flags or by a TOML file."""
 
     dry_run: bool = Field(False, description="Say what would be scored and what it would take, and stop.")
     json_: Json = False
 
 
-def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
+def score(config: ScoreConfig) -> int:
     """Score an archive on Ray: masks, table and report, published as a snapshot; run again to resume."""
     settings = ScoreSettings.model_validate(config.model_dump(exclude={"dry_run", "json_"}))
     if config.dry_run:
