@@ -15,7 +15,7 @@ from flows.cli.options import OUTPUT, Options
 if TYPE_CHECKING:
     from covseg.datacheck.check import Check
 
-data = App(name="data", help="Look at a labelled set: counts, masks, near-duplicates across splits.")
+data = App(name="data")
 SHOWN = 20  # duplicate pairs of each kind on the screen; all are in the JSON
 
 

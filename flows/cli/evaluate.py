@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from covseg.settings.evaluate import EvaluateSettings
-from flows.cli.console import progress, show, show_json
+from flows.cli.console import progress, show_result
 from flows.cli.options import OUTPUT, Json, Options, same
 
 
@@ -24,11 +24,8 @@ def evaluate(config: EvaluateConfig) -> int:
 
     with progress("images") as report:
         evaluation = run(config, report)
-    if config.json_:
-        content = evaluation.model_dump(mode="json")
-        shown = {name: content[name] for name in ("intended_use", "headline", "data", "warnings", "cost")}
-        show_json({**shown, "output": str(config.output)})
-        return 0
-    show(*screen(evaluation))
-    show(f"{config.output}/evaluation.html, metrics.json, cases.parquet. Research use only, not for diagnosis.")
+    content = evaluation.model_dump(mode="json")
+    shown = {name: content[name] for name in ("intended_use", "headline", "data", "warnings", "cost")}
+    files = f"{config.output}/evaluation.html, metrics.json, cases.parquet. Research use only, not for diagnosis."
+    show_result({**shown, "output": str(config.output)}, [*screen(evaluation), files], as_json=config.json_)
     return 0

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from covseg.registry.listing import Listed, Shown
     from covseg.registry.versions import Version
 
-models = App(
-    name="models",
-    help="Models: to a folder (release, combine, fit-filter, card); in a registry (list, show, pull, push, promote).",
-)
+models = App(name="models")
 for command in (release, combine, fit_filter, card):
     models.command(command)
 _REGISTRY = "Folder or s3://bucket/prefix; default: COVSEG_REGISTRY."
