@@ -29,16 +29,9 @@ def start_progress(key: str, description: str) -> UUID:
 
 
 def show_progress(artifact: UUID, percent: float, line: str) -> None:
-    """Show how far a run is; a server that does not take it costs the update, not the run.
+    """Show how far a run is: 0 to 100 %, and a line without a source key.
 
-    Parameters
-    ----------
-    artifact : UUID
-        Of `start_progress`.
-    percent : float
-        0 to 100.
-    line : str
-        Its description; no source key.
+    A server that does not take it costs the update, not the run.
     """
     try:
         update_progress_artifact(artifact, percent, description=line)

@@ -23,22 +23,15 @@ def main(
     model: type[Settings],
     kept: str,
     resolve: Callable[[Settings], Settings] = lambda settings: settings,
-    words: list[str] | None = None,
 ) -> int:
-    """Run a flow with settings from the command line; return the exit code.
+    """Run a flow that takes the fields of `model` with settings from the command line; return the exit code.
 
     Parameters
     ----------
-    flow : Flow
-        Takes the fields of `model`.
-    model : type
-        The settings.
     kept : str
         What an interrupted run leaves, and how to go on.
     resolve : callable
         Makes of the settings what holds in another folder and on another machine.
-    words : list of str or None
-        Of the command line; None: the process's.
     """
     app = App(
         name=f"python -m flows.{flow.name}", help=f"Run the flow `{flow.name}` once, here or where RAY_ADDRESS says."
@@ -51,15 +44,13 @@ def main(
     run.__annotations__["settings"] = Annotated[model, Parameter(name="*")]
     app.default(run)
     try:
-        app(words, result_action="return_value")
+        app(result_action="return_value")
     except CovsegError as error:
-        return _fail(str(error), error.exit_code)
+        message, code = str(error), error.exit_code
     except KeyboardInterrupt:
-        return _fail(f"interrupted; {kept}", 130)
-    return 0
-
-
-def _fail(message: str, code: int) -> int:
+        message, code = f"interrupted; {kept}", 130
+    else:
+        return 0
     sys.stderr.write(f"covseg: {message}\n")
     return code
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 
 def take(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -22,7 +21,7 @@ def take(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[...,
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         fields = model.model_fields
-        signature = inspect.Signature([_parameter(name, fields[name]) for name in fields])
+        signature = inspect.signature(model).replace(return_annotation=inspect.Signature.empty)
         function.__signature__ = signature  # type: ignore[attr-defined]
         function.__annotations__ = {name: field.annotation for name, field in signature.parameters.items()}
         described = "\n".join(f"    {name}: {fields[name].description}" for name in fields)
@@ -30,9 +29,3 @@ def take(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[...,
         return function
 
     return decorate
-
-
-def _parameter(name: str, field: Any) -> inspect.Parameter:
-    default = inspect.Parameter.empty if field.default is PydanticUndefined else field.default
-    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

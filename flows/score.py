@@ -31,6 +31,7 @@ from workers.scoring import Work, absolute, open_work
 from workers.summary import Progress, Summary
 
 KEPT = "finished shards are kept; run the flow again with the same parameters to resume"
+STOPPED = [logged_when_stopped(KEPT)]
 
 
 @task(name="plan", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
@@ -66,10 +67,8 @@ def _reporter(artifact: UUID) -> Callable[[Progress], None]:
 
 
 def _line(progress: Progress) -> str:
-    refused = progress.finished - progress.statuses["scored"]
-    return (
-        f"{progress.finished} of at most {progress.images} images, {refused} refused, {progress.retried} shards retried"
-    )
+    counts = f"{progress.finished} of at most {progress.images} images, {progress.refused} refused"
+    return f"{counts}, {progress.retried} shards retried"
 
 
 def _show(summary: Summary) -> None:
@@ -88,13 +87,7 @@ def _name() -> str:
     return f"score {source} into {dest}"
 
 
-@flow(
-    name="score",
-    flow_run_name=_name,
-    persist_result=False,
-    on_cancellation=[logged_when_stopped(KEPT)],
-    on_crashed=[logged_when_stopped(KEPT)],
-)
+@flow(name="score", flow_run_name=_name, persist_result=False, on_cancellation=STOPPED, on_crashed=STOPPED)
 @take(ScoreSettings)
 def score(**parameters: Any) -> dict[str, Any]:
     """Score an archive on Ray and publish the snapshot; run again to resume."""

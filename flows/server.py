@@ -28,10 +28,7 @@ STOP_S = 10
 def configured_or_local() -> Iterator[str]:
     """Use the server of ``PREFECT_API_URL`` or the profile; without one, start one and stop it at the end.
 
-    Raises
-    ------
-    EnvironmentFailed
-        When the local server does not answer in time.
+    `EnvironmentFailed` when the local server does not answer in time.
     """
     if url := get_current_settings().api.url:
         yield url
@@ -43,7 +40,8 @@ def configured_or_local() -> Iterator[str]:
 @contextlib.contextmanager
 def local() -> Iterator[str]:
     """Run a server on a free port of 127.0.0.1 and yield its API's URL."""
-    port = _free_port()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]  # a free one
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
     try:
@@ -52,14 +50,12 @@ def local() -> Iterator[str]:
         yield url
     finally:
         APILogHandler().flush()  # the last lines, while somebody still listens
-        _stop(server)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        server.terminate()
+        try:
+            server.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def _await(server: subprocess.Popen[bytes], url: str) -> None:
@@ -73,12 +69,3 @@ def _await(server: subprocess.Popen[bytes], url: str) -> None:
         f"the local Prefect server did not answer at {url} within {START_S} s: run `prefect server start` to see why, "
         "or set PREFECT_API_URL"
     )
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

@@ -50,6 +50,7 @@ from workers.training_job import run as train_job
 SPLITS = ("Train", "Val")
 FILTER_IMAGES = 900  # of Train, where no limit is given
 KEPT = "the last state is kept; run the flow again with the same parameters and resume to go on"
+STOPPED = [logged_when_stopped(KEPT)]
 LOSSES = ("epoch", "learning_rate", "train_loss", "val_loss")
 COLUMNS = (*LOSSES, "train_dice", "val_dice", "val_covid_dice", "val_lung_dice")  # of the artifact with the epochs
 
@@ -136,10 +137,10 @@ def calibrate_model(settings: TrainFlow, root: Path, run: Path) -> Path:
 @redact
 def evaluate_model(settings: TrainFlow, root: Path, run: Path, model: Path) -> Evaluation:
     """Judge the model on Val, and write its card."""
-    chosen = EvaluateSettings(model=str(model), data=root, output=run / "evaluation", limit=settings.limit)
-    evaluation = evaluate(chosen)
+    output = run / "evaluation"
+    evaluation = evaluate(EvaluateSettings(model=str(model), data=root, output=output, limit=settings.limit))
     folder = open_model(model)
-    write_card(folder, read_evidence(folder, run / "evaluation"))
+    write_card(folder, read_evidence(folder, output))
     return evaluation
 
 
@@ -155,21 +156,13 @@ def register_model(settings: TrainFlow, model: Path) -> str:
     return reference
 
 
-def _finish(settings: TrainFlow) -> None:
-    """Send what came after training to the run's bucket, where it has one."""
-    if local_path(settings.out) is None:
-        push(folder_of(settings.out), settings.out)
-
-
 def _show(settings: TrainFlow, run: Path, evaluation: Evaluation, reference: str | None) -> None:
     """Leave the epochs, the whole table, and the ways to page and curves as artifacts."""
     rows = [{name: f"{row[name]:.4g}" for name in COLUMNS if name in row} for row in read_rows(run)]
     create_table_artifact(rows, key="train-epochs", description="on the model grid, threshold .5")
     registered = f"registered: {reference or 'no'}"
     show_evaluation(evaluation, "train-evaluation", f"{settings.model_name} on Val", "", registered)
-    bucket = local_path(settings.out) is None
-    start = settings.out.rstrip("/") if bucket else str(Path(settings.out).absolute())
-    inside = f"{start}/{run.relative_to(folder_of(settings.out)).as_posix()}".removesuffix("/.")
+    inside = f"{settings.out.rstrip('/')}/{run.relative_to(folder_of(settings.out)).as_posix()}".removesuffix("/.")
     show_link(f"{inside}/evaluation/evaluation.html", "evaluation", "train-page")
     show_link(f"{inside}/curves.png", "curves", "train-curves")
 
@@ -180,13 +173,7 @@ def _name() -> str:
     return " ".join(["train", str(parameters["recipe"]), *map(str, parameters.get("settings") or ())])[:120]
 
 
-@flow(
-    name="train",
-    flow_run_name=_name,
-    persist_result=False,
-    on_cancellation=[logged_when_stopped(KEPT)],
-    on_crashed=[logged_when_stopped(KEPT)],
-)
+@flow(name="train", flow_run_name=_name, persist_result=False, on_cancellation=STOPPED, on_crashed=STOPPED)
 @take(TrainFlow)
 def train(**parameters: Any) -> dict[str, Any]:
     """Check the data, train a recipe, calibrate and evaluate it on Val, and register it."""
@@ -201,7 +188,8 @@ def _train(settings: TrainFlow) -> dict[str, Any]:
     model = calibrate_model(settings, root, run)
     evaluation = evaluate_model(settings, root, run, model)
     reference = register_model(settings, model) if settings.registry else None
-    _finish(settings)
+    if local_path(settings.out) is None:  # a bucket, which has not seen what came after training
+        push(folder_of(settings.out), settings.out)
     _show(settings, run, evaluation, reference)
     headline = evaluation.model_dump(mode="json", include={"headline"})
     return {**result.model_dump(mode="json"), **headline, "reference": reference}

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -24,21 +25,14 @@ from ray._raylet import Config  # type: ignore[attr-defined]
 from covseg.errors import EnvironmentFailed
 
 OBJECT_STORE_BYTES = 512 * 1024**2  # batches in flight take some MB; Ray would take 30 % of the memory
+Handle = Any  # of a Ray actor; its type does not survive options()
 STARTS = 3  # a loaded machine misses Ray's fixed 30 s
 _init = functools.partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A live machine of the cluster.
-
-    Parameters
-    ----------
-    id : str
-        Ray's.
-    cpus, gpus : int
-        What Ray may use there.
-    """
+    """A live machine of the cluster: Ray's id, and what Ray may use there."""
 
     id: str
     cpus: int
@@ -50,17 +44,8 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     """Join the cluster at `address`, else at ``RAY_ADDRESS``, else start one here; leave it at the end.
 
     Inside another `connect` this does nothing. Signal handlers stay the caller's: Ray would put its own in
-    the place of Prefect's, and a cancelled flow run would not know that it was cancelled.
-
-    Parameters
-    ----------
-    cpus : int or None
-        Cores of a cluster that is started here; None takes all that this process may use.
-
-    Raises
-    ------
-    EnvironmentFailed
-        When the cluster does not answer.
+    the place of Prefect's, and a cancelled flow run would not know that it was cancelled. A cluster that is started
+    here gets `cpus` cores; None takes all that this process may use. `EnvironmentFailed` when it does not answer.
     """
     if ray.is_initialized():
         yield
@@ -164,13 +149,7 @@ def _join(address: str) -> None:
 
 
 def nodes() -> list[Node]:
-    """Return the live machines that have cores, in a stable order.
-
-    Raises
-    ------
-    EnvironmentFailed
-        When there are none.
-    """
+    """Return the live machines that have cores, in a stable order; `EnvironmentFailed` when there are none."""
     alive = [
         Node(node["NodeID"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
         for node in ray.nodes()  # type: ignore[no-untyped-call]

@@ -10,7 +10,6 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -36,19 +35,8 @@ ROW_BYTES = 150  # of a row in Parquet and CSV together, compressed
 class Estimate(BaseModel, frozen=True):
     """What ``covseg score --dry-run`` prints.
 
-    Attributes
-    ----------
-    images, bytes : int
-        Of the listing.
-    suffixes, kinds, refusals : dict
-        Counts by suffix over the listing; by format and by reason over the sample.
-    sampled : int
-        Images of the sample.
-    output_bytes : int
-        Expected, rows and pictures.
-    decode_cpu_s, gpu_s, model_cpu_s : float
-        Expected seconds; the model's on the device that it ran on here.
-    backend : str
+    Images, bytes and counts by suffix are of the listing; counts by format and by reason of the sample. Bytes of the
+    output (rows and pictures) and seconds are those expected; the model's seconds on the device that it ran on here.
     """
 
     dry_run: Literal[True] = True
@@ -66,40 +54,12 @@ class Estimate(BaseModel, frozen=True):
 
 
 def estimate(settings: ScoreSettings) -> Estimate:
-    """Score a sample and scale what it took to the whole listing.
-
-    Raises
-    ------
-    UsageError
-        When nothing matches.
-    """
+    """Score a sample and scale what it took to the whole listing; `UsageError` when nothing matches."""
     source = open_store(settings.source)
     source.check()
     counts, suffixes, sample = _survey(settings, source)
     if not sample:
         raise UsageError(f"nothing to score under {settings.source}: no key matches --include {settings.include!r}")
-    return _measure(settings, source, sample, counts, suffixes)
-
-
-def _survey(settings: ScoreSettings, source: Store) -> tuple[Counter[str], Counter[str], list[Entry]]:
-    """Walk the listing once; return totals, counts by suffix and an even sample."""
-    counts, suffixes = Counter[str](), Counter[str]()
-    sample: list[Entry] = []
-    draw = random.Random(0)  # noqa: S311 - a sample, not a secret
-    chosen = (entry for entry in entries(source) if matches_globs(entry, settings.include, settings.exclude))
-    for entry in itertools.islice(chosen, settings.limit):
-        counts.update(images=1, bytes=entry.size)
-        suffixes[PurePosixPath(entry.key).suffix.lower() or "none"] += 1
-        place = len(sample) if len(sample) < SAMPLE else draw.randrange(counts["images"])
-        if place < SAMPLE:
-            sample[place : place + 1] = [entry]
-    return counts, suffixes, sample
-
-
-def _measure(
-    settings: ScoreSettings, source: Store, sample: list[Entry], counts: Counter[str], suffixes: Counter[str]
-) -> Estimate:
-    """Score the sample and scale what it took to all images."""
     folder = open_model(settings.model)
     backend = open_backend(folder, settings.backend)
     pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch), key=b"")
@@ -125,10 +85,24 @@ def _measure(
     )
 
 
+def _survey(settings: ScoreSettings, source: Store) -> tuple[Counter[str], Counter[str], list[Entry]]:
+    """Walk the listing once; return totals, counts by suffix and an even sample."""
+    counts, suffixes = Counter[str](), Counter[str]()
+    sample: list[Entry] = []
+    draw = random.Random(0)  # noqa: S311 - a sample, not a secret
+    chosen = (entry for entry in entries(source) if matches_globs(entry, settings.include, settings.exclude))
+    for entry in itertools.islice(chosen, settings.limit):
+        counts.update(images=1, bytes=entry.size)
+        suffixes[PurePosixPath(entry.key).suffix.lower() or "none"] += 1
+        place = len(sample) if len(sample) < SAMPLE else draw.randrange(counts["images"])
+        if place < SAMPLE:
+            sample[place : place + 1] = [entry]
+    return counts, suffixes, sample
+
+
 def _score(pipeline: Pipeline, backend: Backend, images: list[PreparedImage]) -> tuple[list[Result], float, float]:
     """Return the results, the seconds in the model and the CPU-seconds behind it."""
-    clock = time.perf_counter if "cuda" in backend.name else time.process_time
-    timed = _Timed(backend, clock)
+    timed = _Timed(backend)
     start = time.process_time()
     size = pipeline.config.batch
     batches = [images[first : first + size] for first in range(0, len(images), size)]
@@ -140,9 +114,9 @@ def _score(pipeline: Pipeline, backend: Backend, images: list[PreparedImage]) ->
 class _Timed:
     """A backend that counts its seconds; the first batch, which warms it up, is run twice."""
 
-    def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
-        self.name, self.seconds = backend.name, 0.0
-        self._backend, self._clock = backend, clock
+    def __init__(self, backend: Backend) -> None:
+        self.name, self.seconds, self._backend = backend.name, 0.0, backend
+        self._clock = time.perf_counter if "cuda" in backend.name else time.process_time
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         if not self.seconds:

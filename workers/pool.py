@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -30,21 +30,14 @@ from covseg.registry import open_model
 from covseg.stages.encode import mask_png, probability_png
 from covseg.stages.segment import Arrays
 from covseg.storage import Store
-from workers.cluster import Node, nodes
+from workers.cluster import Handle, Node, nodes
 
 STREAMS = 2  # batches that a decode worker walks side by side: one decodes while one waits for the model
 START_S = 600
-Handle = Any  # of a Ray actor; its type does not survive options()
 
 
 class ModelWorker:
-    """Holds one network and answers batches.
-
-    Parameters
-    ----------
-    model, backend : str
-        As in `ScoreSettings`.
-    """
+    """Holds one network and answers batches; `model` and `backend` as in `ScoreSettings`."""
 
     def __init__(self, model: str, backend: str) -> None:
         self._backend = open_backend(open_model(model), backend)
@@ -59,50 +52,23 @@ class ModelWorker:
 
 
 class RemoteBackend:
-    """A backend that asks a model worker.
-
-    Parameters
-    ----------
-    name : str
-        The worker's backend.
-    worker : Handle
-        Of a `ModelWorker`.
-    """
+    """A backend that asks a `ModelWorker`, whose backend's name it bears."""
 
     def __init__(self, name: str, worker: Handle) -> None:
         self.name = name
         self._worker = worker
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        """Run one batch.
-
-        Raises
-        ------
-        ModelWorkerLost
-            When the worker died.
-        """
+        """Run one batch; `ModelWorkerLost` when the worker died."""
         try:
-            answer = ray.get(self._worker.run.remote(images))
+            return cast(Arrays, ray.get(self._worker.run.remote(images)))
         except RayActorError as error:
             raise ModelWorkerLost(str(error)) from error
-        return cast(Arrays, answer)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every decode worker needs to know; small and picklable.
-
-    Parameters
-    ----------
-    run : Run
-        The destination.
-    source : Store
-        The images.
-    pipeline : Pipeline
-        The stages.
-    probability : bool
-        Keep probabilities.
-    """
+    """What every decode worker needs to know; small and picklable. `run` is the destination."""
 
     run: Run
     source: Store
@@ -111,15 +77,7 @@ class Job:
 
 
 class SkippingStore:
-    """A source that refuses some images before they are read.
-
-    Parameters
-    ----------
-    store : Store
-        The source.
-    poison : frozenset of str
-        Keys of images that took their worker down.
-    """
+    """A source that refuses the images of the keys `poison`, which took their worker down, before they are read."""
 
     def __init__(self, store: Store, poison: frozenset[str]) -> None:
         self._store, self._poison = store, poison
@@ -187,14 +145,9 @@ class Slot:
 
 @dataclass
 class Pool:
-    """The workers of one run.
+    """The workers of one run, and the name of the backend that all model workers gave.
 
-    Parameters
-    ----------
-    models, decoders : list of Slot
-        On a GPU machine one model worker a GPU and one decode worker a core; else one of each a core.
-    backend : str
-        The name that all model workers gave.
+    On a GPU machine there is one model worker a GPU and one decode worker a core; else one of each a core.
     """
 
     models: list[Slot]
@@ -225,10 +178,7 @@ class Pool:
 def open_pool(model: str, backend: str, workers: int | None) -> Pool:
     """Start the model workers and learn what they run; decode workers come later.
 
-    Raises
-    ------
-    EnvironmentFailed
-        When the machines would not compute the same numbers, or a model worker dies on start.
+    `EnvironmentFailed` when the machines would not compute the same numbers, or a model worker dies on start.
     """
     gpus = backend == "torch" and any(node.gpus for node in nodes())
 

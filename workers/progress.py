@@ -6,24 +6,20 @@ A Ray actor that holds the last step and the events that nobody has read yet. It
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ray
 
+from workers.cluster import Handle
+
 Row = dict[str, float]
-Handle = Any  # of a Ray actor; its type does not survive options()
 EVERY_S = 1.0  # between two calls of a rank
 
 
 class ProgressUpdate(NamedTuple):
     """What was posted since the last read.
 
-    Attributes
-    ----------
-    step : tuple of (step, steps in all, row) or None
-        The newest.
-    events : list of Row
-        One for each saved state: an epoch's row, or {} inside an epoch.
+    The newest step, as (step, steps in all, row); and an event for each saved state: an epoch's row, or {} inside one.
     """
 
     step: tuple[int, int, Row] | None
@@ -54,13 +50,7 @@ class ProgressActor:
 
 
 class Reporter:
-    """Rank 0's way to the progress actor, used at most once a second.
-
-    Parameters
-    ----------
-    actor : Handle
-        Of a `ProgressActor`.
-    """
+    """Rank 0's way to the `ProgressActor`, used at most once a second."""
 
     def __init__(self, actor: Handle) -> None:
         self._actor = actor

@@ -28,7 +28,8 @@ from covseg.training.ranks import Rank
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import STATE
 from covseg.training.train import train
-from workers.progress import Handle, Reporter, Row
+from workers.cluster import Handle
+from workers.progress import Reporter, Row
 
 FINAL = (UsageError, TrainingFailed, StorageDenied, StorageFull)  # another try would end the same way
 
@@ -37,21 +38,8 @@ FINAL = (UsageError, TrainingFailed, StorageDenied, StorageFull)  # another try 
 class RankConfig:
     """What every rank of a run is given; picklable.
 
-    Parameters
-    ----------
-    name : str
-        Of this run, unique.
-    recipe : Recipe
-    job : TrainingJob
-        Its `out` is the driver's.
-    cores : int
-        CPU cores of each rank.
-    start : ray.train.Checkpoint or None
-        What a resumed run begins with.
-    actor : Handle
-        Of a `workers.progress.ProgressActor`.
-    folder : str
-        The driver's working folder; relative paths are meant from there.
+    `name` is this run's alone, `job.out` the driver's, `cores` are CPU cores of each rank, and with `start` a resumed
+    run begins. Relative paths are meant from `folder`, the driver's working folder.
     """
 
     name: str
@@ -115,16 +103,9 @@ def _hooks(config: RankConfig, rank: Rank) -> Hooks:
 
 
 class CheckpointCallback(ray.train.UserCallback):
-    """Keeps the driver's folder equal to the last checkpoint; ends a run that no restart can mend.
+    """Keeps the run's folder equal to the last checkpoint; ends a run that no restart can mend.
 
-    It lives with Ray's controller, which is on the driver's machine.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    actor : Handle
-        Gets an event for every saved state.
+    It lives with Ray's controller, which is on the driver's machine. The actor gets an event for every saved state.
     """
 
     def __init__(self, folder: Path, actor: Handle) -> None:

@@ -18,7 +18,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from covseg.archive import Outcome, Shard
 from covseg.errors import EnvironmentFailed, ModelWorkerLost, StorageUnreachable
 from covseg.records import Entry
-from workers.pool import Handle, Pool, Slot
+from workers.cluster import Handle
+from workers.pool import Pool, Slot
 from workers.summary import Progress
 
 LOSSES = 3  # workers that one shard may cost before the run stops
@@ -38,18 +39,10 @@ class InFlight:
 
 
 class Scheduler:
-    """Keeps each decode worker busy with one shard at a time.
+    """Keeps each decode worker of a started pool busy with one shard at a time.
 
-    Parameters
-    ----------
-    pool : Pool
-        Started.
-    progress : Progress
-        Kept up to date.
-    tell : callable
-        Called with it after every shard.
-    timeout_s : float
-        Seconds without a finished shard after which the run ends.
+    `progress` is kept up to date, and `tell` called with it after every shard. After `timeout_s` seconds without a
+    finished shard the run ends.
     """
 
     def __init__(self, pool: Pool, progress: Progress, tell: Tell, timeout_s: float) -> None:

@@ -26,7 +26,6 @@ from covseg.archive import (
     pending,
     publish,
 )
-from covseg.model_folder.folder import ModelFolder
 from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.registry.registry import pinned
@@ -42,12 +41,7 @@ from workers.summary import Progress, Summary
 def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None) -> Summary:
     """Score what is pending under ``settings.source`` and publish the snapshot.
 
-    Parameters
-    ----------
-    settings : ScoreSettings
-        What to do.
-    tell : callable
-        Called in this process after every shard; must not block.
+    `tell` is called in this process after every shard; it must not block.
 
     Raises
     ------
@@ -76,7 +70,11 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
     with connect(cpus=settings.workers):
         pool = open_pool(settings.model, settings.backend, settings.workers)
         try:
-            job = _job(settings, folder, pool, source, dest, commits)
+            config = resolve(folder, RemoteBackend(pool.backend, pool.models[0].worker), settings.batch)
+            key = project_key()
+            run = open_run(dest, commits, config, key_id(key), settings.masks)
+            bucket = source.url if source.url.startswith("s3://") else "local"
+            job = Job(run, source, Pipeline(folder.config, config, bucket, key), settings.probability)
             yield Work(settings, job, pool, time.monotonic() - start)
         finally:
             pool.close()
@@ -103,28 +101,12 @@ def _stores(settings: ScoreSettings) -> tuple[Store, Store, Store]:
     return source, dest, commits
 
 
-def _job(settings: ScoreSettings, folder: ModelFolder, pool: Pool, source: Store, dest: Store, commits: Store) -> Job:
-    config = resolve(folder, RemoteBackend(pool.backend, pool.models[0].worker), settings.batch)
-    key = project_key()
-    run = open_run(dest, commits, config, key_id(key), settings.masks)
-    bucket = source.url if source.url.startswith("s3://") else "local"
-    return Job(run, source, Pipeline(folder.config, config, bucket, key), settings.probability)
-
-
 @dataclass
 class Work:
     """An opened run: its three steps, to be walked in order.
 
-    Parameters
-    ----------
-    settings : ScoreSettings
-        With absolute paths.
-    job : Job
-        What every decode worker needs to know.
-    pool : Pool
-        Its model workers run; its decode workers start with the first pending shard.
-    start_s : float
-        What it took to get here.
+    Paths of `settings` are absolute. Of `pool` the model workers run; the decode workers start with the first pending
+    shard. `start_s` is what it took to get here.
     """
 
     settings: ScoreSettings

@@ -10,16 +10,8 @@ from dataclasses import dataclass, field
 class Progress:
     """How far a run is.
 
-    Parameters
-    ----------
-    images : int
-        Of the whole snapshot, those of earlier runs included.
-    statuses, reasons : Counter
-        Of the images that this run finished.
-    shards : int
-        Shards that this run finished.
-    retried : int
-        Shards retried, because a worker or the store gave way.
+    `images` are of the whole snapshot, those of earlier runs included; the other counts are of what this run finished,
+    and `retried` of the shards that were retried because a worker or the store gave way.
     """
 
     images: int
@@ -33,31 +25,26 @@ class Progress:
         """Images that this run finished."""
         return self.statuses.total()
 
+    @property
+    def refused(self) -> int:
+        """Those of them that have no mask."""
+        return self.finished - self.statuses["scored"]
+
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a run.
+    """What came of a run: where report and table lie, and counts of images over the whole snapshot, but for two.
 
     Parameters
     ----------
-    snapshot : int
-        Number of the published snapshot.
-    images : int
-        Of the whole snapshot.
     finished : int
         Images that this run went through; 0 when there was nothing to do.
     retried : int
-        Shards retried.
+        Shards that this run retried.
     accepted : bool
         False: published, but too many images were quarantined; exit code 3.
     published_by : str
         Attempt id of whoever published; ours when `mine`.
-    mine : bool
-        This run published the snapshot.
-    statuses, reasons : dict
-        Counts over the whole snapshot.
-    report, table : str
-        Where they lie.
     max_failed, hide_keys : float, bool
         What the snapshot was judged and shown by; a published one keeps its own.
     start_s, score_s, publish_s : float

@@ -34,8 +34,8 @@ from covseg.training.recipe import Recipe
 from covseg.training.remote import SCRATCH
 from covseg.training.run_folder import FACTS, METRICS, RECIPE, STATE, WEIGHTS, open_run
 from covseg.training.seeds import TrainResult, train_seeds
-from workers.cluster import connect, nodes
-from workers.progress import Handle, ProgressActor
+from workers.cluster import Handle, connect, nodes
+from workers.progress import ProgressActor
 from workers.ranks import CheckpointCallback, RankConfig, copy_checkpoint, run_rank
 
 FAILURES = 3  # losses of a rank that a run survives
@@ -48,10 +48,7 @@ RESIZE_S = 60.0  # between two checks whether more ranks would fit
 def train_on_ray(recipe: Recipe, job: TrainingJob, settings: TrainSettings, hooks: Hooks | None = None) -> TrainResult:
     """Train on the cluster of ``RAY_ADDRESS``, or on one started here; return what came out.
 
-    Parameters
-    ----------
-    settings : TrainSettings
-        How many ranks, on what, how often, and where: checkpoints lie in ``.ray/`` of `out` meanwhile.
+    `settings` say how many ranks, on what, how often, and where: checkpoints lie in ``.ray/`` of `out` meanwhile.
 
     Raises
     ------
@@ -97,11 +94,17 @@ def _train_one(recipe: Recipe, job: TrainingJob, settings: TrainSettings, hooks:
 
 
 def _trainer(rank: RankConfig, settings: TrainSettings, run_config: RunConfig) -> TorchTrainer:
+    least, most = settings.least_workers, settings.workers
     return TorchTrainer(
         run_rank,
         train_loop_config={"rank": rank},
         torch_config=TorchConfig(backend="nccl" if settings.gpus >= 1 else "gloo", timeout_s=COLLECTIVE_S),
-        scaling_config=_scaling(settings, rank.cores),
+        scaling_config=ScalingConfig(
+            num_workers=most if least is None else (least, most),
+            use_gpu=settings.gpus > 0,
+            resources_per_worker={"CPU": float(rank.cores)} | ({"GPU": settings.gpus} if settings.gpus else {}),
+            elastic_resize_monitor_interval_s=RESIZE_S,
+        ),
         run_config=run_config,
     )
 
@@ -129,23 +132,10 @@ def _start(job: TrainingJob, filesystem: pyarrow.fs.FileSystem, place: str) -> C
     return Checkpoint(place, filesystem)
 
 
-def _scaling(settings: TrainSettings, cores: int) -> ScalingConfig:
-    resources = {"CPU": float(cores)} | ({"GPU": settings.gpus} if settings.gpus else {})
-    return ScalingConfig(
-        num_workers=settings.workers if settings.least_workers is None else (settings.least_workers, settings.workers),
-        use_gpu=settings.gpus > 0,
-        resources_per_worker=resources,
-        elastic_resize_monitor_interval_s=RESIZE_S,
-    )
-
-
 def cores_each(settings: TrainSettings) -> int:
     """Return the most cores that every rank can have on the machines that there are.
 
-    Raises
-    ------
-    EnvironmentFailed
-        When not all ranks, or not the least number, find a place.
+    `EnvironmentFailed` when not all ranks, or not the least number, find a place.
     """
     there = nodes()
 

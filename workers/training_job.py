@@ -23,12 +23,8 @@ def job_of(settings: TrainSettings, device: str) -> TrainingJob:
 def run(settings: TrainSettings, hooks: Hooks | None = None) -> TrainResult:
     """Train; return the best epoch's numbers.
 
-    With `workers` the loop runs on Ray, else here on the accelerator that there is.
-
-    Raises
-    ------
-    UsageError
-        When fewer workers are asked for than the run may go on with.
+    With `workers` the loop runs on Ray, else here on the accelerator that there is. `UsageError` when fewer workers are
+    asked for than the run may go on with.
     """
     if (settings.least_workers or 0) > settings.workers:
         raise UsageError(f"--least-workers {settings.least_workers} is more than --workers {settings.workers}")

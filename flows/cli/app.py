@@ -57,12 +57,7 @@ app = App(
 )
 for name, line in COMMANDS.items():
     app.command(f"flows.cli.{name}:{name}", name=name, help=line)
-
-
-@app.command(name="version", help="Print the version.")
-def version() -> None:
-    """Print the version."""
-    show(code_version())
+app.command(lambda: show(code_version()), name="version", help="Print the version.")
 
 
 def main() -> None:
@@ -84,28 +79,10 @@ def silence_decoders() -> None:
 
 def run(words: list[str]) -> int:
     """Run one command and return its exit code."""
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    return _call(words, debug)
-
-
-def _take_config(words: list[str]) -> list[str]:
-    """Point the app at ``--config FILE`` and take the two words out."""
-    app.config = ()
-    if "--config" not in words:
-        return words
-    place = words.index("--config")
-    if place + 1 == len(words):
-        raise UsageError("--config wants a file: covseg predict --config covseg.toml")
-    path = words[place + 1]
-    if not os.path.isfile(path):
-        raise UsageError(f"--config {path}: no such file; wanted a TOML file")
-    app.config = Toml(path, must_exist=True, use_commands_as_keys=True)
-    return words[:place] + words[place + 2 :]
-
-
-def _call(words: list[str], debug: bool) -> int:
     try:
         result = app(_take_config(words), exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
@@ -122,6 +99,21 @@ def _call(words: list[str], debug: bool) -> int:
         warn(message)
         return code
     return result if isinstance(result, int) else 0
+
+
+def _take_config(words: list[str]) -> list[str]:
+    """Point the app at ``--config FILE`` and take the two words out."""
+    app.config = ()
+    if "--config" not in words:
+        return words
+    place = words.index("--config")
+    if place + 1 == len(words):
+        raise UsageError("--config wants a file: covseg predict --config covseg.toml")
+    path = words[place + 1]
+    if not os.path.isfile(path):
+        raise UsageError(f"--config {path}: no such file; wanted a TOML file")
+    app.config = Toml(path, must_exist=True, use_commands_as_keys=True)
+    return words[:place] + words[place + 2 :]
 
 
 def explain(error: BaseException) -> tuple[str, int]:

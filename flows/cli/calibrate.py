@@ -5,23 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
 from covseg.settings.calibrate import CalibrateSettings
 from flows.cli.console import progress, show, table
-from flows.cli.options import OUTPUT, same
+from flows.cli.options import OUTPUT, Options, same
 
 if TYPE_CHECKING:
     from covseg.calibration.calibrate import Calibration
 
 
-class CalibrateConfig(CalibrateSettings):
+class CalibrateConfig(CalibrateSettings, Options):
     """What `covseg calibrate` can be told, by flags or by a TOML file."""
 
     output: Annotated[Path, OUTPUT] = same(CalibrateSettings, "output")
 
 
-def calibrate(config: Annotated[CalibrateConfig, Parameter(name="*")]) -> int:
+def calibrate(config: CalibrateConfig) -> int:
     """Choose thresholds, minimum areas, image-level threshold and temperature on Val; write them into the model."""
     from covseg.calibration.run import run
     from covseg.registry import open_model

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from flows.cli.console import show, table
@@ -27,7 +26,7 @@ class CompareConfig(Options):
     draws: int = Field(2000, ge=100, le=100_000, description="Resamples of the paired bootstrap.")
 
 
-def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
+def compare(config: CompareConfig) -> int:
     """Compare evaluations image by image: paired differences with intervals, per stratum, and cost."""
     from covseg.evaluation.compare import compare as contrast
     from covseg.evaluation.compare import open_evaluations
@@ -36,15 +35,11 @@ def compare(config: Annotated[CompareConfig, Parameter(name="*")]) -> int:
     evaluations = open_evaluations(list(config.evaluations))
     rows = contrast(evaluations, config.draws)
     if config.output:
-        record = {"intended_use": RESEARCH_ONLY, "rows": [_plain(row) for row in rows]}
+        record = {"intended_use": RESEARCH_ONLY, "rows": [asdict(row) for row in rows]}
         config.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     show(*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label))
     show("Paired bootstrap over images; p is two-sided and not corrected for the number of rows.", RESEARCH_ONLY)
     return 0
-
-
-def _plain(row: Contrast) -> dict[str, object]:
-    return {**asdict(row), "name": vars(row.name), "difference": asdict(row.difference)}
 
 
 def cost_lines(evaluations: list[Labelled]) -> list[str]:

@@ -53,17 +53,7 @@ def show_values(values: Mapping[str, object], *, as_json: bool = False) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
-    """Lay rows in columns as wide as their widest cell: words start left, numbers end right.
-
-    Parameters
-    ----------
-    header : sequence of str
-        A word a column.
-    rows : sequence of sequences of str
-        Cells, as many as columns.
-    words : int
-        Columns of words; the others are numbers.
-    """
+    """Lay rows in columns as wide as their widest cell: `words` columns start left, those of numbers end right."""
     from rich.console import Console
     from rich.table import Table
 
@@ -90,13 +80,7 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Report]:
-    """Show how far work is while the context is open.
-
-    Parameters
-    ----------
-    what : str
-        What is counted: images, steps.
-    """
+    """Show how far work is while the context is open; `what` is what is counted: images, steps."""
     if sys.stderr.isatty():
         with _live(what) as report:
             yield report

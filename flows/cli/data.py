@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from pydantic import Field
 
 from flows.cli.console import progress, show
@@ -15,7 +15,7 @@ from flows.cli.options import OUTPUT, Options
 if TYPE_CHECKING:
     from covseg.datacheck.check import Check
 
-data = App(name="data", help="Look at a labelled set: counts, masks, near-duplicates across splits.")
+data = App(name="data")
 SHOWN = 20  # duplicate pairs of each kind on the screen; all are in the JSON
 
 
@@ -28,7 +28,7 @@ class CheckConfig(Options):
 
 
 @data.command
-def check(config: Annotated[CheckConfig, Parameter(name="*")]) -> int:
+def check(config: CheckConfig) -> int:
     """Count, check masks, draw samples, and list exact and near duplicates across splits."""
     from covseg.datacheck.check import check as run
     from covseg.datacheck.check import record

@@ -18,10 +18,7 @@ STEPS = (
         "Draw 24 images, PNG and DICOM, and every kind of bad file",
         "flows.cli phantom 24 {demo}/phantoms --format both --bad",
     ),
-    (
-        "Walk them through the pipeline in this process",
-        "flows.cli predict {demo}/phantoms/films -o {demo}/predicted",
-    ),
+    ("Walk them through the pipeline in this process", "flows.cli predict {demo}/phantoms/films -o {demo}/predicted"),
     (
         "Score the same folder as an archive: Prefect flow, Ray workers; its bad files are accepted this time",
         "flows.score {demo}/phantoms/films {demo}/archive --max-failed 1",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from flows.cli.console import show_values
@@ -19,7 +17,7 @@ class GcConfig(Destination):
     dry_run: bool = Field(False, description="Say what would be removed, and stop.")
 
 
-def gc(config: Annotated[GcConfig, Parameter(name="*")]) -> int:
+def gc(config: GcConfig) -> int:
     """Remove objects that no record names, and uploads that nobody finished."""
     from covseg import archive
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from flows.cli.console import show, show_result
@@ -53,7 +52,7 @@ class FitFilterConfig(Options):
     json_: Json = False
 
 
-def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
+def release(config: ReleaseConfig) -> int:
     """Make a model folder of a training run's best weights."""
     from covseg.registry import open_model
     from covseg.release.release import check_export, val_images
@@ -67,7 +66,7 @@ def release(config: Annotated[ReleaseConfig, Parameter(name="*")]) -> int:
     return 0
 
 
-def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
+def combine(config: CombineConfig) -> int:
     """Make one model of several: the mean of their probabilities, and of the mirrored image's with --mirror."""
     from covseg.registry import open_model
     from covseg.release.combine import combine as join
@@ -77,7 +76,7 @@ def combine(config: Annotated[CombineConfig, Parameter(name="*")]) -> int:
     return 0
 
 
-def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
+def fit_filter(config: FitFilterConfig) -> int:
     """Fit the input filter that refuses what is no frontal chest radiograph; new weights need another fit."""
     from covseg.release.fit_input_filter import fit_input_filter
 
@@ -88,7 +87,7 @@ def fit_filter(config: Annotated[FitFilterConfig, Parameter(name="*")]) -> int:
     return 0
 
 
-def card(config: Annotated[CardConfig, Parameter(name="*")]) -> int:
+def card(config: CardConfig) -> int:
     """Write a model folder's card.md from covseg.json and an evaluation."""
     from covseg.registry import open_model
     from covseg.release.card import read_evidence, render_card, write_card

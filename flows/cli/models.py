@@ -6,7 +6,7 @@ import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from pydantic import Field
 
 from flows.cli.console import show_result
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from covseg.registry.listing import Listed, Shown
     from covseg.registry.versions import Version
 
-models = App(
-    name="models",
-    help="Models: to a folder (release, combine, fit-filter, card); in a registry (list, show, pull, push, promote).",
-)
+models = App(name="models")
 for command in (release, combine, fit_filter, card):
     models.command(command)
 _REGISTRY = "Folder or s3://bucket/prefix; default: COVSEG_REGISTRY."
@@ -74,7 +71,7 @@ class PromoteConfig(Options):
 
 
 @models.command(name="list")
-def list_(config: Annotated[ListConfig, Parameter(name="*")] = ListConfig()) -> int:  # noqa: B008
+def list_(config: ListConfig = ListConfig()) -> int:  # noqa: B008
     """List a registry's models: versions, candidate, champion."""
     from covseg.registry import listing, registry
 
@@ -88,7 +85,7 @@ def list_(config: Annotated[ListConfig, Parameter(name="*")] = ListConfig()) -> 
 
 
 @models.command
-def show(config: Annotated[ShowConfig, Parameter(name="*")]) -> int:
+def show(config: ShowConfig) -> int:
     """Show a model's versions and who was champion when; or one version, its files and its card."""
     from covseg.registry import listing, registry
     from covseg.registry.references import parse, split_name
@@ -122,7 +119,7 @@ def _show_version(ref: str, as_json: bool) -> int:
 
 
 @models.command
-def pull(config: Annotated[PullConfig, Parameter(name="*")]) -> int:
+def pull(config: PullConfig) -> int:
     """Bring a version here, every digest checked: into the cache, or into a folder of your own."""
     from covseg.registry import registry
 
@@ -137,7 +134,7 @@ def pull(config: Annotated[PullConfig, Parameter(name="*")]) -> int:
 
 
 @models.command
-def push(config: Annotated[PushConfig, Parameter(name="*")]) -> int:
+def push(config: PushConfig) -> int:
     """Make a model folder the next version of a model; the same content twice is one version."""
     from covseg.registry import registry
 
@@ -152,7 +149,7 @@ def push(config: Annotated[PushConfig, Parameter(name="*")]) -> int:
 
 
 @models.command
-def promote(config: Annotated[PromoteConfig, Parameter(name="*")]) -> int:
+def promote(config: PromoteConfig) -> int:
     """Make a version candidate or champion; the history keeps who was it before."""
     from covseg.registry import registry
 

@@ -14,6 +14,7 @@ Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON."
 OUTPUT = Parameter(alias="-o")
 
 
+@Parameter(name="*")  # every field is a flag of its own
 class Options(BaseModel):
     """Options of a command, by flags or by a TOML file; what is not among them is refused."""
 

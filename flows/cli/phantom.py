@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import UsageError
@@ -40,43 +39,36 @@ class PhantomConfig(Options):
     json_: Json = False
 
 
-def phantom(config: Annotated[PhantomConfig, Parameter(name="*")]) -> int:
+def phantom(config: PhantomConfig) -> int:
     """Make chest radiographs with known lungs and infection; the same seed is the same image."""
     if config.layout == "covid-qu-ex" and (config.bad or config.format != "png" or config.width):
         raise UsageError("--layout covid-qu-ex holds square 8-bit PNG only: drop --bad, --format and --width")
-    if not config.dry_run:
-        _write_dataset(config) if config.layout == "covid-qu-ex" else _write_images(config)
-    show_values(_summary(config), as_json=config.json_)
+    made = _dataset(config) if config.layout == "covid-qu-ex" else _images(config)
+    show_values(made | ({"dry_run": True} if config.dry_run else {}), as_json=config.json_)
     return 0
 
 
-def _write_images(config: PhantomConfig) -> None:
-    from covseg.storage import LocalStore
-    from covseg.synthetic.phantom.writer import write_bad_inputs, write_images
+def _images(config: PhantomConfig) -> dict[str, object]:
+    if not config.dry_run:
+        from covseg.storage import LocalStore
+        from covseg.synthetic.phantom.writer import write_bad_inputs, write_images
 
-    store = LocalStore(config.directory)
-    seeds, size = range(config.seed, config.seed + config.count), (config.size, config.width or config.size)
-    for _ in write_images(store, seeds, size, FORMATS[config.format]):
-        pass
-    if config.bad:
-        from covseg.synthetic.bad_inputs import bad_inputs
+        store = LocalStore(config.directory)
+        seeds, size = range(config.seed, config.seed + config.count), (config.size, config.width or config.size)
+        for _ in write_images(store, seeds, size, FORMATS[config.format]):
+            pass
+        if config.bad:
+            from covseg.synthetic.bad_inputs import bad_inputs
 
-        write_bad_inputs(store, bad_inputs())
-
-
-def _write_dataset(config: PhantomConfig) -> None:
-    from covseg.synthetic.phantom.writer import write_dataset
-
-    write_dataset(config.directory, _splits(config), config.seed, config.size)
-
-
-def _splits(config: PhantomConfig) -> dict[str, int]:
-    return {"Train": config.count, "Val": -(-config.count // 2)}
-
-
-def _summary(config: PhantomConfig) -> dict[str, object]:
-    dry_run = {"dry_run": True} if config.dry_run else {}
-    if config.layout == "covid-qu-ex":
-        return {**_splits(config), "directory": str(config.directory), **dry_run}
+            write_bad_inputs(store, bad_inputs())
     source, truth = config.directory / "films", config.directory / "truth.csv"
-    return {"images": config.count, "source": str(source), "truth": str(truth), **dry_run}
+    return {"images": config.count, "source": str(source), "truth": str(truth)}
+
+
+def _dataset(config: PhantomConfig) -> dict[str, object]:
+    splits = {"Train": config.count, "Val": -(-config.count // 2)}
+    if not config.dry_run:
+        from covseg.synthetic.phantom.writer import write_dataset
+
+        write_dataset(config.directory, splits, config.seed, config.size)
+    return {**splits, "directory": str(config.directory)}

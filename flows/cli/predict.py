@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import UsageError
@@ -40,7 +39,7 @@ class PredictConfig(Options):
     json_: Json = False
 
 
-def predict(config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
+def predict(config: PredictConfig) -> int:
     """Score an image or a folder in this process: masks, rows and a report."""
     from covseg.table import quarantined_share
 

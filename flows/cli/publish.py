@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import NotPublished
@@ -22,7 +20,7 @@ class PublishConfig(Destination):
     pictures: int = Field(500, ge=0, le=500, description="Images drawn into the report; 0 does not touch the source.")
 
 
-def publish(config: Annotated[PublishConfig, Parameter(name="*")]) -> int:
+def publish(config: PublishConfig) -> int:
     """Publish a destination whose shards are all committed, or rebuild the files of its newest snapshot."""
     from covseg import archive
     from covseg.storage import open_store

@@ -25,7 +25,7 @@ class RecipesConfig(Options):
     json_: Json = False
 
 
-def recipes(config: Annotated[RecipesConfig, Parameter(name="*")] = RecipesConfig()) -> int:  # noqa: B008
+def recipes(config: RecipesConfig = RecipesConfig()) -> int:  # noqa: B008
     """List and explain the training recipes."""
     from covseg.training.recipe import load_recipe, shipped
 

@@ -7,36 +7,32 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
-from typing import Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.settings.score import ScoreSettings
 from flows.cli.acceptance import warn_of_snapshot
 from flows.cli.console import progress, show, show_values, warn
-from flows.cli.options import Json
-from workers.summary import Progress, Summary
+from flows.cli.options import Json, Options
+from workers.summary import Summary
 
 
-class ScoreConfig(ScoreSettings):
+class ScoreConfig(ScoreSettings, Options):
     """What `covseg score` can be told, by flags or by a TOML file."""
 
     dry_run: bool = Field(False, description="Say what would be scored and what it would take, and stop.")
     json_: Json = False
 
 
-def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
+def score(config: ScoreConfig) -> int:
     """Score an archive on Ray: masks, table and report, published as a snapshot; run again to resume."""
-    settings = ScoreSettings.model_validate(config.model_dump(exclude={"dry_run", "json_"}))
     if config.dry_run:
         from workers.estimate import estimate
 
-        _show(estimate(settings).model_dump(exclude_none=True), as_json=config.json_)
+        _show(estimate(config).model_dump(exclude_none=True), as_json=config.json_)
         return 0
     try:
-        summary = run(settings)
+        summary = run(config)
     except KeyboardInterrupt:
         resume = shlex.join(["covseg", *sys.argv[1:]])
         warn(f"interrupted; finished shards are kept, resume with: {resume}")
@@ -44,7 +40,7 @@ def score(config: Annotated[ScoreConfig, Parameter(name="*")]) -> int:
     _show(summary.as_dict(), as_json=config.json_)
     if not summary.mine and summary.finished:
         warn(f"snapshot {summary.snapshot} was published by attempt {summary.published_by}")
-    warn_of_snapshot(summary, summary.snapshot, hide_keys=settings.hide_keys, max_failed=settings.max_failed)
+    warn_of_snapshot(summary, summary.snapshot, hide_keys=config.hide_keys, max_failed=config.max_failed)
     return summary.exit_code
 
 
@@ -54,21 +50,13 @@ def run(settings: ScoreSettings) -> Summary:
 
     with _stop_on_sigterm(), progress("images") as report, contextlib.redirect_stdout(sys.stderr):
         # Ray tells of lost workers on stdout, which is for the summary alone.
-
-        def tell(update: Progress) -> None:
-            report(update.finished, update.images, f"{update.finished - update.statuses['scored']} refused")
-
-        return score_archive(settings, tell)
+        return score_archive(settings, lambda done: report(done.finished, done.images, f"{done.refused} refused"))
 
 
 @contextlib.contextmanager
 def _stop_on_sigterm() -> Iterator[None]:
     """Let SIGTERM end the run as Ctrl-C does: workers stopped, shards committed or abandoned."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, stop)
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from covseg.settings.train import TrainSettings
 from flows.cli.console import note, progress, show, show_result
-from flows.cli.options import Json, same
+from flows.cli.options import Json, Options, same
 
 if TYPE_CHECKING:
     from covseg.training.seeds import TrainResult
 
 
-class TrainConfig(TrainSettings):
+class TrainConfig(TrainSettings, Options):
     """What `covseg train` can be told, by flags or by a TOML file."""
 
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = same(TrainSettings, "settings")
@@ -26,7 +26,7 @@ class TrainConfig(TrainSettings):
     json_: Json = False
 
 
-def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> int:
+def train(config: TrainConfig) -> int:
     """Train a recipe; a run folder with weights, curves and everything that resumes it."""
     from covseg.training.job import Hooks
     from covseg.training.preflight import preflight

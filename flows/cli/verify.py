@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-from cyclopts import Parameter
 from pydantic import Field
 
 from covseg.errors import UsageError
@@ -19,7 +17,7 @@ class VerifyConfig(Destination):
     show: int = Field(20, ge=1, description="Breaches printed; all are counted.")
 
 
-def verify(config: Annotated[VerifyConfig, Parameter(name="*")]) -> int:
+def verify(config: VerifyConfig) -> int:
     """Compute every digest and sum of a destination anew; 1 when anything published does not hold."""
     from covseg.verify import verify as check
 
