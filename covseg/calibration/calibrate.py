@@ -64,10 +64,6 @@ class Calibration:
         From one setting at a time to all together; the last one is chosen.
     reliability : dict of str to float
         Log loss and calibration error before, after (optimistic), and cross-fitted.
-    table : Table
-    grid : Grid
-    dataset : LabelledSet
-    excluded, refused : int
     """
 
     start: Thresholds

@@ -78,7 +78,6 @@ class Fit:
 
     Parameters
     ----------
-    name : str
     thresholds : Thresholds
         Chosen on all images.
     dice, specificity : Estimate
@@ -107,7 +106,6 @@ def fit(name: str, table: Table, grid: Grid, least: float, start: tuple[Floats, 
     ----------
     name : str
         Of the family of settings.
-    table : Table
     grid : Grid
         Settings that may be chosen.
     least : float

@@ -61,7 +61,6 @@ def count_grid(prediction: Prediction, truth: Mask, grid: Grid, lung_threshold: 
         Not tempered.
     truth : ndarray of uint8, shape (S, S)
         0 or 1, on the model grid.
-    grid : Grid
     lung_threshold : float
         Of the model.
     """

@@ -39,7 +39,6 @@ class Excluded:
 
     Parameters
     ----------
-    key : str
     reason : str
         ``missing_infection_mask``, ``missing_lung_mask``, ``mask_without_film``, ``mask_size``,
         ``mask_not_binary``, ``mask_unreadable`` or ``missing_film``.

@@ -39,15 +39,12 @@ class SplitCheck:
 
     Parameters
     ----------
-    dataset : LabelledSet
     label : str
         Name of the split; with the set's folder before it when two sets are checked.
-    fingerprints : list of Fingerprint
     share_of_image, share_of_lung : dict
         Infected shares of the images with infection, per stratum.
     empty, outside_lung, sizes : dict
         Images with an empty infection mask and with infection outside the lung, per stratum; image sizes.
-    excluded : list of Excluded
     samples : list of (stratum, key, data URI)
     """
 

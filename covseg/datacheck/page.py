@@ -11,14 +11,7 @@ from covseg.pages.environment import render_page
 
 
 def render_check(check: Check, title: str) -> bytes:
-    """Return the page.
-
-    Parameters
-    ----------
-    check : Check
-    title : str
-        Name of the set's folder.
-    """
+    """Return the page, whose title is the name of the set's folder."""
     return render_page(
         "covseg.datacheck",
         "datacheck.html.j2",

@@ -58,16 +58,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One paired difference: `label` minus the first evaluation.
-
-    Parameters
-    ----------
-    label, stratum : str
-    name : Name
-    first, other : float
-        The two values.
-    difference : Difference
-    """
+    """One paired difference of the values `first` and `other`: `label` minus the first evaluation."""
 
     label: str
     stratum: str

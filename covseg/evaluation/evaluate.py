@@ -24,13 +24,7 @@ from covseg.settings.evaluate import EvaluateSettings
 
 
 def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
-    """Evaluate, write, and return the content of ``metrics.json``.
-
-    Parameters
-    ----------
-    settings : EvaluateSettings
-    progress : callable
-        Called with images done and images in all.
+    """Evaluate, write, and return the content of ``metrics.json``; `progress` hears images done and images in all.
 
     Raises
     ------

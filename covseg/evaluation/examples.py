@@ -37,7 +37,6 @@ class Strip:
     ----------
     stratum, grade, group : str
         Where it is shown; the grade is of the true fraction.
-    key : str
     dice : float or None
         None where truth and prediction are empty.
     note : str

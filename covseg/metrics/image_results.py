@@ -29,10 +29,8 @@ class ImageResult:
 
     Parameters
     ----------
-    key, stratum : str
     reason : str
         Why the image was refused; empty when it was scored.
-    height, width : int
     tp, fp, fn : int
         Infection pixels; of a refused image all truth is `fn`.
     lung_tp, lung_fp, lung_fn : int
@@ -93,7 +91,6 @@ def score_masks(
 
     Parameters
     ----------
-    key, stratum : str
     masks : Masks
         At source size, as the pipeline leaves them.
     truth : Truth
@@ -219,10 +216,7 @@ class ImageResults:
     def counts(self, prefix: str = "") -> Counts:
         """Return tp, fp, fn, tn ``(N, 4)``; a refused image has no true negatives.
 
-        Parameters
-        ----------
-        prefix : str
-            Empty for infection, ``lung_`` for the lung.
+        The prefix is empty for infection, ``lung_`` for the lung.
         """
         tp, fp, fn = (self.column(prefix + name).astype(np.int64) for name in ("tp", "fp", "fn"))
         pixels = (self.column("height") * self.column("width")).astype(np.int64)

@@ -44,7 +44,6 @@ class Name:
     ----------
     part : str
         ``infection``, ``lung``, ``image level``, ``error``, ``fraction``, or the part of a mask metric.
-    metric : str
     reduction : str
         ``image``, ``batch(8)`` or ``dataset``.
     empty : str
@@ -103,7 +102,6 @@ def pixel_measure(
     counts : ndarray of int64, shape (N, 4)
         tp, fp, fn, tn of each image.
     refused : ndarray of bool, shape (N,)
-    reduction : Reduction
     groups : ndarray of int64, shape (N,)
     """
     names = tuple(Name(part, metric, str(reduction), str(empty)) for empty in Empty for metric in pixel_metrics())

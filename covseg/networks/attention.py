@@ -13,14 +13,7 @@ Attention = Literal["none", "scse", "gates"]
 class AttentionGate(nn.Module):
     """Additive attention: what comes from below says which part of the skip passes.
 
-    Parameters
-    ----------
-    width : int
-        Channels of the skip and of the gating signal, both on the same grid.
-
-    Notes
-    -----
-    arXiv 1804.03999.
+    Both have `width` channels and lie on the same grid. arXiv 1804.03999.
     """
 
     def __init__(self, width: int) -> None:

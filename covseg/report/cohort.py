@@ -141,13 +141,7 @@ class Cohort:
 
 
 def summarise(table: pa.Table) -> Cohort:
-    """Count a severity table.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Of the severity schema; the columns that name a source (key, etag) are not needed and not read.
-    """
+    """Count a severity table; the columns that name a source (key, etag) are not needed and not read."""
     scored = table.select(MEASURED).filter(pc.equal(table["status"], "scored"))
     fraction = scored["infected_fraction"].drop_null()
     identity = {title: sorted(map(str, _counts(table[name].drop_null()))) for name, title in IDENTITY.items()}

@@ -31,7 +31,6 @@ class Picture:
 
     Parameters
     ----------
-    input_id : str
     width, height : int
         Of the thumbnail, pixels.
     image : str
@@ -62,7 +61,6 @@ def picture(
 
     Parameters
     ----------
-    input_id : str
     pixels : ndarray of float32, shape (H, W)
         Grey values in [0, 1].
     lung, infection : ndarray of uint8, shape (H, W)

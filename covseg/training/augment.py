@@ -49,14 +49,7 @@ def line(config: AugmentConfig) -> list[albumentations.BasicTransform | albument
 
 
 class Augmenter:
-    """The augmentation of a recipe.
-
-    Parameters
-    ----------
-    config : AugmentConfig
-    seed : int
-        Seed of the run.
-    """
+    """The augmentation of a recipe; `seed` is the run's."""
 
     def __init__(self, config: AugmentConfig, seed: int) -> None:
         self.seed = seed

@@ -47,8 +47,6 @@ class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
 
     Parameters
     ----------
-    images : ImageArrays
-    recipe : Recipe
     lungs : ndarray of uint8, shape (N, H, W), or None
         The lung masks {0, 255} that the network sees; None where it sees none.
     """

@@ -28,13 +28,7 @@ def lung_channel(recipe: Recipe, model: str) -> str | None:
 def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.uint8] | None:
     """Return the masks {0, 255} ``(N, H, W)`` that the network sees beside the image; None where it sees none.
 
-    Parameters
-    ----------
-    images : ImageArrays
-    recipe : Recipe
-        ``data.lung`` says predicted or truth.
-    model : str
-        Model folder that draws the lungs, at its own threshold.
+    The recipe's ``data.lung`` says predicted or truth; `model` is the folder that draws them, at its own threshold.
     """
     if recipe.input.channels != 4:
         return None

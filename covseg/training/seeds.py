@@ -56,10 +56,7 @@ def train_seeds(
 ) -> TrainResult:
     """Train with `seeds` seeds in a row, each in a folder of its own when there are several; return the best one.
 
-    Parameters
-    ----------
-    train_one : callable or None
-        Fills a job's folder; None runs the loop in this process, on `device`, with `hooks`.
+    `train_one` fills a job's folder; None runs the loop in this process, on `device`, with `hooks`.
     """
     run = train_one or (lambda seeded, placed: train(seeded, placed, hooks, Rank(device=device)))
     results = []

@@ -83,16 +83,7 @@ def train(recipe: Recipe, job: TrainingJob, hooks: Hooks | None = None, rank: Ra
 
 
 class TrainingLoop:
-    """A run in its folder, begun or resumed; `epoch` is one turn of it.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    job : TrainingJob
-    hooks : Hooks
-    rank : Rank
-        Only rank 0 writes.
-    """
+    """A run in its folder, begun or resumed; `epoch` is one turn of it. Only rank 0 writes."""
 
     def __init__(self, recipe: Recipe, job: TrainingJob, hooks: Hooks, rank: Rank) -> None:
         self.recipe, self.job, self.hooks, self.rank = recipe, job, hooks, rank

@@ -29,7 +29,6 @@ class Phantom:
 
     Parameters
     ----------
-    seed : int
     pixels : ndarray of uint16, shape (H, W)
         Grey values 0-4095 (12 bits), bone bright; both ends occur.
     right_lung_mask, left_lung_mask : ndarray of uint8, shape (H, W)

@@ -73,13 +73,7 @@ class Anatomy:
 
 
 def make_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw one patient.
-
-    Parameters
-    ----------
-    rng : numpy Generator
-        Consumed in a fixed order; the image's size plays no part.
-    """
+    """Draw one patient; the stream is consumed in a fixed order, and the image's size plays no part."""
     frame = make_frame(rng)
     lungs = {"right": _lung(rng, frame, RIGHT_SIGN), "left": _lung(rng, frame, LEFT_SIGN)}
     outlines, strokes = make_bones(rng, frame)

@@ -92,10 +92,8 @@ def expose(
 
     Parameters
     ----------
-    anatomy : Anatomy
     opacity : ndarray of float32
         Infection in [0, 1], on any grid; resized.
-    exposure : Exposure
     rng : numpy Generator
         For texture and noise.
     size : tuple of int

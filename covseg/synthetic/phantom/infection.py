@@ -18,13 +18,7 @@ Field = NDArray[np.float32]
 
 
 def make_opacity(rng: np.random.Generator, lungs: dict[str, Points]) -> Field:
-    """Place soft blobs in the lungs.
-
-    Parameters
-    ----------
-    rng : numpy Generator
-    lungs : dict of str to ndarray
-        Outlines ``(N, 2)`` of ``right`` and ``left`` as fractions of the image.
+    """Place soft blobs in the lungs, whose outlines ``(N, 2)`` are fractions of the image.
 
     Returns
     -------
