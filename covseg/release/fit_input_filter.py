@@ -28,12 +28,12 @@ from covseg.registry import open_model
 from covseg.settings.model import FILTER_ARRAYS
 from covseg.stages import input_filter
 from covseg.stages.input_filter import BLOCKS, FRONTAL, Numbers, filter_scores, weigh
-from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.storage import LocalStore
 from covseg.synthetic.drawings import Image
 from covseg.synthetic.negatives import FAMILIES, Draw, jitter
 from covseg.training.dataset import ImageArrays, load_split
+from covseg.training.lungs import on_grid
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class FilterReport(BaseModel):
 
 def feature_extractor(folder: ModelFolder) -> Extract:
     """Return a function from grey images to stacked blocks ``(N, D)``, as scoring would see them."""
-    backend, size, normalisation = open_backend(folder), folder.config.size, folder.config.normalisation
+    backend = open_backend(folder)
 
     def batch(images: Sequence[Image]) -> list[Blocks]:
-        pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
+        pixels = on_grid(images, folder.config)
         return [input_filter.describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
 
     def run(images: Sequence[Image]) -> Blocks:

@@ -85,17 +85,13 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         staged.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch and safetensors give no errno: measured while what was written still takes its room
-        full = getattr(error, "errno", None) == errno.ENOSPC or _full(path.parent)
+        full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(path.parent).free < 1024**2
         staged.unlink(missing_ok=True)
         if full:
             raise StorageFull(
                 f"no room to write {path}; the state before it is whole. Free space, then run the same command again"
             ) from error
         raise EnvironmentFailed(f"cannot write {path}: {error}; check the folder's rights and disk") from error
-
-
-def _full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < 1024**2
 
 
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
