@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from covseg.errors import UsageError
 
 STRATA = ("COVID-19", "Non-COVID", "Normal")  # COVID-QU-Ex; other sets may bring their own
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
@@ -106,10 +108,6 @@ class LabelledSet:
         UsageError
             When a named stratum has no image here.
         """
-        from dataclasses import replace
-
-        from covseg.errors import UsageError
-
         wanted = {name.casefold() for name in strata}
         known = {stratum.casefold() for stratum, count in self.counts.items() if count}
         if absent := sorted(wanted - known):

@@ -24,7 +24,7 @@ from covseg.data.published import OFFICIAL_COUNTS
 from covseg.datacheck.records import CheckRecord, Duplicate, Shares, SplitRecord
 from covseg.errors import RadiographRefused, SplitAbsent
 from covseg.pages.drawing import jpeg, outline
-from covseg.pages.labels import tails
+from covseg.pages.formats import tails
 from covseg.records import Truth
 from covseg.stages.read import read
 

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.numpy import save
 from torch.nn import functional
 
+from covseg.evaluation.records import Record
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
 from covseg.registry import open_model
@@ -49,7 +50,7 @@ Blocks = dict[str, NDArray[np.float32]]
 Extract = Callable[[Sequence[Image]], Blocks]
 
 
-class FilterReport(BaseModel):
+class FilterReport(Record):
     """Limits of a fitted input filter, and the shares of images that it refuses.
 
     Attributes
@@ -63,8 +64,6 @@ class FilterReport(BaseModel):
     refused_by_family, refused_by_family_unseen : dict of str to float
         Shares of drawn negatives: all families fitted, and each left out of the fit.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     refuse_above: float
     flag_above: float

@@ -74,7 +74,7 @@ def release(
         raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
     facts = run_folder.read_facts(run)
-    built = _own_network(recipe, run)
+    built = _Built(*network_arguments(recipe), load_file(run / WEIGHTS))
     if recipe.data.targets != ("lung", "infection"):
         _check_lungs(run, facts.lung_channel, recipe, lung_model)
         built = _behind_lungs(recipe, built, lung_model)
@@ -132,10 +132,6 @@ class _Built(NamedTuple):
     network: str
     arguments: dict[str, Any]
     state: State
-
-
-def _own_network(recipe: Recipe, run: Path) -> _Built:
-    return _Built(*network_arguments(recipe), load_file(run / WEIGHTS))
 
 
 def _check_lungs(run: Path, learnt: str | None, recipe: Recipe, lung_model: str) -> None:

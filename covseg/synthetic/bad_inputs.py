@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,6 @@ def image(side: int = _SIDE) -> NDArray[np.uint8]:
 
 def _strangers() -> BadInputs:
     """Make what is no image of a format that is read."""
-    picture = Image.fromarray(image())
     return {
         "zero_bytes.png": (b"", Reason.EMPTY),
         "only_zeros.dcm": (bytes(4096), Reason.CORRUPT),
@@ -67,11 +67,11 @@ def _strangers() -> BadInputs:
         "vector.png": (b'<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96"/>', Reason.NOT_AN_IMAGE),
         "document.dcm": (b"%PDF-1.7\n%%EOF\n", Reason.NOT_AN_IMAGE),
         "archive.dcm": (b"PK\x05\x06" + bytes(18), Reason.NOT_AN_IMAGE),
-        "gif_renamed.png": (_encode(picture, "GIF"), Reason.UNREADABLE_FORMAT),
-        "tiff_renamed.png": (_encode(picture, "TIFF"), Reason.UNREADABLE_FORMAT),
-        "bmp_renamed.jpg": (_encode(picture, "BMP"), Reason.UNREADABLE_FORMAT),
-        "webp_renamed.jpg": (_encode(picture, "WEBP"), Reason.UNREADABLE_FORMAT),
-        "jpeg2000_renamed.jpg": (_encode(picture, "JPEG2000"), Reason.UNREADABLE_FORMAT),
+        "gif_renamed.png": (_encode(image(), "GIF"), Reason.UNREADABLE_FORMAT),
+        "tiff_renamed.png": (_encode(image(), "TIFF"), Reason.UNREADABLE_FORMAT),
+        "bmp_renamed.jpg": (_encode(image(), "BMP"), Reason.UNREADABLE_FORMAT),
+        "webp_renamed.jpg": (_encode(image(), "WEBP"), Reason.UNREADABLE_FORMAT),
+        "jpeg2000_renamed.jpg": (_encode(image(), "JPEG2000"), Reason.UNREADABLE_FORMAT),
     }
 
 
@@ -99,16 +99,16 @@ def _pngs() -> BadInputs:
         "mask.png": (_png(mask), Reason.NOT_RADIOGRAPH),
         "empty_mask.png": (_png(np.zeros((_SIDE, _SIDE), np.uint8)), Reason.NOT_RADIOGRAPH),
         "label_map.png": (_png(mask // 255 + mask // 128), Reason.NOT_RADIOGRAPH),
-        "one_bit.png": (_encode(Image.fromarray(mask).convert("1"), "PNG"), Reason.NOT_RADIOGRAPH),
-        "coloured.png": (_encode(Image.fromarray(_coloured()), "PNG"), Reason.NOT_RADIOGRAPH),
+        "one_bit.png": (_encode(mask > 0, "PNG"), Reason.NOT_RADIOGRAPH),
+        "coloured.png": (_encode(_coloured(), "PNG"), Reason.NOT_RADIOGRAPH),
     }
 
 
 def _jpegs() -> BadInputs:
-    good = _encode(Image.fromarray(image()), "JPEG")
+    good = _encode(image(), "JPEG")
     frame = good.index(b"\xff\xc0") + 5  # height and width follow the marker, the length and the precision
     huge = good[:frame] + struct.pack(">HH", 20_000, 20_000) + good[frame + 4 :]
-    flat = Image.fromarray(np.full((_SIDE, _SIDE), 40, np.uint8))
+    flat = np.full((_SIDE, _SIDE), 40, np.uint8)
     return {
         "signature_only.jpg": (good[:2], Reason.TRUNCATED),
         "headers_only.jpg": (good[:frame], Reason.TRUNCATED),
@@ -116,16 +116,16 @@ def _jpegs() -> BadInputs:
         "end_marker_missing.jpg": (good[:-2], Reason.TRUNCATED),
         "headers_overwritten.jpg": (good[:20] + bytes(40) + good[60:], Reason.CORRUPT),
         "header_claims_20000.jpg": (huge, Reason.TOO_LARGE),
-        "one_pixel.jpg": (_encode(Image.fromarray(image(1)), "JPEG"), Reason.TOO_SMALL),
+        "one_pixel.jpg": (_encode(image(1), "JPEG"), Reason.TOO_SMALL),
         "constant.jpg": (_encode(flat, "JPEG"), Reason.NO_CONTRAST),
-        "photograph_in_colour.jpg": (_encode(Image.fromarray(_coloured()), "JPEG"), Reason.NOT_RADIOGRAPH),
+        "photograph_in_colour.jpg": (_encode(_coloured(), "JPEG"), Reason.NOT_RADIOGRAPH),
     }
 
 
 def _dicoms() -> BadInputs:
     good = _dicom()
-    jpeg = encapsulate([_encode(Image.fromarray(image()), "JPEG")])
-    other_size = encapsulate([_encode(Image.fromarray(image(2 * _SIDE)), "JPEG")])
+    jpeg = encapsulate([_encode(image(), "JPEG")])
+    other_size = encapsulate([_encode(image(2 * _SIDE), "JPEG")])
     no_image: Changes = {"Modality": None, "Rows": None, "Columns": None, "PixelData": None}
     return {
         "truncated.dcm": (good[: len(good) // 2], Reason.TRUNCATED),
@@ -156,9 +156,9 @@ def _coloured() -> NDArray[np.uint8]:
     return np.stack([image(), image()[::-1], 255 - image()], axis=-1)
 
 
-def _encode(picture: Image.Image, kind: str) -> bytes:
+def _encode(pixels: NDArray[Any], kind: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind)
+    Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
 
 
