@@ -59,14 +59,9 @@ CLEANING = {"infection", "min_component_share", "min_infection_share"}  # what n
 class Calibration:
     """What a calibration chose, and what it is worth.
 
-    Parameters
-    ----------
-    start, chosen : Thresholds
-        Before and after; the chosen presence is on the tempered scale.
-    fits : list of Fit
-        From one setting at a time to all together; the last one is chosen.
-    reliability : dict of str to float
-        Log loss and calibration error before, after (optimistic), and cross-fitted.
+    `start` and `chosen` are the thresholds before and after; the chosen presence is on the tempered scale. The fits go
+    from one setting at a time to all together, and the last one is chosen. The reliability is log loss and calibration
+    error before, after (optimistic), and cross-fitted.
     """
 
     start: Thresholds

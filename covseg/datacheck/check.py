@@ -35,17 +35,11 @@ PICTURED = 60  # duplicate pairs drawn
 
 @dataclass
 class SplitCheck:
-    """One split, checked.
+    """One split, checked; the label has the set's folder before the split's name when two sets are checked.
 
-    Parameters
-    ----------
-    label : str
-        Name of the split; with the set's folder before it when two sets are checked.
-    share_of_image, share_of_lung : dict
-        Infected shares of the images with infection, per stratum.
-    empty, outside_lung, sizes : dict
-        Images with an empty infection mask and with infection outside the lung, per stratum; image sizes.
-    samples : list of (stratum, key, data URI)
+    Shares are of the images with infection, per stratum. `empty` and `outside_lung` count, per stratum, images with an
+    empty infection mask and with infection outside the lung; `sizes` counts image sizes. Samples are (stratum, key,
+    data URI).
     """
 
     dataset: LabelledSet

@@ -18,22 +18,11 @@ WORST = "worst"
 
 @dataclass(frozen=True)
 class Failure:
-    """One image that went wrong.
+    """One image that went wrong, by its row in ``cases.parquet``, counted from 0, and its group, ``worst`` or `MISSED`.
 
-    Parameters
-    ----------
-    group : str
-        ``worst``, or `MISSED`.
-    stratum, grade : str
-        The grade is of the true infected fraction.
-    row : int
-        In ``cases.parquet``, counted from 0.
-    dice : float or None
-        None where truth and prediction are empty.
-    truth, predicted : float
-        Infected share of the image.
-    small_lesions, small_missed : int
-        Small connected parts of truth, and those without one predicted pixel.
+    The grade is of the true infected fraction; `dice` is None where truth and prediction are empty; `truth` and
+    `predicted` are infected shares of the image. `small_lesions` are small connected parts of truth, `small_missed`
+    those without one predicted pixel.
     """
 
     group: str

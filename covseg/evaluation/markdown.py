@@ -12,13 +12,8 @@ from covseg.evaluation.failures import Failure
 from covseg.evaluation.records import Evaluation, MetricLine
 from covseg.metrics.intervals import short
 
-_FIRST = (
-    "image level",
-    "lung",
-    "surface",
-    "fraction",
-    "error",
-)  # parts beside the overlap of infection masks, in order
+# parts beside the overlap of infection masks, in order
+_FIRST = ("image level", "lung", "surface", "fraction", "error")
 
 
 def results(evaluation: Evaluation) -> list[str]:

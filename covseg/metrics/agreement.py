@@ -6,11 +6,11 @@ import numpy as np
 
 from covseg.metrics.intervals import Floats, Statistic
 
-NAMES = ("mae", "bias", "pearson_r", "limit_low", "limit_high")
+AGREEMENT = ("mae", "bias", "pearson_r", "limit_low", "limit_high")
 
 
 def agreement(predicted: Floats, truth: Floats) -> Statistic:
-    """Return mean absolute error, bias, Pearson r and both 95 % limits of agreement, in `NAMES` order.
+    """Return mean absolute error, bias, Pearson r and both 95 % limits of agreement, in `AGREEMENT` order.
 
     Parameters
     ----------

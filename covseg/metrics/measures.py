@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.metrics.agreement import NAMES as AGREEMENT
-from covseg.metrics.agreement import agreement
+from covseg.metrics.agreement import AGREEMENT, agreement
 from covseg.metrics.convention import (
     DATASET,
     IMAGE,

@@ -51,18 +51,12 @@ Extract = Callable[[Sequence[Image]], Blocks]
 
 
 class FilterReport(Record):
-    """Limits of a fitted input filter, and the shares of images that it refuses.
+    """Limits of a fitted input filter's score, and the shares of images that it refuses.
 
-    Attributes
-    ----------
-    refuse_above, flag_above : float
-        Of the score.
-    train_images, val_images : int
-        Frontal chest radiographs that it was fitted to, and that the limits come from.
-    val_refused, val_flagged, val_refused_limit_from_other_half : float
-        Shares of Val; the last when limit and share are of different halves.
-    refused_by_family, refused_by_family_unseen : dict of str to float
-        Shares of drawn negatives: all families fitted, and each left out of the fit.
+    It was fitted to `train_images` frontal chest radiographs; the limits come from `val_images`. `val_refused`,
+    `val_flagged` and `val_refused_limit_from_other_half` are shares of Val; the last when limit and share are of
+    different halves. `refused_by_family` and `refused_by_family_unseen` are shares of drawn negatives: all families
+    fitted, and each left out of the fit.
     """
 
     refuse_above: float

@@ -27,18 +27,11 @@ LEVELS = 16  # of probability, so that the layer is a four-bit indexed PNG
 
 @dataclass(frozen=True)
 class Picture:
-    """What the report shows of one image.
+    """What the report shows of one image: a thumbnail and its size in pixels.
 
-    Parameters
-    ----------
-    width, height : int
-        Of the thumbnail, pixels.
-    image : str
-        ``data:`` URI of a grey JPEG.
-    probability : str
-        ``data:`` URI of a PNG whose colour and opacity grow with the probability; may be empty.
-    lung, infection : str
-        SVG path data in thumbnail pixels; empty without lung or infection.
+    `image` is the ``data:`` URI of a grey JPEG; `probability` that of a PNG whose colour and opacity grow with the
+    probability, and may be empty. `lung` and `infection` are SVG path data in thumbnail pixels; empty without lung or
+    infection.
     """
 
     input_id: str
