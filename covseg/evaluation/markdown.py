@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from covseg.evaluation.document import CASES
-from covseg.evaluation.failures import Failure
+from covseg.evaluation.examples import Failure
 from covseg.evaluation.records import Evaluation, MetricLine
 from covseg.metrics.intervals import short
 

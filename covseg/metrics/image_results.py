@@ -5,6 +5,7 @@ In: a scored image's masks and its truth, one after the other. Out: `ImageResult
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -164,14 +165,13 @@ class ImageResults:
     def __init__(self) -> None:
         self._text: dict[str, list[str]] = {name: [] for name in _TEXT}
         self._numbers = {column.name: array(_CODES[column.type]) for column in schema() if column.name not in _TEXT}
-        self._known: dict[str, str] = {}
 
     def add(self, result: ImageResult) -> None:
         """Append one image."""
         for name, texts in self._text.items():
             text = getattr(result, name)
             # strata and reasons are few: keep one string of each
-            texts.append(text if name == "key" else self._known.setdefault(text, text))
+            texts.append(text if name == "key" else sys.intern(text))
         numbers = {**vars(result), **result.scores}
         for name, column in self._numbers.items():
             column.append(numbers[name])
@@ -236,7 +236,7 @@ class ImageResults:
         """Read back what `to_arrow` gave; other columns are ignored, a metric that is younger than the table is NaN."""
         results = cls()
         for name in _TEXT:
-            results._text[name] = [results._known.setdefault(text, text) for text in table.column(name).to_pylist()]
+            results._text[name] = [sys.intern(text) for text in table.column(name).to_pylist()]
         for name, column in results._numbers.items():
             if name in MASK_METRICS and name not in table.column_names:
                 values = np.full(len(table), np.nan, np.float32)

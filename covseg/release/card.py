@@ -15,7 +15,7 @@ from typing import Any
 from covseg.data.published import LIMITS
 from covseg.errors import ModelRefused, UsageError
 from covseg.evaluation.document import CASES, read_back
-from covseg.evaluation.failures import Failure, failures
+from covseg.evaluation.examples import Failure, failures
 from covseg.evaluation.markdown import gallery, plain, results, table
 from covseg.evaluation.records import Evaluation, Measured
 from covseg.model_folder.folder import CONFIG, ModelFolder

@@ -15,23 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    MPEG2MPML,
-    UID,
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    EnhancedSRStorage,
-    ExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    MediaStorageDirectoryStorage,
-    RLELossless,
-    SegmentationStorage,
-)
 
 from covseg.errors import Reason
 
@@ -131,20 +117,20 @@ def _dicoms() -> BadInputs:
         "truncated.dcm": (good[: len(good) // 2], Reason.TRUNCATED),
         "header_truncated.dcm": (good[:200], Reason.TRUNCATED),
         "pixels_missing.dcm": (_dicom(PixelData=None), Reason.TRUNCATED),
-        "deflated_truncated.dcm": (_dicom(syntax=DeflatedExplicitVRLittleEndian)[:-400], Reason.TRUNCATED),
+        "deflated_truncated.dcm": (_dicom(syntax=uid.DeflatedExplicitVRLittleEndian)[:-400], Reason.TRUNCATED),
         "pixels_not_encapsulated.dcm": (_relabelled(good), Reason.CORRUPT),
-        "jpeg_of_another_size.dcm": (_dicom(syntax=JPEGBaseline8Bit, PixelData=other_size), Reason.CORRUPT),
-        "jpeg2000_without_codestream.dcm": (_dicom(syntax=JPEG2000Lossless, PixelData=jpeg), Reason.CORRUPT),
-        "directory.dcm": (_dicom(no_image, SOPClassUID=MediaStorageDirectoryStorage), Reason.NOT_AN_IMAGE),
-        "structured_report.dcm": (_dicom(no_image, SOPClassUID=EnhancedSRStorage, Modality="SR"),
+        "jpeg_of_another_size.dcm": (_dicom(syntax=uid.JPEGBaseline8Bit, PixelData=other_size), Reason.CORRUPT),
+        "jpeg2000_without_codestream.dcm": (_dicom(syntax=uid.JPEG2000Lossless, PixelData=jpeg), Reason.CORRUPT),
+        "directory.dcm": (_dicom(no_image, SOPClassUID=uid.MediaStorageDirectoryStorage), Reason.NOT_AN_IMAGE),
+        "structured_report.dcm": (_dicom(no_image, SOPClassUID=uid.EnhancedSRStorage, Modality="SR"),
                                   Reason.NOT_AN_IMAGE),
-        "segmentation.dcm": (_dicom(SOPClassUID=SegmentationStorage, Modality="SEG"), Reason.NOT_AN_IMAGE),
-        "computed_tomography.dcm": (_dicom(SOPClassUID=CTImageStorage, Modality="CT"), Reason.NOT_RADIOGRAPH),
+        "segmentation.dcm": (_dicom(SOPClassUID=uid.SegmentationStorage, Modality="SEG"), Reason.NOT_AN_IMAGE),
+        "computed_tomography.dcm": (_dicom(SOPClassUID=uid.CTImageStorage, Modality="CT"), Reason.NOT_RADIOGRAPH),
         "two_frames.dcm": (_dicom(NumberOfFrames=2, PixelData=2 * image().tobytes()), Reason.MULTI_FRAME),
         "burned_in_text.dcm": (_dicom(BurnedInAnnotation="YES"), Reason.BURNED_IN_ANNOTATION),
-        "no_decoder.dcm": (_dicom(syntax=MPEG2MPML, PixelData=jpeg), Reason.MISSING_DECODER),
+        "no_decoder.dcm": (_dicom(syntax=uid.MPEG2MPML, PixelData=jpeg), Reason.MISSING_DECODER),
         "palette.dcm": (_dicom(PhotometricInterpretation="PALETTE COLOR"), Reason.UNSUPPORTED_MODE),
-        "for_processing.dcm": (_dicom(SOPClassUID=DigitalXRayImageStorageForProcessing), Reason.UNSUPPORTED_MODE),
+        "for_processing.dcm": (_dicom(SOPClassUID=uid.DigitalXRayImageStorageForProcessing), Reason.UNSUPPORTED_MODE),
         "header_claims_20000.dcm": (_dicom(Rows=20_000, Columns=20_000), Reason.TOO_LARGE),
         "deflated_bomb.dcm": (_deflated_bomb(), Reason.TOO_LARGE),
         "one_pixel.dcm": (_dicom(Rows=1, Columns=1, PixelData=b"\x07\0"), Reason.TOO_SMALL),
@@ -181,10 +167,10 @@ def _chunk(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
-def _dicom(changes: Changes | None = None, syntax: UID = ExplicitVRLittleEndian, **more: object) -> bytes:
+def _dicom(changes: Changes | None = None, syntax: uid.UID = uid.ExplicitVRLittleEndian, **more: object) -> bytes:
     """Write a small DX image with some elements changed, or left out where the change is None."""
     elements: Changes = {
-        "SOPClassUID": DigitalXRayImageStorageForPresentation,
+        "SOPClassUID": uid.DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": "2.25.1",
         "Modality": "DX",
         "ViewPosition": "PA",
@@ -213,13 +199,13 @@ def _dicom(changes: Changes | None = None, syntax: UID = ExplicitVRLittleEndian,
 
 def _relabelled(native: bytes) -> bytes:
     """Call native pixel data RLE-compressed, as a careless gateway does."""
-    plain, rle = ExplicitVRLittleEndian.encode(), RLELossless.encode()
+    plain, rle = uid.ExplicitVRLittleEndian.encode(), uid.RLELossless.encode()
     return native.replace(plain.ljust(20, b"\0"), rle.ljust(20, b"\0"), 1)
 
 
 def _deflated_bomb() -> bytes:
     """Write a deflated image whose data set inflates to 192 MiB of zeros."""
-    whole = _dicom(syntax=DeflatedExplicitVRLittleEndian, Rows=None, PixelData=None)
+    whole = _dicom(syntax=uid.DeflatedExplicitVRLittleEndian, Rows=None, PixelData=None)
     meta = whole[: 144 + int.from_bytes(whole[140:144], "little")]
     stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     header = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 192 * 2**20)
