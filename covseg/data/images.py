@@ -37,15 +37,10 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Excluded:
-    """An image that was listed but cannot be judged, and why.
+    """An image that was listed but cannot be judged, and in detail what was found and wanted, with the file's name.
 
-    Parameters
-    ----------
-    reason : str
-        ``missing_infection_mask``, ``missing_lung_mask``, ``mask_without_film``, ``mask_size``,
-        ``mask_not_binary``, ``mask_unreadable`` or ``missing_film``.
-    detail : str
-        What was found and what was wanted, with the file's name.
+    The reason is ``missing_infection_mask``, ``missing_lung_mask``, ``mask_without_film``, ``mask_size``,
+    ``mask_not_binary``, ``mask_unreadable`` or ``missing_film``.
     """
 
     key: str

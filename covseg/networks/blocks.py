@@ -64,15 +64,10 @@ def squeeze_excite(width: int) -> nn.Module:
 
 
 class Up(nn.Module):
-    """Double the grid by pixel shuffle, add the skip, refine.
+    """Double the grid by pixel shuffle, add the skip, refine; `inputs` channels from below, `outputs` of the skip.
 
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels from below, and of the skip.
-    attention : str
-        ``none``; ``gates`` weighs the skip's places by what comes from below; ``scse`` weighs the result's places
-        and channels.
+    The attention ``gates`` weighs the skip's places by what comes from below; ``scse`` weighs the result's places and
+    channels.
     """
 
     def __init__(self, inputs: int, outputs: int, attention: Attention = "none") -> None:
