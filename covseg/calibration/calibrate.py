@@ -25,7 +25,6 @@ from covseg.calibration.fit import (
     fold_sums,
     temper_all,
 )
-from covseg.calibration.records import CalibrationRecord
 from covseg.calibration.threshold_grid import (
     Grid,
     GridCounts,
@@ -38,12 +37,14 @@ from covseg.calibration.threshold_grid import (
 )
 from covseg.data import BadMask, LabelledImage, LabelledSet, open_set, read_truth
 from covseg.errors import UsageError
+from covseg.evaluation.records import Record
 from covseg.evaluation.run import entries_of
 from covseg.metrics.image_level import calibration_error, log_loss
-from covseg.metrics.intervals import Floats
+from covseg.metrics.intervals import Difference, Estimate, Floats
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
 from covseg.pipeline import Pipeline, Refused, Result, resolve, stream
+from covseg.records import RESEARCH_ONLY
 from covseg.registry import open_model
 from covseg.settings.calibrate import CalibrateSettings
 from covseg.settings.model import Thresholds
@@ -51,23 +52,16 @@ from covseg.stages.postprocess import temper
 from covseg.stages.preprocess import resize
 from covseg.storage import LocalStore
 
+CLEANING = {"infection", "min_component_share", "min_infection_share"}  # what no temperature changes
+
 
 @dataclass(frozen=True)
 class Calibration:
     """What a calibration chose, and what it is worth.
 
-    Parameters
-    ----------
-    start, chosen : Thresholds
-        Before and after; the chosen presence is on the tempered scale.
-    fits : list of Fit
-        From one setting at a time to all together; the last one is chosen.
-    reliability : dict of str to float
-        Log loss and calibration error before, after (optimistic), and cross-fitted.
-    table : Table
-    grid : Grid
-    dataset : LabelledSet
-    excluded, refused : int
+    `start` and `chosen` are the thresholds before and after; the chosen presence is on the tempered scale. The fits go
+    from one setting at a time to all together, and the last one is chosen. The reliability is log loss and calibration
+    error before, after (optimistic), and cross-fitted.
     """
 
     start: Thresholds
@@ -79,6 +73,32 @@ class Calibration:
     dataset: LabelledSet
     excluded: int
     refused: int
+
+
+class CalibrationRecord(Record):
+    """The choice, its estimate and how it was made; the parts are those of `Fit`.
+
+    It is the content of ``calibration.json``, and also stands in the model's ``covseg.json``.
+    """
+
+    intended_use: str = RESEARCH_ONLY
+    objective: str
+    split: str
+    digest: str
+    counts: dict[str, int]
+    left_out: int
+    refused: int
+    estimate: str
+    presence_scale: str = "the image-level threshold is on the tempered probability"
+    before: Thresholds
+    chosen: Thresholds
+    dice: Estimate
+    specificity: Estimate
+    crossfit_dice: Estimate
+    crossfit_specificity: Estimate
+    gain: Difference
+    specificity_gain: Difference
+    reliability: dict[str, float]
 
 
 def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Calibration:
@@ -116,8 +136,8 @@ def fit_all(
     table: Table, grid: Grid, start: Thresholds, least: float, dataset: LabelledSet, excluded: int
 ) -> Calibration:
     """Fit every family of settings and the temperature to counted images."""
-    grid = replace(grid, presence=_merge(presence_candidates(table.presence), _raw_presence(start)))
     raw_start = start.model_copy(update={"presence": _raw_presence(start), "presence_temperature": 1.0})
+    grid = replace(grid, presence=_merge(presence_candidates(table.presence), raw_start.presence))
     before = outcomes(table, raw_start)
     fits = [fit(name, table, part, least, before) for name, part in families(grid, raw_start).items()]
     scored = np.isfinite(table.presence)
@@ -126,7 +146,7 @@ def fit_all(
     best = fits[-1].thresholds
     chosen = start.model_copy(
         update={
-            **best.model_dump(include={"infection", "min_component_share", "min_infection_share"}),
+            **best.model_dump(include=CLEANING),
             "presence": temper(best.presence, temperature) if best.presence else 0.0,
             "presence_temperature": temperature,
         }
@@ -140,12 +160,7 @@ def fit_all(
 
 def _with_start(grid: Grid, start: Thresholds) -> Grid:
     """Let the grid contain the model's present settings, so that before and after share one table."""
-    return replace(
-        grid,
-        infection=_merge(grid.infection, start.infection),
-        min_component_share=_merge(grid.min_component_share, start.min_component_share),
-        min_infection_share=_merge(grid.min_infection_share, start.min_infection_share),
-    )
+    return replace(grid, **{name: _merge(getattr(grid, name), getattr(start, name)) for name in CLEANING})
 
 
 def _merge(values: tuple[float, ...], value: float) -> tuple[float, ...]:

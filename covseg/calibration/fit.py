@@ -74,20 +74,11 @@ def choose(sums: Sums, kept: list[int], grid: Grid, least: float) -> Thresholds:
 
 @dataclass(frozen=True)
 class Fit:
-    """One family of settings, chosen and judged.
+    """One family of settings, chosen on all images, and judged.
 
-    Parameters
-    ----------
-    name : str
-    thresholds : Thresholds
-        Chosen on all images.
-    dice, specificity : Estimate
-        On the images that chose them: optimistic.
-    crossfit_dice, crossfit_specificity : Estimate
-        Every image judged by settings chosen without its fold. The interval is over images, for the
-        settings that were chosen; it does not contain the chance of the choice.
-    gain, specificity_gain : Difference
-        Cross-fitted minus the starting settings, paired.
+    `dice` and `specificity` are on the images that chose them: optimistic. For the cross-fitted ones every image is
+    judged by settings chosen without its fold: the interval is over images, for the settings that were chosen; it does
+    not contain the chance of the choice. The gains are cross-fitted minus the starting settings, paired.
     """
 
     name: str
@@ -107,7 +98,6 @@ def fit(name: str, table: Table, grid: Grid, least: float, start: tuple[Floats, 
     ----------
     name : str
         Of the family of settings.
-    table : Table
     grid : Grid
         Settings that may be chosen.
     least : float

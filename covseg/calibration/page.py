@@ -12,16 +12,7 @@ from covseg.pages.environment import render_page
 
 
 def render_calibration(calibration: Calibration, model: str, least: float) -> bytes:
-    """Return the page.
-
-    Parameters
-    ----------
-    calibration : Calibration
-    model : str
-        Its id.
-    least : float
-        Specificity that was demanded.
-    """
+    """Return the page of a model, by its id, and of the least specificity that was demanded."""
     return render_page(
         "covseg.calibration",
         "calibration.html.j2",

@@ -8,7 +8,6 @@ need no pixels. The result equals what `covseg.stages.postprocess` would leave (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 
 import cv2
 import numpy as np
@@ -61,7 +60,6 @@ def count_grid(prediction: Prediction, truth: Mask, grid: Grid, lung_threshold: 
         Not tempered.
     truth : ndarray of uint8, shape (S, S)
         0 or 1, on the model grid.
-    grid : Grid
     lung_threshold : float
         Of the model.
     """
@@ -138,7 +136,7 @@ def presence_candidates(presence: Floats, count: int = 80) -> tuple[float, ...]:
     middles = (known[1:] + known[:-1]) / 2
     if len(middles) > count:
         middles = np.quantile(middles, np.linspace(0, 1, count))
-    return tuple(dict.fromkeys(chain((0.0,), (round(float(value), 6) for value in middles))))
+    return tuple(dict.fromkeys((0.0, *(round(float(value), 6) for value in middles))))
 
 
 def outcomes(table: Table, thresholds: Thresholds) -> tuple[Floats, NDArray[np.bool_]]:

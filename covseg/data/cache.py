@@ -61,7 +61,8 @@ def local_copy(data: str | Path, splits: tuple[str, ...] = ("Train", "Val")) -> 
         wanted = _chosen(store, listed, splits)
         if not wanted:
             raise UsageError(f"{store.url} has no file of {', '.join(splits)}: wanted these folders, or {LABELS}")
-        _drop(root, {entry.key for entry in listed})
+        for gone in _read_index(root).keys() - {entry.key for entry in listed}:
+            LocalStore(root).delete(gone)
         _bring(store, root, wanted)
     return root
 
@@ -85,12 +86,6 @@ def _chosen(store: Store, listed: list[Entry], splits: tuple[str, ...]) -> list[
         return listed
     stems = {PurePosixPath(row["film"]).stem for row in rows if row["split"].casefold() in wanted}
     return [entry for entry in listed if entry.key == LABELS or PurePosixPath(entry.key).stem in stems]
-
-
-def _drop(root: Path, there: set[str]) -> None:
-    """Delete from the copy what is no longer in the bucket."""
-    for key in _read_index(root).keys() - there:
-        LocalStore(root).delete(key)
 
 
 def _bring(store: Store, root: Path, wanted: list[Entry]) -> None:

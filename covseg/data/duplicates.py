@@ -25,7 +25,6 @@ class Fingerprint:
 
     Parameters
     ----------
-    key : str
     digest : str
         SHA-256 of size and pixels.
     thumbnail : ndarray of float32, shape (1024,)

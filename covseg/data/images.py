@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from covseg.errors import UsageError
 
 STRATA = ("COVID-19", "Non-COVID", "Normal")  # COVID-QU-Ex; other sets may bring their own
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
@@ -35,16 +37,10 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Excluded:
-    """An image that was listed but cannot be judged, and why.
+    """An image that was listed but cannot be judged, and in detail what was found and wanted, with the file's name.
 
-    Parameters
-    ----------
-    key : str
-    reason : str
-        ``missing_infection_mask``, ``missing_lung_mask``, ``mask_without_film``, ``mask_size``,
-        ``mask_not_binary``, ``mask_unreadable`` or ``missing_film``.
-    detail : str
-        What was found and what was wanted, with the file's name.
+    The reason is ``missing_infection_mask``, ``missing_lung_mask``, ``mask_without_film``, ``mask_size``,
+    ``mask_not_binary``, ``mask_unreadable`` or ``missing_film``.
     """
 
     key: str
@@ -107,10 +103,6 @@ class LabelledSet:
         UsageError
             When a named stratum has no image here.
         """
-        from dataclasses import replace
-
-        from covseg.errors import UsageError
-
         wanted = {name.casefold() for name in strata}
         known = {stratum.casefold() for stratum, count in self.counts.items() if count}
         if absent := sorted(wanted - known):

@@ -20,18 +20,9 @@ from covseg.records import Mask, Truth
 def read_truth(
     dataset: LabelledSet, image: LabelledImage, shape: tuple[int, int] | None = None, *, want_infection: bool = True
 ) -> Truth:
-    """Read an image's masks.
+    """Read an image's masks, of the height and width that the image has, where `shape` says those.
 
-    Parameters
-    ----------
-    dataset : LabelledSet
-        Gives the root and the values a mask may carry.
-    image : LabelledImage
-        With an infection mask.
-    shape : tuple of int, optional
-        Height and width that the masks must have: the image's.
-    want_infection : bool
-        False reads an image of a set of lung masks only; its infection mask is empty.
+    False for `want_infection` reads an image of a set of lung masks only; its infection mask is empty.
 
     Raises
     ------

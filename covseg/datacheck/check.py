@@ -24,7 +24,7 @@ from covseg.data.published import OFFICIAL_COUNTS
 from covseg.datacheck.records import CheckRecord, Duplicate, Shares, SplitRecord
 from covseg.errors import RadiographRefused, SplitAbsent
 from covseg.pages.drawing import jpeg, outline
-from covseg.pages.labels import tails
+from covseg.pages.formats import tails
 from covseg.records import Truth
 from covseg.stages.read import read
 
@@ -35,20 +35,11 @@ PICTURED = 60  # duplicate pairs drawn
 
 @dataclass
 class SplitCheck:
-    """One split, checked.
+    """One split, checked; the label has the set's folder before the split's name when two sets are checked.
 
-    Parameters
-    ----------
-    dataset : LabelledSet
-    label : str
-        Name of the split; with the set's folder before it when two sets are checked.
-    fingerprints : list of Fingerprint
-    share_of_image, share_of_lung : dict
-        Infected shares of the images with infection, per stratum.
-    empty, outside_lung, sizes : dict
-        Images with an empty infection mask and with infection outside the lung, per stratum; image sizes.
-    excluded : list of Excluded
-    samples : list of (stratum, key, data URI)
+    Shares are of the images with infection, per stratum. `empty` and `outside_lung` count, per stratum, images with an
+    empty infection mask and with infection outside the lung; `sizes` counts image sizes. Samples are (stratum, key,
+    data URI).
     """
 
     dataset: LabelledSet

@@ -11,14 +11,7 @@ from covseg.pages.environment import render_page
 
 
 def render_check(check: Check, title: str) -> bytes:
-    """Return the page.
-
-    Parameters
-    ----------
-    check : Check
-    title : str
-        Name of the set's folder.
-    """
+    """Return the page, whose title is the name of the set's folder."""
     return render_page(
         "covseg.datacheck",
         "datacheck.html.j2",
@@ -31,12 +24,8 @@ def render_check(check: Check, title: str) -> bytes:
 
 
 def _charts(check: Check) -> list[tuple[str, str]]:
-    drawn = [
-        (
-            charts.bars({split.label: split.dataset.counts for split in check.splits}, "Images"),
-            "Images per split and class",
-        )
-    ]
+    counts = {split.label: split.dataset.counts for split in check.splits}
+    drawn = [(charts.bars(counts, "Images"), "Images per split and class")]
     for words, name in (("image", "share_of_image"), ("lung", "share_of_lung")):
         shares = {
             f"{split.label} {stratum}": np.array(values)

@@ -23,7 +23,7 @@ from covseg.metrics.intervals import DRAWS, Difference, Floats, Statistic, paire
 from covseg.metrics.mask_metrics import MASK_METRICS
 from covseg.metrics.measures import Measure, Name, measures
 from covseg.metrics.summary import strata_of
-from covseg.pages.labels import tails
+from covseg.pages.formats import tails
 
 # the other ratios of counts move with Dice and IoU, and a mean HD95 is made by a few images
 NOT_COMPARED = ("precision", "recall", "specificity", "accuracy", "hd95")
@@ -58,16 +58,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One paired difference: `label` minus the first evaluation.
-
-    Parameters
-    ----------
-    label, stratum : str
-    name : Name
-    first, other : float
-        The two values.
-    difference : Difference
-    """
+    """One paired difference of the values `first` and `other`: `label` minus the first evaluation."""
 
     label: str
     stratum: str

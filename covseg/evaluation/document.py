@@ -65,7 +65,6 @@ class Identity:
     ----------
     config : ScoringConfig
         The model and everything that changes its numbers.
-    dataset : LabelledSet
     lung : str
         ``predicted`` or ``truth``: which lung mask clips the infection and divides the fraction.
     cost : Cost

@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
+from math import prod
 from pathlib import Path
+
+from safetensors import safe_open
 
 from covseg.data import open_set
 from covseg.errors import SetRefused
-from covseg.evaluation.cost import cost_of
 from covseg.evaluation.document import Identity, document, write
 from covseg.evaluation.page import render
-from covseg.evaluation.records import Evaluation
+from covseg.evaluation.records import Cost, Evaluation
 from covseg.evaluation.run import evaluate_set, with_lung
 from covseg.model_folder import test_uses as ledger
 from covseg.model_folder.backends import open_backend
+from covseg.model_folder.folder import ModelFolder
 from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.settings.evaluate import EvaluateSettings
 
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: stored, never learnt
+
 
 def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Evaluation:
-    """Evaluate, write, and return the content of ``metrics.json``.
-
-    Parameters
-    ----------
-    settings : EvaluateSettings
-    progress : callable
-        Called with images done and images in all.
+    """Evaluate, write, and return the content of ``metrics.json``; `progress` hears images done and images in all.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
     if not len(evaluated.results):
         first = evaluated.excluded[0].detail if evaluated.excluded else "the listing is empty"
         raise SetRefused(f"no image of {settings.data} split {dataset.split} can be judged; first reason: {first}")
-    evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, cost_of(folder)), settings.draws)
+    evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, _cost(folder)), settings.draws)
     if ledger.is_test(dataset.split):
         evaluation = evaluation.model_copy(update={"test_use": _record(folder.path, evaluation)})
     page = render(evaluation, evaluated.results, evaluated.examples.strips())
@@ -70,3 +70,27 @@ def _record(model: Path, evaluation: Evaluation) -> int:
             "headline": {name: estimate["value"] for name, estimate in headline.items()},
         },
     )  # fmt: skip
+
+
+def _cost(folder: ModelFolder) -> Cost:
+    """Count parameters in the header of the weights, and an image's operations where torch is installed (else NaN)."""
+    return Cost(parameters=_parameters(folder), gflop=_gflop(folder) if find_spec("torch") else float("nan"))
+
+
+def _parameters(folder: ModelFolder) -> int:
+    with safe_open(folder.weights, framework="numpy") as weights:
+        learnt = [name for name in weights.keys() if not name.endswith(BUFFERS)]  # noqa: SIM118 - no mapping
+        return sum(prod(weights.get_slice(name).get_shape()) for name in learnt)
+
+
+def _gflop(folder: ModelFolder) -> float:
+    """Run the network once on an empty image."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from covseg.model_folder.load import Answer, load
+
+    network = Answer(load(folder))
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, folder.config.size, folder.config.size))
+    return float(counter.get_total_flops() / 1e9)

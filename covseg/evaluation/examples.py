@@ -1,7 +1,8 @@
-"""Pictures of single images: best, worst and random ones per stratum and severity, and missed small lesions.
+"""Single images: best, worst and random ones per stratum and severity, and missed small lesions.
 
-In: a scored image, once. Out: a bounded number of strips of five squares (image, lung, truth,
-prediction, overlay). Which are kept depends on the images alone, not on their order.
+In: a scored image, once. Out: a bounded number of strips of five squares (image, lung, truth, prediction, overlay) for
+the evaluation's page; and of its worst images the numbers, without a picture or a name, for a model's card. Which are
+kept depends on the images alone, not on their order.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.metrics.image_results import ImageResult
+from covseg.metrics.image_results import ImageResult, ImageResults
 from covseg.pages.drawing import jpeg, outline
 from covseg.records import Mask, Masks, Truth
 from covseg.stages.severity import GRADES, step
@@ -25,6 +26,8 @@ KEEP = {"best": 1, "worst": 2, "random": 1}
 KEEP_MISSED = 6
 ANY = ""
 MISSED = "missed small lesions"
+GROUPS = (*KEEP, MISSED)
+Place = tuple[str, str, str]  # stratum, grade, group
 # BGR; agreement, false infection, missed infection: told apart without red against green
 RIGHT, FALSE, LOST, LUNG, INK = (160, 200, 60), (40, 120, 250), (240, 110, 200), (220, 190, 60), (60, 170, 250)
 
@@ -37,7 +40,6 @@ class Strip:
     ----------
     stratum, grade, group : str
         Where it is shown; the grade is of the true fraction.
-    key : str
     dice : float or None
         None where truth and prediction are empty.
     note : str
@@ -70,7 +72,7 @@ class Examples:
     """Keeps a few images per (stratum, grade, group)."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str, str], list[tuple[float, str, Strip]]] = {}
+        self._kept: dict[Place, list[tuple[float, str, Strip]]] = {}
 
     def offer(self, result: ImageResult, pixels: NDArray[np.float32], masks: Masks, truth: Truth) -> None:
         """Offer an image; it is drawn only when a group keeps it."""
@@ -85,17 +87,19 @@ class Examples:
 
     def strips(self) -> list[Strip]:
         """Return the kept strips: by stratum, grade, group; best ranks first; missed small lesions last."""
-        order = {name: number for number, name in enumerate([*KEEP, MISSED])}
-        grades = {name: number for number, name in enumerate(GRADES)}
-        rows = [
-            ((group == MISSED, stratum, grades.get(grade, -1), order[group], -rank, key), strip)
-            for (stratum, grade, group), heap in self._kept.items()
-            for rank, key, strip in heap
-        ]
-        return [strip for _, strip in sorted(rows, key=lambda row: row[0])]
+        places = sorted(self._kept.items(), key=lambda kept: _order(kept[0]))
+        ranked = (sorted(heap, key=lambda kept: (-kept[0], kept[1])) for _, heap in places)
+        return [strip for heap in ranked for _, _, strip in heap]
 
 
-def groups_of(result: ImageResult, grade: str) -> list[tuple[tuple[str, str, str], float, int]]:
+def _order(place: Place) -> tuple[bool, str, int, int]:
+    """Sort places by stratum, true severity and group; missed small lesions come last."""
+    stratum, grade, group = place
+    severity = list(GRADES).index(grade) if grade in GRADES else -1
+    return group == MISSED, stratum, severity, GROUPS.index(group)
+
+
+def groups_of(result: ImageResult, grade: str) -> list[tuple[Place, float, int]]:
     """Return the groups (stratum, grade, group) that may want the image, its rank there, and their size."""
     dice = dice_of(result)
     # on negatives every clean image is as good as the next: rank by the area that was invented
@@ -139,3 +143,51 @@ def _tint(image: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) ->
     mixed = image.copy()
     mixed[mask > 0] = (image[mask > 0] * 0.55 + np.array(colour) * 0.45).astype(np.uint8)
     return mixed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One image that went wrong, by its row in ``cases.parquet``, counted from 0, and its group, ``worst`` or `MISSED`.
+
+    The grade is of the true infected fraction; `dice` is None where truth and prediction are empty; `truth` and
+    `predicted` are infected shares of the image. `small_lesions` are small connected parts of truth, `small_missed`
+    those without one predicted pixel.
+    """
+
+    group: str
+    stratum: str
+    grade: str
+    row: int
+    dice: float | None
+    truth: float
+    predicted: float
+    small_lesions: int
+    small_missed: int
+
+
+def failures(results: ImageResults) -> list[Failure]:
+    """Return the worst images by stratum and true severity, then those with missed small lesions.
+
+    They are named by their row alone: a file name can name a patient. Refused images are not among them, as the page
+    does not draw them; images without an error are not either.
+    """
+    examples: dict[Place, list[tuple[float, str, int, ImageResult]]] = {}
+    sizes: dict[Place, int] = {}
+    for row, result in enumerate(results):
+        for place, rank, size in groups_of(result, grade_of(result)):
+            if place[2] in ("worst", MISSED) and not result.reason and result.fp + result.fn:
+                sizes[place] = size
+                examples.setdefault(place, []).append((rank, result.key, row, result))
+    return [
+        _failure(place[2], row, result)
+        for place in sorted(examples, key=_order)
+        for _, _, row, result in heapq.nlargest(sizes[place], examples[place])
+    ]
+
+
+def _failure(group: str, row: int, result: ImageResult) -> Failure:
+    area = result.height * result.width
+    return Failure(
+        group, result.stratum, grade_of(result), row, dice_of(result), (result.tp + result.fn) / area,
+        (result.tp + result.fp) / area, result.small_lesions, result.small_missed,
+    )  # fmt: skip

@@ -8,17 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from covseg.evaluation.document import CASES
-from covseg.evaluation.failures import Failure
+from covseg.evaluation.examples import Failure
 from covseg.evaluation.records import Evaluation, MetricLine
 from covseg.metrics.intervals import short
 
-_FIRST = (
-    "image level",
-    "lung",
-    "surface",
-    "fraction",
-    "error",
-)  # parts beside the overlap of infection masks, in order
+# parts beside the overlap of infection masks, in order
+_FIRST = ("image level", "lung", "surface", "fraction", "error")
 
 
 def results(evaluation: Evaluation) -> list[str]:
@@ -41,15 +36,7 @@ def results(evaluation: Evaluation) -> list[str]:
 
 
 def gallery(split: str, listed: list[Failure], cases_sha256: str) -> list[str]:
-    """Return the failures as numbers, named by their row.
-
-    Parameters
-    ----------
-    split : str
-    listed : list of Failure
-    cases_sha256 : str
-        Of the ``cases.parquet`` that the rows are of.
-    """
+    """Return the failures as numbers, named by their row in the ``cases.parquet`` of that digest."""
     head = ("group", "images", "true grade", "row", "Dice", "truth, of image", "predicted", "small lesions missed")
     words = (
         "The worst images by stratum and true severity, and those with the most missed small lesions. A row is one of "

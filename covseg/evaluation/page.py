@@ -22,15 +22,7 @@ from covseg.pages.environment import render_page
 
 
 def render(evaluation: Evaluation, results: ImageResults, strips: list[Strip]) -> bytes:
-    """Return the evaluation's page.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    results : ImageResults
-    strips : list of Strip
-        In the order shown.
-    """
+    """Return the evaluation's page, the strips in the order shown."""
     return render_page(
         "covseg.evaluation",
         "evaluation.html.j2",

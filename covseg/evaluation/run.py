@@ -94,7 +94,6 @@ def evaluate_set(
         From `with_lung`.
     backend : Backend
         What runs the model.
-    dataset : LabelledSet
     streams : int
         Threads that walk batches side by side.
     progress : callable

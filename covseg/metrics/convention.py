@@ -35,13 +35,8 @@ EMPTY_VALUE = {Empty.ONE: 1.0, Empty.ZERO: 0.0, Empty.SKIP: float("nan")}
 class Reduction:
     """Over what a mean is taken.
 
-    Parameters
-    ----------
-    kind : str
-        ``image``: one value an image; ``batch``: pixels pooled over `size` images in the table's order,
-        one value a batch; ``dataset``: all pixels pooled, one value.
-    size : int
-        Images a batch; 0 for the other kinds.
+    ``image``: one value an image; ``batch``: pixels pooled over `size` images (0 for the other kinds) in the table's
+    order, one value a batch; ``dataset``: all pixels pooled, one value.
     """
 
     kind: Literal["image", "batch", "dataset"]

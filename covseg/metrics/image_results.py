@@ -5,6 +5,7 @@ In: a scored image's masks and its truth, one after the other. Out: `ImageResult
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -29,10 +30,8 @@ class ImageResult:
 
     Parameters
     ----------
-    key, stratum : str
     reason : str
         Why the image was refused; empty when it was scored.
-    height, width : int
     tp, fp, fn : int
         Infection pixels; of a refused image all truth is `fn`.
     lung_tp, lung_fp, lung_fn : int
@@ -93,7 +92,6 @@ def score_masks(
 
     Parameters
     ----------
-    key, stratum : str
     masks : Masks
         At source size, as the pipeline leaves them.
     truth : Truth
@@ -167,14 +165,13 @@ class ImageResults:
     def __init__(self) -> None:
         self._text: dict[str, list[str]] = {name: [] for name in _TEXT}
         self._numbers = {column.name: array(_CODES[column.type]) for column in schema() if column.name not in _TEXT}
-        self._known: dict[str, str] = {}
 
     def add(self, result: ImageResult) -> None:
         """Append one image."""
         for name, texts in self._text.items():
             text = getattr(result, name)
             # strata and reasons are few: keep one string of each
-            texts.append(text if name == "key" else self._known.setdefault(text, text))
+            texts.append(text if name == "key" else sys.intern(text))
         numbers = {**vars(result), **result.scores}
         for name, column in self._numbers.items():
             column.append(numbers[name])
@@ -219,10 +216,7 @@ class ImageResults:
     def counts(self, prefix: str = "") -> Counts:
         """Return tp, fp, fn, tn ``(N, 4)``; a refused image has no true negatives.
 
-        Parameters
-        ----------
-        prefix : str
-            Empty for infection, ``lung_`` for the lung.
+        The prefix is empty for infection, ``lung_`` for the lung.
         """
         tp, fp, fn = (self.column(prefix + name).astype(np.int64) for name in ("tp", "fp", "fn"))
         pixels = (self.column("height") * self.column("width")).astype(np.int64)
@@ -242,7 +236,7 @@ class ImageResults:
         """Read back what `to_arrow` gave; other columns are ignored, a metric that is younger than the table is NaN."""
         results = cls()
         for name in _TEXT:
-            results._text[name] = [results._known.setdefault(text, text) for text in table.column(name).to_pylist()]
+            results._text[name] = [sys.intern(text) for text in table.column(name).to_pylist()]
         for name, column in results._numbers.items():
             if name in MASK_METRICS and name not in table.column_names:
                 values = np.full(len(table), np.nan, np.float32)

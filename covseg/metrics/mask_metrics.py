@@ -71,7 +71,6 @@ def nsd(pair: MaskPair, tolerance: float | None = None) -> float:
 
     Parameters
     ----------
-    pair : MaskPair
     tolerance : float, optional
         Pixels; a boundary pixel within it counts as right. `TOLERANCE` of the longer side unless given.
 

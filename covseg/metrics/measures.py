@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.metrics.agreement import NAMES as AGREEMENT
-from covseg.metrics.agreement import agreement
 from covseg.metrics.convention import (
     DATASET,
     IMAGE,
@@ -34,6 +32,7 @@ from covseg.metrics.intervals import Floats, Statistic, weighted_mean
 from covseg.metrics.mask_metrics import MASK_METRICS
 
 _PRECISION, _RECALL = (list(RATIOS).index(name) for name in ("precision", "recall"))
+AGREEMENT = ("mae", "bias", "pearson_r", "limit_low", "limit_high")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ class Name:
     ----------
     part : str
         ``infection``, ``lung``, ``image level``, ``error``, ``fraction``, or the part of a mask metric.
-    metric : str
     reduction : str
         ``image``, ``batch(8)`` or ``dataset``.
     empty : str
@@ -103,7 +101,6 @@ def pixel_measure(
     counts : ndarray of int64, shape (N, 4)
         tp, fp, fn, tn of each image.
     refused : ndarray of bool, shape (N,)
-    reduction : Reduction
     groups : ndarray of int64, shape (N,)
     """
     names = tuple(Name(part, metric, str(reduction), str(empty)) for empty in Empty for metric in pixel_metrics())
@@ -163,6 +160,30 @@ def _continuous(results: ImageResults, groups: NDArray[np.int64]) -> Iterator[Me
         names = tuple(Name("fraction", name) for name in AGREEMENT)
         statistic = _of(known, agreement(predicted[known], truth[known]))
         yield Measure(names, statistic, groups, np.full(len(names), known.sum()))
+
+
+def agreement(predicted: Floats, truth: Floats) -> Statistic:
+    """Return mean absolute error, bias, Pearson r and both 95 % limits of agreement, in `AGREEMENT` order.
+
+    The limits are after Bland and Altman 1986. Both are infected fractions ``(U,)`` in [0, 1], without NaN. Bias is
+    predicted minus truth.
+    """
+    difference = predicted - truth
+    # centred first: the moments of a weighted sum lose digits when the mean is far from 0
+    x, y = predicted - predicted.mean() if len(predicted) else predicted, truth - truth.mean() if len(truth) else truth
+    columns = np.stack([np.abs(difference), difference, difference**2, x, y, x * x, y * y, x * y], axis=1)
+
+    def statistic(weights: Floats) -> Floats:
+        total = weights.sum(axis=1, keepdims=True)
+        error, bias, squared, mx, my, xx, yy, xy = (weights @ columns / total).T
+        spreads = np.sqrt(np.maximum(xx - mx**2, 0) * np.maximum(yy - my**2, 0))
+        # a stratum whose truth is constant (all negatives) has no correlation
+        pearson = np.divide(xy - mx * my, spreads, out=np.full_like(spreads, np.nan), where=spreads > 1e-12)
+        n = total[:, 0]
+        spread = 1.96 * np.sqrt(np.maximum(squared - bias**2, 0) * n / np.maximum(n - 1, 1))
+        return np.stack([error, bias, pearson, bias - spread, bias + spread], axis=1)
+
+    return statistic
 
 
 def _false_positive_area(results: ImageResults) -> Floats:

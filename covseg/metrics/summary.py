@@ -43,13 +43,7 @@ def strata_of(results: ImageResults, strata: tuple[str, ...]) -> dict[str, NDArr
 def summarise(results: ImageResults, strata: tuple[str, ...], draws: int = DRAWS, seed: int = 0) -> list[Line]:
     """Compute every measure of every stratum; a stratum without images gives no line (its count says 0).
 
-    Parameters
-    ----------
-    results : ImageResults
-    strata : tuple of str
-        In the order of the table.
-    draws, seed : int
-        Of the bootstrap.
+    The strata stand in the order of the table; `draws` and `seed` are the bootstrap's.
     """
     lines = []
     for stratum, kept in strata_of(results, strata).items():

@@ -49,17 +49,13 @@ def boundary_distances(guess: Mask, truth: Mask) -> Distances:
     tuple of two ndarrays of float32
         Pixels, exact Euclidean: from the guess to the truth, and back.
     """
-    window = _bounding_box(guess, truth)
+    # the frame of both masks; distances between them do not change outside it
+    left, top, width, height = cv2.boundingRect(guess | truth)
+    window = slice(top, top + height), slice(left, left + width)
     surfaces = [_boundary(mask[window]) for mask in (guess, truth)]
     # distance to the other boundary, which is the zero pixels here
     fields = [cv2.distanceTransform(1 - edge, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for edge in surfaces]
     return fields[1][surfaces[0] > 0], fields[0][surfaces[1] > 0]
-
-
-def _bounding_box(guess: Mask, truth: Mask) -> tuple[slice, slice]:
-    """Frame both masks; distances between them do not change outside the frame."""
-    left, top, width, height = cv2.boundingRect(guess | truth)
-    return slice(top, top + height), slice(left, left + width)
 
 
 def _boundary(mask: Mask) -> NDArray[np.uint8]:

@@ -83,13 +83,9 @@ class Cascade(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """The mean probability of members that draw lung and infection, and of their mirror images.
+    """The mean probability of members that draw lung and infection.
 
-    Parameters
-    ----------
-    members : list of StageConfig
-    mirror : bool
-        Each member also reads the image mirrored (test-time augmentation); twice the cost.
+    With `mirror` each member also reads the image mirrored (test-time augmentation); twice the cost.
     """
 
     def __init__(self, members: list[StageConfig], mirror: bool = False) -> None:

@@ -12,8 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from covseg.networks.attention import Attention
-from covseg.networks.blocks import Residual, Up, convolution
+from covseg.networks.blocks import Attention, Residual, Up, convolution
 
 
 class EncoderUNet(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from covseg.networks.attention import AttentionGate
+from covseg.networks.blocks import AttentionGate
 
 
 def _double(inputs: int, outputs: int, norm: bool) -> nn.Sequential:

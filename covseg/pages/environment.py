@@ -17,16 +17,9 @@ from covseg.pages.formats import FILTERS
 
 
 def render_page(package: str, template: str, style: str = "page.css", script: str = "", **content: Any) -> bytes:
-    """Fill one of our templates, with its style, its script and the policy of both.
+    """Fill a template with content, autoescaped, and with its style, its script (none without a name) and their policy.
 
-    Parameters
-    ----------
-    package : str
-        Whose ``templates`` hold the template; what is not there is taken from ``covseg.pages``.
-    template, style, script : str
-        File names; no script without a name.
-    **content
-        What the template names; autoescaped.
+    All three are file names; what is not in the package's ``templates`` is taken from those of ``covseg.pages``.
     """
     loader = ChoiceLoader([PackageLoader(package), PackageLoader("covseg.pages")])
     environment = Environment(

@@ -1,6 +1,8 @@
-"""How numbers, ids and codes are written on every page; each name is a filter of the templates."""
+"""How numbers, ids, codes and folders are written on every page; those of `FILTERS` are filters of the templates."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from covseg.metrics import intervals
 
@@ -89,6 +91,22 @@ def spoken(code: str) -> str:
     'lung area out of range'
     """
     return code.replace("_", " ")
+
+
+def tails(folders: list[Path]) -> list[str]:
+    """Name each folder by the end of its path, as long as it takes to tell all of them apart.
+
+    Examples
+    --------
+    >>> tails([Path("/runs/base/evaluation"), Path("/runs/gates/evaluation")])
+    ['base/evaluation', 'gates/evaluation']
+    >>> tails([Path("/runs/a"), Path("/runs/b")]), tails([Path("/runs/a")] * 2)
+    (['a', 'b'], ['a', 'a'])
+    """
+    parts = [folder.absolute().parts[1:] for folder in folders]
+    different = len(set(parts))
+    depth = next(n for n in range(1, max(map(len, parts)) + 1) if len({one[-n:] for one in parts}) == different)
+    return ["/".join(one[-depth:]) for one in parts]
 
 
 FILTERS = {

@@ -15,7 +15,7 @@ from typing import Any
 from covseg.data.published import LIMITS
 from covseg.errors import ModelRefused, UsageError
 from covseg.evaluation.document import CASES, read_back
-from covseg.evaluation.failures import Failure, failures
+from covseg.evaluation.examples import Failure, failures
 from covseg.evaluation.markdown import gallery, plain, results, table
 from covseg.evaluation.records import Evaluation, Measured
 from covseg.model_folder.folder import CONFIG, ModelFolder
@@ -33,15 +33,7 @@ PRINTED = {"gate": "input filter"}  # name in covseg.json -> name in the card
 
 @dataclass(frozen=True)
 class Evidence:
-    """An evaluation of this model.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    failures : list of Failure
-    cases_sha256 : str
-        Of the ``cases.parquet`` whose rows the failures name.
-    """
+    """An evaluation of this model, and the digest of the ``cases.parquet`` whose rows the failures name."""
 
     evaluation: Evaluation
     failures: list[Failure]
@@ -87,13 +79,7 @@ def write_card(folder: ModelFolder, evidence: Evidence | None = None) -> Path:
 
 
 def render_card(folder: ModelFolder, evidence: Evidence | None = None) -> str:
-    """Return the card.
-
-    Parameters
-    ----------
-    folder : ModelFolder
-    evidence : Evidence or None
-        From `read_evidence`; None leaves the results that stand in ``covseg.json``.
+    """Return the card; without evidence its results are those that stand in ``covseg.json``.
 
     Raises
     ------

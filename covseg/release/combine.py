@@ -26,7 +26,6 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         The input filter of the new model will read the first one's features.
     target : Path
         New or empty.
-    model_id : str
     mirror : bool
         Every member also reads the image mirrored: twice the cost.
 

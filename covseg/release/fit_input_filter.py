@@ -18,22 +18,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.numpy import save
 from torch.nn import functional
 
+from covseg.evaluation.records import Record
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
 from covseg.registry import open_model
 from covseg.settings.model import FILTER_ARRAYS
 from covseg.stages import input_filter
 from covseg.stages.input_filter import BLOCKS, FRONTAL, Numbers, filter_scores, weigh
-from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.storage import LocalStore
 from covseg.synthetic.drawings import Image
 from covseg.synthetic.negatives import FAMILIES, Draw, jitter
 from covseg.training.dataset import ImageArrays, load_split
+from covseg.training.lungs import on_grid
 
 log = logging.getLogger(__name__)
 
@@ -49,22 +50,14 @@ Blocks = dict[str, NDArray[np.float32]]
 Extract = Callable[[Sequence[Image]], Blocks]
 
 
-class FilterReport(BaseModel):
-    """Limits of a fitted input filter, and the shares of images that it refuses.
+class FilterReport(Record):
+    """Limits of a fitted input filter's score, and the shares of images that it refuses.
 
-    Attributes
-    ----------
-    refuse_above, flag_above : float
-        Of the score.
-    train_images, val_images : int
-        Frontal chest radiographs that it was fitted to, and that the limits come from.
-    val_refused, val_flagged, val_refused_limit_from_other_half : float
-        Shares of Val; the last when limit and share are of different halves.
-    refused_by_family, refused_by_family_unseen : dict of str to float
-        Shares of drawn negatives: all families fitted, and each left out of the fit.
+    It was fitted to `train_images` frontal chest radiographs; the limits come from `val_images`. `val_refused`,
+    `val_flagged` and `val_refused_limit_from_other_half` are shares of Val; the last when limit and share are of
+    different halves. `refused_by_family` and `refused_by_family_unseen` are shares of drawn negatives: all families
+    fitted, and each left out of the fit.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     refuse_above: float
     flag_above: float
@@ -79,10 +72,10 @@ class FilterReport(BaseModel):
 
 def feature_extractor(folder: ModelFolder) -> Extract:
     """Return a function from grey images to stacked blocks ``(N, D)``, as scoring would see them."""
-    backend, size, normalisation = open_backend(folder), folder.config.size, folder.config.normalisation
+    backend = open_backend(folder)
 
     def batch(images: Sequence[Image]) -> list[Blocks]:
-        pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
+        pixels = on_grid(images, folder.config)
         return [input_filter.describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
 
     def run(images: Sequence[Image]) -> Blocks:

@@ -6,9 +6,7 @@ Out: a Markdown table. Every number names stratum, reduction, what an empty answ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from covseg.errors import UsageError
 from covseg.evaluation import markdown
@@ -64,18 +62,9 @@ def budget(run: Path, recipe: Recipe, facts: run_folder.RunFacts) -> str:
     trained = f"{epochs} of {original.stop.epochs} epochs, {images} images, seed {facts.seed}, {facts.device}"
     start = facts.weights.partition(",")[0]  # of a file the digest stands in run.json
     encoder = [] if start == "none" else [f"encoder from {start}"]
-    changes = _changes(recipe.model_dump(mode="json"), original.model_dump(mode="json"))
-    return "; ".join([trained, *encoder, *changes])
-
-
-def _changes(recipe: Mapping[str, Any], original: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Name the fields that are not the recipe's own."""
-    for key, value in recipe.items():
-        name = f"{path}{key}"
-        if isinstance(value, dict):
-            yield from _changes(value, original.get(key, {}), f"{name}.")
-        elif name not in ELSEWHERE and value != original.get(key):
-            yield f"{name} {value} (recipe: {original.get(key)})"
+    changes = run_folder.differences(original.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    own = [f"{name} {value} (recipe: {wanted})" for name, wanted, value in changes if name not in ELSEWHERE]
+    return "; ".join([trained, *encoder, *own])
 
 
 def _cell(line: MetricLine | None) -> str:

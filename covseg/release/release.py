@@ -21,13 +21,12 @@ from covseg.model_folder.folder import WEIGHTS, ModelFolder, open_folder
 from covseg.model_folder.write import State, prefixed, write_model
 from covseg.registry import open_model
 from covseg.settings.model import ModelConfig
-from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.training import run_folder
 from covseg.training.batches import prepared
 from covseg.training.dataset import load_split
 from covseg.training.learner import has_head, network_arguments
-from covseg.training.lungs import lung_channel
+from covseg.training.lungs import lung_channel, on_grid
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import RunFacts
 
@@ -75,7 +74,7 @@ def release(
         raise UsageError(f"{run} has no {WEIGHTS}: wanted the folder of a run with at least one epoch done")
     recipe = Recipe.model_validate_json((run / run_folder.RECIPE).read_text())
     facts = run_folder.read_facts(run)
-    built = _own_network(recipe, run)
+    built = _Built(*network_arguments(recipe), load_file(run / WEIGHTS))
     if recipe.data.targets != ("lung", "infection"):
         _check_lungs(run, facts.lung_channel, recipe, lung_model)
         built = _behind_lungs(recipe, built, lung_model)
@@ -111,9 +110,7 @@ def check_export(folder: ModelFolder, images: NDArray[np.uint8]) -> float:
         When a probability differs by more than `EXPORT_TOLERANCE`: the graph is not the model.
     """
     config = folder.config
-    pixels = np.stack(
-        [prepare((image / 255).astype(np.float32), config.size, config.normalisation)[0] for image in images]
-    )
+    pixels = on_grid(images, config)
     outputs = (segment(open_backend(folder, name), pixels) for name in ("torch", "onnx"))
     difference = max(
         float(np.abs(getattr(torch_output, name) - getattr(onnx_output, name)).max())
@@ -135,10 +132,6 @@ class _Built(NamedTuple):
     network: str
     arguments: dict[str, Any]
     state: State
-
-
-def _own_network(recipe: Recipe, run: Path) -> _Built:
-    return _Built(*network_arguments(recipe), load_file(run / WEIGHTS))
 
 
 def _check_lungs(run: Path, learnt: str | None, recipe: Recipe, lung_model: str) -> None:

@@ -100,14 +100,9 @@ class Refusal:
 class Cohort:
     """Everything the report says of a table, but for its single rows.
 
-    Parameters
-    ----------
-    planned, scored, no_lungs, zero : int
-        Inputs; images with a mask; scored without a lung; scored at exactly 0 %.
-    flagged, noted : int
-        Scored images with a flag that asks for a look; with any flag at all.
-    statuses, grades, flags, histogram : list of Bar
-        `histogram` has `BINS` bars above 0.
+    Of the `planned` inputs some are `scored` (images with a mask); of these `no_lungs` have no lung, `zero` are at
+    exactly 0 %, `flagged` have a flag that asks for a look, and `noted` any flag at all. The histogram has `BINS` bars
+    above 0.
     """
 
     planned: int
@@ -141,13 +136,7 @@ class Cohort:
 
 
 def summarise(table: pa.Table) -> Cohort:
-    """Count a severity table.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Of the severity schema; the columns that name a source (key, etag) are not needed and not read.
-    """
+    """Count a severity table; the columns that name a source (key, etag) are not needed and not read."""
     scored = table.select(MEASURED).filter(pc.equal(table["status"], "scored"))
     fraction = scored["infected_fraction"].drop_null()
     identity = {title: sorted(map(str, _counts(table[name].drop_null()))) for name, title in IDENTITY.items()}

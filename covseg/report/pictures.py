@@ -27,19 +27,11 @@ LEVELS = 16  # of probability, so that the layer is a four-bit indexed PNG
 
 @dataclass(frozen=True)
 class Picture:
-    """What the report shows of one image.
+    """What the report shows of one image: a thumbnail and its size in pixels.
 
-    Parameters
-    ----------
-    input_id : str
-    width, height : int
-        Of the thumbnail, pixels.
-    image : str
-        ``data:`` URI of a grey JPEG.
-    probability : str
-        ``data:`` URI of a PNG whose colour and opacity grow with the probability; may be empty.
-    lung, infection : str
-        SVG path data in thumbnail pixels; empty without lung or infection.
+    `image` is the ``data:`` URI of a grey JPEG; `probability` that of a PNG whose colour and opacity grow with the
+    probability, and may be empty. `lung` and `infection` are SVG path data in thumbnail pixels; empty without lung or
+    infection.
     """
 
     input_id: str
@@ -62,7 +54,6 @@ def picture(
 
     Parameters
     ----------
-    input_id : str
     pixels : ndarray of float32, shape (H, W)
         Grey values in [0, 1].
     lung, infection : ndarray of uint8, shape (H, W)
@@ -72,9 +63,10 @@ def picture(
     """
     height, width = _fit(pixels.shape, THUMBNAIL)
     image = np.rint(_shrink(pixels, height, width) * 255).astype(np.uint8)
-    outlines = (_path(_sample(mask, height, width)) for mask in (lung, infection))
+    # a mask was made on a grid no finer than the thumbnail, so nothing slips through
+    small = (cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) for mask in (lung, infection))
     heat = "" if probability is None else _heat(_shrink(probability, *_fit(pixels.shape, HEAT)))
-    return Picture(input_id, width, height, jpeg(image, JPEG_QUALITY), heat, *outlines)
+    return Picture(input_id, width, height, jpeg(image, JPEG_QUALITY), heat, *map(_path, small))
 
 
 def _fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
@@ -86,11 +78,6 @@ def _fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
 def _shrink(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Average areas, so that ribs do not alias."""
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _sample(mask: Mask, height: int, width: int) -> Mask:
-    """Shrink a 0/1 mask to 0/1; a mask was made on a grid no finer than the thumbnail, so nothing slips through."""
-    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _palette() -> tuple[bytes, bytes]:

@@ -72,7 +72,8 @@ def select(table: pa.Table, limit: int = ROWS, worst: int = WORST, refused: int 
     if len(table) > limit:
         others = _first(others, max(refused, limit - len(scored)), BY_ID)
         top = _first(scored, worst, WORST_FIRST)
-        scored = pa.concat_tables([top, _draw(scored, top, limit - len(others) - len(top))])
+        rest = scored.filter(pc.invert(pc.is_in(scored["input_id"], top["input_id"].combine_chunks())))
+        scored = pa.concat_tables([top, _first(rest, limit - len(others) - len(top), BY_ID)])
     places = [*scored.sort_by(WORST_FIRST)["place"].to_pylist(), *others.sort_by(BY_ID)["place"].to_pylist()]
     rows = table.select(COLUMNS).take(pa.array(places, pa.int64())).to_pylist()
     rows = [row | {"detail": None} if row["stage"] == "fetch" else row for row in rows]
@@ -81,9 +82,3 @@ def select(table: pa.Table, limit: int = ROWS, worst: int = WORST, refused: int 
 
 def _first(table: pa.Table, count: int, order: list[tuple[str, str]]) -> pa.Table:
     return table.take(pc.select_k_unstable(table, min(count, len(table)), order))
-
-
-def _draw(scored: pa.Table, taken: pa.Table, count: int) -> pa.Table:
-    """Draw `count` scored images that are not among those taken."""
-    rest = scored.filter(pc.invert(pc.is_in(scored["input_id"], taken["input_id"].combine_chunks())))
-    return _first(rest, count, BY_ID)

@@ -10,27 +10,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    MPEG2MPML,
-    UID,
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    EnhancedSRStorage,
-    ExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    MediaStorageDirectoryStorage,
-    RLELossless,
-    SegmentationStorage,
-)
 
 from covseg.errors import Reason
 
@@ -59,7 +46,6 @@ def image(side: int = _SIDE) -> NDArray[np.uint8]:
 
 def _strangers() -> BadInputs:
     """Make what is no image of a format that is read."""
-    picture = Image.fromarray(image())
     return {
         "zero_bytes.png": (b"", Reason.EMPTY),
         "only_zeros.dcm": (bytes(4096), Reason.CORRUPT),
@@ -67,11 +53,11 @@ def _strangers() -> BadInputs:
         "vector.png": (b'<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96"/>', Reason.NOT_AN_IMAGE),
         "document.dcm": (b"%PDF-1.7\n%%EOF\n", Reason.NOT_AN_IMAGE),
         "archive.dcm": (b"PK\x05\x06" + bytes(18), Reason.NOT_AN_IMAGE),
-        "gif_renamed.png": (_encode(picture, "GIF"), Reason.UNREADABLE_FORMAT),
-        "tiff_renamed.png": (_encode(picture, "TIFF"), Reason.UNREADABLE_FORMAT),
-        "bmp_renamed.jpg": (_encode(picture, "BMP"), Reason.UNREADABLE_FORMAT),
-        "webp_renamed.jpg": (_encode(picture, "WEBP"), Reason.UNREADABLE_FORMAT),
-        "jpeg2000_renamed.jpg": (_encode(picture, "JPEG2000"), Reason.UNREADABLE_FORMAT),
+        "gif_renamed.png": (_encode(image(), "GIF"), Reason.UNREADABLE_FORMAT),
+        "tiff_renamed.png": (_encode(image(), "TIFF"), Reason.UNREADABLE_FORMAT),
+        "bmp_renamed.jpg": (_encode(image(), "BMP"), Reason.UNREADABLE_FORMAT),
+        "webp_renamed.jpg": (_encode(image(), "WEBP"), Reason.UNREADABLE_FORMAT),
+        "jpeg2000_renamed.jpg": (_encode(image(), "JPEG2000"), Reason.UNREADABLE_FORMAT),
     }
 
 
@@ -99,16 +85,16 @@ def _pngs() -> BadInputs:
         "mask.png": (_png(mask), Reason.NOT_RADIOGRAPH),
         "empty_mask.png": (_png(np.zeros((_SIDE, _SIDE), np.uint8)), Reason.NOT_RADIOGRAPH),
         "label_map.png": (_png(mask // 255 + mask // 128), Reason.NOT_RADIOGRAPH),
-        "one_bit.png": (_encode(Image.fromarray(mask).convert("1"), "PNG"), Reason.NOT_RADIOGRAPH),
-        "coloured.png": (_encode(Image.fromarray(_coloured()), "PNG"), Reason.NOT_RADIOGRAPH),
+        "one_bit.png": (_encode(mask > 0, "PNG"), Reason.NOT_RADIOGRAPH),
+        "coloured.png": (_encode(_coloured(), "PNG"), Reason.NOT_RADIOGRAPH),
     }
 
 
 def _jpegs() -> BadInputs:
-    good = _encode(Image.fromarray(image()), "JPEG")
+    good = _encode(image(), "JPEG")
     frame = good.index(b"\xff\xc0") + 5  # height and width follow the marker, the length and the precision
     huge = good[:frame] + struct.pack(">HH", 20_000, 20_000) + good[frame + 4 :]
-    flat = Image.fromarray(np.full((_SIDE, _SIDE), 40, np.uint8))
+    flat = np.full((_SIDE, _SIDE), 40, np.uint8)
     return {
         "signature_only.jpg": (good[:2], Reason.TRUNCATED),
         "headers_only.jpg": (good[:frame], Reason.TRUNCATED),
@@ -116,35 +102,35 @@ def _jpegs() -> BadInputs:
         "end_marker_missing.jpg": (good[:-2], Reason.TRUNCATED),
         "headers_overwritten.jpg": (good[:20] + bytes(40) + good[60:], Reason.CORRUPT),
         "header_claims_20000.jpg": (huge, Reason.TOO_LARGE),
-        "one_pixel.jpg": (_encode(Image.fromarray(image(1)), "JPEG"), Reason.TOO_SMALL),
+        "one_pixel.jpg": (_encode(image(1), "JPEG"), Reason.TOO_SMALL),
         "constant.jpg": (_encode(flat, "JPEG"), Reason.NO_CONTRAST),
-        "photograph_in_colour.jpg": (_encode(Image.fromarray(_coloured()), "JPEG"), Reason.NOT_RADIOGRAPH),
+        "photograph_in_colour.jpg": (_encode(_coloured(), "JPEG"), Reason.NOT_RADIOGRAPH),
     }
 
 
 def _dicoms() -> BadInputs:
     good = _dicom()
-    jpeg = encapsulate([_encode(Image.fromarray(image()), "JPEG")])
-    other_size = encapsulate([_encode(Image.fromarray(image(2 * _SIDE)), "JPEG")])
+    jpeg = encapsulate([_encode(image(), "JPEG")])
+    other_size = encapsulate([_encode(image(2 * _SIDE), "JPEG")])
     no_image: Changes = {"Modality": None, "Rows": None, "Columns": None, "PixelData": None}
     return {
         "truncated.dcm": (good[: len(good) // 2], Reason.TRUNCATED),
         "header_truncated.dcm": (good[:200], Reason.TRUNCATED),
         "pixels_missing.dcm": (_dicom(PixelData=None), Reason.TRUNCATED),
-        "deflated_truncated.dcm": (_dicom(syntax=DeflatedExplicitVRLittleEndian)[:-400], Reason.TRUNCATED),
+        "deflated_truncated.dcm": (_dicom(syntax=uid.DeflatedExplicitVRLittleEndian)[:-400], Reason.TRUNCATED),
         "pixels_not_encapsulated.dcm": (_relabelled(good), Reason.CORRUPT),
-        "jpeg_of_another_size.dcm": (_dicom(syntax=JPEGBaseline8Bit, PixelData=other_size), Reason.CORRUPT),
-        "jpeg2000_without_codestream.dcm": (_dicom(syntax=JPEG2000Lossless, PixelData=jpeg), Reason.CORRUPT),
-        "directory.dcm": (_dicom(no_image, SOPClassUID=MediaStorageDirectoryStorage), Reason.NOT_AN_IMAGE),
-        "structured_report.dcm": (_dicom(no_image, SOPClassUID=EnhancedSRStorage, Modality="SR"),
+        "jpeg_of_another_size.dcm": (_dicom(syntax=uid.JPEGBaseline8Bit, PixelData=other_size), Reason.CORRUPT),
+        "jpeg2000_without_codestream.dcm": (_dicom(syntax=uid.JPEG2000Lossless, PixelData=jpeg), Reason.CORRUPT),
+        "directory.dcm": (_dicom(no_image, SOPClassUID=uid.MediaStorageDirectoryStorage), Reason.NOT_AN_IMAGE),
+        "structured_report.dcm": (_dicom(no_image, SOPClassUID=uid.EnhancedSRStorage, Modality="SR"),
                                   Reason.NOT_AN_IMAGE),
-        "segmentation.dcm": (_dicom(SOPClassUID=SegmentationStorage, Modality="SEG"), Reason.NOT_AN_IMAGE),
-        "computed_tomography.dcm": (_dicom(SOPClassUID=CTImageStorage, Modality="CT"), Reason.NOT_RADIOGRAPH),
+        "segmentation.dcm": (_dicom(SOPClassUID=uid.SegmentationStorage, Modality="SEG"), Reason.NOT_AN_IMAGE),
+        "computed_tomography.dcm": (_dicom(SOPClassUID=uid.CTImageStorage, Modality="CT"), Reason.NOT_RADIOGRAPH),
         "two_frames.dcm": (_dicom(NumberOfFrames=2, PixelData=2 * image().tobytes()), Reason.MULTI_FRAME),
         "burned_in_text.dcm": (_dicom(BurnedInAnnotation="YES"), Reason.BURNED_IN_ANNOTATION),
-        "no_decoder.dcm": (_dicom(syntax=MPEG2MPML, PixelData=jpeg), Reason.MISSING_DECODER),
+        "no_decoder.dcm": (_dicom(syntax=uid.MPEG2MPML, PixelData=jpeg), Reason.MISSING_DECODER),
         "palette.dcm": (_dicom(PhotometricInterpretation="PALETTE COLOR"), Reason.UNSUPPORTED_MODE),
-        "for_processing.dcm": (_dicom(SOPClassUID=DigitalXRayImageStorageForProcessing), Reason.UNSUPPORTED_MODE),
+        "for_processing.dcm": (_dicom(SOPClassUID=uid.DigitalXRayImageStorageForProcessing), Reason.UNSUPPORTED_MODE),
         "header_claims_20000.dcm": (_dicom(Rows=20_000, Columns=20_000), Reason.TOO_LARGE),
         "deflated_bomb.dcm": (_deflated_bomb(), Reason.TOO_LARGE),
         "one_pixel.dcm": (_dicom(Rows=1, Columns=1, PixelData=b"\x07\0"), Reason.TOO_SMALL),
@@ -156,9 +142,9 @@ def _coloured() -> NDArray[np.uint8]:
     return np.stack([image(), image()[::-1], 255 - image()], axis=-1)
 
 
-def _encode(picture: Image.Image, kind: str) -> bytes:
+def _encode(pixels: NDArray[Any], kind: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind)
+    Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
 
 
@@ -181,10 +167,10 @@ def _chunk(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
-def _dicom(changes: Changes | None = None, syntax: UID = ExplicitVRLittleEndian, **more: object) -> bytes:
+def _dicom(changes: Changes | None = None, syntax: uid.UID = uid.ExplicitVRLittleEndian, **more: object) -> bytes:
     """Write a small DX image with some elements changed, or left out where the change is None."""
     elements: Changes = {
-        "SOPClassUID": DigitalXRayImageStorageForPresentation,
+        "SOPClassUID": uid.DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": "2.25.1",
         "Modality": "DX",
         "ViewPosition": "PA",
@@ -213,13 +199,13 @@ def _dicom(changes: Changes | None = None, syntax: UID = ExplicitVRLittleEndian,
 
 def _relabelled(native: bytes) -> bytes:
     """Call native pixel data RLE-compressed, as a careless gateway does."""
-    plain, rle = ExplicitVRLittleEndian.encode(), RLELossless.encode()
+    plain, rle = uid.ExplicitVRLittleEndian.encode(), uid.RLELossless.encode()
     return native.replace(plain.ljust(20, b"\0"), rle.ljust(20, b"\0"), 1)
 
 
 def _deflated_bomb() -> bytes:
     """Write a deflated image whose data set inflates to 192 MiB of zeros."""
-    whole = _dicom(syntax=DeflatedExplicitVRLittleEndian, Rows=None, PixelData=None)
+    whole = _dicom(syntax=uid.DeflatedExplicitVRLittleEndian, Rows=None, PixelData=None)
     meta = whole[: 144 + int.from_bytes(whole[140:144], "little")]
     stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     header = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 192 * 2**20)

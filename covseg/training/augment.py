@@ -22,41 +22,28 @@ Grey = NDArray[np.uint8]
 def line(config: AugmentConfig) -> list[albumentations.BasicTransform | albumentations.BaseCompose]:
     """Return the moves that have a probability, in order."""
     moves = [
-        (config.mirror, albumentations.HorizontalFlip(p=config.mirror)),
-        (
-            config.affine,
-            albumentations.Affine(
-                scale=(1 - config.scale, 1 + config.scale),
-                translate_percent=(-config.shift, config.shift),
-                rotate=(-config.rotate, config.rotate),
-                shear=(-config.shear, config.shear),
-                p=config.affine,
-                border_mode=cv2.BORDER_CONSTANT,
-                fill=0,
-                fill_mask=0,
-            ),
+        albumentations.HorizontalFlip(p=config.mirror),
+        albumentations.Affine(
+            scale=(1 - config.scale, 1 + config.scale),
+            translate_percent=(-config.shift, config.shift),
+            rotate=(-config.rotate, config.rotate),
+            shear=(-config.shear, config.shear),
+            p=config.affine,
+            border_mode=cv2.BORDER_CONSTANT,
+            fill=0,
+            fill_mask=0,
         ),
-        (config.elastic, albumentations.ElasticTransform(alpha=40, sigma=9, approximate=True, p=config.elastic)),
-        (
-            config.exposure,
-            albumentations.RandomBrightnessContrast(config.brightness, config.contrast, p=config.exposure),
-        ),
-        (config.gamma, albumentations.RandomGamma((70, 140), p=config.gamma)),
-        (config.blur, albumentations.GaussianBlur((3, 5), p=config.blur)),
-        (config.noise, albumentations.GaussNoise(std_range=config.noise_std, p=config.noise)),
+        albumentations.ElasticTransform(alpha=40, sigma=9, approximate=True, p=config.elastic),
+        albumentations.RandomBrightnessContrast(config.brightness, config.contrast, p=config.exposure),
+        albumentations.RandomGamma((70, 140), p=config.gamma),
+        albumentations.GaussianBlur((3, 5), p=config.blur),
+        albumentations.GaussNoise(std_range=config.noise_std, p=config.noise),
     ]
-    return [move for probability, move in moves if probability > 0]
+    return [move for move in moves if move.p > 0]
 
 
 class Augmenter:
-    """The augmentation of a recipe.
-
-    Parameters
-    ----------
-    config : AugmentConfig
-    seed : int
-        Seed of the run.
-    """
+    """The augmentation of a recipe; `seed` is the run's."""
 
     def __init__(self, config: AugmentConfig, seed: int) -> None:
         self.seed = seed

@@ -23,17 +23,10 @@ from covseg.training.recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """Stacked images.
+    """Stacked images ``(N, 1 or 2, S, S)``: prepared grey; the lung mask as a second plane where the network sees it.
 
-    Attributes
-    ----------
-    images : Tensor of float32, shape (N, 1 or 2, S, S)
-        Prepared grey; the lung mask as a second plane where the network sees it.
-    truth : Tensor of float32, shape (N, M, S, S)
-        0 or 1, in the order of the recipe's targets.
-    strata : Tensor of int64, shape (N,)
-    samples : Tensor of int64, shape (N,)
-        Row of each image in its split.
+    The truth ``(N, M, S, S)`` is 0 or 1, in the order of the recipe's targets, both float32; `strata` and `samples`,
+    the row of each image in its split, are int64 ``(N,)``.
     """
 
     images: Tensor
@@ -47,8 +40,6 @@ class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
 
     Parameters
     ----------
-    images : ImageArrays
-    recipe : Recipe
     lungs : ndarray of uint8, shape (N, H, W), or None
         The lung masks {0, 255} that the network sees; None where it sees none.
     """

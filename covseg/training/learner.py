@@ -59,8 +59,6 @@ class Learner:
 
     Parameters
     ----------
-    recipe : Recipe
-    rank : Rank
     total_steps : int
         Of the whole run; the schedule follows it.
     pos_weight : float

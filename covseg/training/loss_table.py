@@ -74,10 +74,7 @@ def options(name: str) -> dict[str, str]:
 class LossConfig(BaseModel):
     """A weighted sum; every term is defined on images with empty masks. See covseg/training/loss_table.py.
 
-    Attributes
-    ----------
-    pos_weight, lung, presence, classes
-        What is no single mask loss. The weights of `LOSSES` and their options are attributes too.
+    The fields are what is no single mask loss; the weights of `LOSSES` and their options are attributes too.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

@@ -97,7 +97,6 @@ class Loss:
 
     Parameters
     ----------
-    config : LossConfig
     targets : sequence of str
         Which mask each channel draws: ``lung``, ``infection``.
     pos_weight : float

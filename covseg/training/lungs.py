@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg.model_folder.backends import open_backend
 from covseg.registry import open_model
+from covseg.settings.model import ModelConfig
 from covseg.stages.preprocess import prepare, resize
 from covseg.stages.segment import segment
 from covseg.training.dataset import ImageArrays
@@ -25,16 +28,17 @@ def lung_channel(recipe: Recipe, model: str) -> str | None:
     return f"predicted by {config.id}, weights {config.weights_sha256[:16]}"
 
 
+def on_grid(images: Iterable[NDArray[np.uint8]], config: ModelConfig) -> NDArray[np.float32]:
+    """Prepare grey images for a model, as scoring would see them, ``(N, S, S)``."""
+    return np.stack(
+        [prepare((image / 255).astype(np.float32), config.size, config.normalisation)[0] for image in images]
+    )
+
+
 def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.uint8] | None:
     """Return the masks {0, 255} ``(N, H, W)`` that the network sees beside the image; None where it sees none.
 
-    Parameters
-    ----------
-    images : ImageArrays
-    recipe : Recipe
-        ``data.lung`` says predicted or truth.
-    model : str
-        Model folder that draws the lungs, at its own threshold.
+    The recipe's ``data.lung`` says predicted or truth; `model` is the folder that draws them, at its own threshold.
     """
     if recipe.input.channels != 4:
         return None
@@ -44,12 +48,7 @@ def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.ui
     backend, config = open_backend(folder), folder.config
     drawn = np.empty_like(images.images)
     for first in range(0, len(drawn), BATCH):
-        pixels = np.stack(
-            [
-                prepare(image.astype(np.float32) / 255, config.size, config.normalisation)[0]
-                for image in images.images[first : first + BATCH]
-            ]
-        )
+        pixels = on_grid(images.images[first : first + BATCH], config)
         for row, answer in enumerate(segment(backend, pixels), first):
             lung = resize(answer.lung, *drawn.shape[1:])
             drawn[row] = np.where(lung > config.thresholds.lung, 255, 0)

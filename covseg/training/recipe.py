@@ -186,7 +186,8 @@ class Recipe(_Frozen):
     @property
     def label(self) -> str:
         """Name for tables; says so when wanted encoder weights were not there."""
-        if self.name in shipped() and shipped_weights(self.name) == "imagenet" and self.network.weights == "none":
+        wanted = load_recipe(self.name).network.weights if self.name in shipped() else ""
+        if wanted == "imagenet" and self.network.weights == "none":
             return f"{self.name}, not a reproduction (weights: none)"
         return self.name
 
@@ -199,11 +200,6 @@ class Recipe(_Frozen):
 def shipped() -> list[str]:
     """Names of the recipes that come with covseg."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
-
-
-def shipped_weights(name: str) -> str:
-    """Return the encoder weights that a shipped recipe wants."""
-    return str(tomllib.loads((FOLDER / f"{name}.toml").read_text())["network"].get("weights", "none"))
 
 
 def load_recipe(ref: str | Path, settings: Sequence[str] = ()) -> Recipe:

@@ -13,8 +13,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -85,17 +86,13 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         staged.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch and safetensors give no errno: measured while what was written still takes its room
-        full = getattr(error, "errno", None) == errno.ENOSPC or _full(path.parent)
+        full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(path.parent).free < 1024**2
         staged.unlink(missing_ok=True)
         if full:
             raise StorageFull(
                 f"no room to write {path}; the state before it is whole. Free space, then run the same command again"
             ) from error
         raise EnvironmentFailed(f"cannot write {path}: {error}; check the folder's rights and disk") from error
-
-
-def _full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < 1024**2
 
 
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
@@ -115,22 +112,22 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
         return []
     began = Recipe.model_validate_json(path.read_text())
     if began != recipe:
-        changed = _changed(began, recipe)
+        name, there, here = next(differences(began.model_dump(), recipe.model_dump()))
+        changed = f"{name} is {there!r} there, {here!r} here"
         raise UsageError(f"{folder} holds a run of another recipe ({changed}); choose another --out")
     if has_state(folder) and not resume:
         raise UsageError(f"{folder} holds this run already; add --resume to go on, or choose another --out")
     return read_rows(folder)
 
 
-def _changed(there: BaseModel, here: BaseModel, path: str = "") -> str:
-    for name, value in here:
-        before = getattr(there, name)
-        if isinstance(value, BaseModel):
-            if text := _changed(before, value, f"{path}{name}."):
-                return text
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted name of each nested setting that is another one here, with the values there and here."""
+    for name, value in here.items():
+        before = there.get(name)
+        if isinstance(value, dict):
+            yield from differences(before or {}, value, f"{path}{name}.")
         elif before != value:
-            return f"{path}{name} is {before!r} there, {value!r} here"
-    return ""
+            yield f"{path}{name}", before, value
 
 
 def check_room(folder: Path, learning: Learning) -> None:

@@ -17,18 +17,10 @@ from covseg.training.train import train
 
 
 class TrainResult(BaseModel):
-    """What a training came to.
+    """What a training came to: epochs done, images of Val, and the run's folder (of several seeds, the best one's).
 
-    Attributes
-    ----------
-    metric, best, epoch
-        Column of ``metrics.csv`` that chose the epoch, its highest value on Val, and the epoch that has it.
-    epochs, images
-        Epochs done, and images of Val.
-    out : str
-        Folder of the run; with several seeds, of the best one's.
-    seeds, mean, deviation
-        With several seeds how many, and mean and deviation (n - 1) of `best` over them.
+    `metric` is the column of ``metrics.csv`` that chose the epoch, `best` its highest value on Val, and `epoch` the one
+    that has it. With several seeds, `seeds` says how many; `mean` and `deviation` (n - 1) are of `best` over them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
@@ -56,10 +48,7 @@ def train_seeds(
 ) -> TrainResult:
     """Train with `seeds` seeds in a row, each in a folder of its own when there are several; return the best one.
 
-    Parameters
-    ----------
-    train_one : callable or None
-        Fills a job's folder; None runs the loop in this process, on `device`, with `hooks`.
+    `train_one` fills a job's folder; None runs the loop in this process, on `device`, with `hooks`.
     """
     run = train_one or (lambda seeded, placed: train(seeded, placed, hooks, Rank(device=device)))
     results = []

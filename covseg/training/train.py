@@ -12,23 +12,20 @@ import platform
 import time
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 
 from covseg.errors import Stopped, TrainingFailed, UsageError
 from covseg.metrics.convention import Empty, ratios
 from covseg.settings.environment import code_version
 from covseg.training import run_folder
 from covseg.training.batches import Batch, Samples, grid, order, training_batches
-from covseg.training.heap import keep_freed_memory
 from covseg.training.job import Hooks, TrainingJob
 from covseg.training.learner import Learner, learning_rate
 from covseg.training.lungs import lung_channel
 from covseg.training.pictures import draw
 from covseg.training.preflight import load_sets, pos_weight
-from covseg.training.ranks import Rank
+from covseg.training.ranks import Rank, keep_freed_memory
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import RunFacts
 from covseg.training.validate import DICE, counts, validate
@@ -83,16 +80,7 @@ def train(recipe: Recipe, job: TrainingJob, hooks: Hooks | None = None, rank: Ra
 
 
 class TrainingLoop:
-    """A run in its folder, begun or resumed; `epoch` is one turn of it.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    job : TrainingJob
-    hooks : Hooks
-    rank : Rank
-        Only rank 0 writes.
-    """
+    """A run in its folder, begun or resumed; `epoch` is one turn of it. Only rank 0 writes."""
 
     def __init__(self, recipe: Recipe, job: TrainingJob, hooks: Hooks, rank: Rank) -> None:
         self.recipe, self.job, self.hooks, self.rank = recipe, job, hooks, rank
@@ -163,7 +151,8 @@ class TrainingLoop:
                 f"{error}: {self.job.out} holds {saved}. Lower optimiser.lr (now {self.recipe.optimiser.lr:g}) "
                 "or set optimiser.clip, in a new --out"
             ) from error
-        dice = _train_dice(masks.cpu(), batch)
+        # of the last mask, per image, on the augmented images of the step
+        dice = ratios(counts(masks[:, -1].cpu() > 0, batch.truth[:, -1] > 0).numpy(), Empty.ONE)[:, DICE]
         pooled = self.rank.summed([loss * len(dice), float(dice.sum()), len(dice)])
         values = [*pooled, time.monotonic() - begun + waited, waited]
         sums = self.progress.sums
@@ -233,8 +222,3 @@ def facts_of(learner: Learner, sets: dict[str, Samples], job: TrainingJob) -> Ru
         ranks=learner.rank.world, device=learner.rank.device, threads=torch.get_num_threads(),
         torch=torch.__version__, python=platform.python_version(), code_version=code_version(),
     )  # fmt: skip
-
-
-def _train_dice(masks: torch.Tensor, batch: Batch) -> NDArray[np.float64]:
-    """Dice of the last mask, per image, empty = 1, on the augmented images of the step."""
-    return ratios(counts(masks[:, -1] > 0, batch.truth[:, -1] > 0).numpy(), Empty.ONE)[:, DICE]

@@ -7,7 +7,6 @@ truth as 1; ``val_covid_dice`` is COVID-19 images only. The released numbers com
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ from covseg.training.dataset import ImageArrays
 from covseg.training.learner import Learning, on_device
 from covseg.training.losses import Loss
 from covseg.training.ranks import Rank
-from covseg.training.recipe import Recipe
 
 SHORT = {"COVID-19": "covid", "Non-COVID": "noncovid"}  # other strata: their own name, small
-DICE, IOU, ACCURACY = (list(RATIOS).index(name) for name in ("dice", "iou", "accuracy"))
+_NAMED = {name: list(RATIOS).index(name) for name in ("dice", "iou", "accuracy")}
+DICE = _NAMED["dice"]
 
 
 def counts(guess: Tensor, truth: Tensor) -> Tensor:
@@ -32,13 +31,6 @@ def counts(guess: Tensor, truth: Tensor) -> Tensor:
     both = (guess & truth).sum(dim=(-2, -1))
     false, missed = guess.sum(dim=(-2, -1)) - both, truth.sum(dim=(-2, -1)) - both
     return torch.stack([both, false, missed, guess.shape[-1] * guess.shape[-2] - both - false - missed], dim=-1)
-
-
-def constrained(guess: Tensor, images: Tensor, recipe: Recipe) -> Tensor:
-    """Empty the infection outside the lung plane that the network saw, where the recipe says so."""
-    if not (recipe.lung_constraint and images.shape[1] > 1):
-        return guess
-    return guess & (images[:, 1:2] > 0)
 
 
 @torch.inference_mode()
@@ -61,7 +53,9 @@ def validate(learning: Learning, samples: Samples, loss: Loss, rank: Rank, worke
         with_a_mask = share * len(batch.samples)  # the Dice term is then a mean over the split's images, not a batch's
         value = loss(masks.float(), moved.truth, presence.float(), classes, moved.strata, with_a_mask)
         losses.append((value.item(), len(batch.samples)))
-        guess = constrained(masks > 0, moved.images, samples.recipe)
+        guess = masks > 0
+        if samples.recipe.lung_constraint and moved.images.shape[1] > 1:
+            guess &= moved.images[:, 1:2] > 0  # no infection outside the lung plane that the network saw
         table = counts(guess, moved.truth > 0).cpu().numpy()
         rows += zip(
             batch.samples.tolist(), batch.strata.tolist(), list(table), presence.float().cpu().tolist(), strict=True
@@ -93,11 +87,10 @@ def summary(
     positive = infection[:, 0] + infection[:, 2] > 0
     drawn = infection[:, 0] + infection[:, 1] > 0
     present = np.array([row[3] for row in rows]) > 0
-    clean: Callable[[NDArray[np.bool_]], float] = lambda flags: _mean(1.0 - flags[~positive])  # noqa: E731
     return means | {
-        "val_negative_specificity": clean(drawn),
+        "val_negative_specificity": _mean(1.0 - drawn[~positive]),
         "val_presence_sensitivity": _mean(present[positive].astype(float)),
-        "val_presence_specificity": clean(present),
+        "val_presence_specificity": _mean(1.0 - present[~positive]),
     }
 
 
@@ -118,9 +111,6 @@ def _present(images: ImageArrays, targets: tuple[str, ...]) -> NDArray[np.bool_]
     """Tell which images have which masks, ``(N, M)``."""
     drawn = {"lung": images.lungs, "infection": images.infections}
     return np.stack([drawn[name].any(axis=(1, 2)) for name in targets], axis=1)
-
-
-_NAMED = {"dice": DICE, "iou": IOU, "accuracy": ACCURACY}
 
 
 def _mean(values: NDArray[np.floating[Any]]) -> float:

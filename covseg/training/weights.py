@@ -17,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from covseg.errors import CovsegError, UsageError
+from covseg.storage import open_store
 from covseg.training.recipe import Recipe
 
 State = dict[str, Tensor]
@@ -78,8 +79,6 @@ def _from_hub(recipe: Recipe) -> State:
 
 
 def _bytes(ref: str) -> bytes:
-    from covseg.storage import open_store
-
     try:
         if "://" not in ref:
             return Path(ref).read_bytes()

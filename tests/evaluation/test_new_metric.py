@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from covseg.errors import UsageError
-from covseg.evaluation import cost
+from covseg.evaluation import evaluate as evaluate_module
 from covseg.evaluation.compare import compare, open_evaluations
 from covseg.evaluation.document import read_back
 from covseg.evaluation.evaluate import evaluate
@@ -83,7 +83,7 @@ def test_metrics_of_another_version_are_refused_by_name(made_set, tmp_path):
 
 def test_without_torch_parameters_are_counted_and_operations_are_a_dash(made_set, tmp_path, monkeypatch, capsys):
     counted = evaluated(made_set, tmp_path / "torch").cost
-    monkeypatch.setattr(cost, "find_spec", lambda name: None)
+    monkeypatch.setattr(evaluate_module, "find_spec", lambda name: None)
     evaluation = evaluated(made_set, tmp_path / "bare")
     assert counted.gflop > 0 and evaluation.cost.parameters == counted.parameters
     assert json.loads((tmp_path / "bare" / "metrics.json").read_text())["cost"]["gflop"] is None

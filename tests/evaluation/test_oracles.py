@@ -118,7 +118,7 @@ def test_auroc_with_weights_equals_auroc_of_repeated_images():
 
 
 def test_agreement_equals_scipy_and_its_weights_equal_repetition():
-    from covseg.metrics.agreement import agreement
+    from covseg.metrics.measures import agreement
 
     generator = np.random.default_rng(5)
     truth = generator.random(80)

@@ -9,8 +9,7 @@ import pytest
 from covseg.errors import ModelRefused, UsageError
 from covseg.evaluation.document import read_back
 from covseg.evaluation.evaluate import evaluate
-from covseg.evaluation.examples import MISSED, Examples
-from covseg.evaluation.failures import failures
+from covseg.evaluation.examples import MISSED, Examples, failures
 from covseg.metrics.image_results import ImageResults, refused, score_masks
 from covseg.model_folder.folder import open_folder
 from covseg.records import Masks, Truth

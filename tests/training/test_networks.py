@@ -35,7 +35,7 @@ def test_the_attention_unet_has_the_34_9_million_parameters_of_its_2d_form():
 
 
 def test_a_gate_of_zeros_halves_the_skip():
-    from covseg.networks.attention import AttentionGate
+    from covseg.networks.blocks import AttentionGate
 
     gate = AttentionGate(8).eval()
     for value in gate.parameters():

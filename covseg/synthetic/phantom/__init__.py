@@ -25,17 +25,10 @@ WHITE = (1 << BITS) - 1
 
 @dataclass(frozen=True)
 class Phantom:
-    """One made image and its truth.
+    """One made image and its truth, masks ``(H, W)`` of 0 and 1.
 
-    Parameters
-    ----------
-    seed : int
-    pixels : ndarray of uint16, shape (H, W)
-        Grey values 0-4095 (12 bits), bone bright; both ends occur.
-    right_lung_mask, left_lung_mask : ndarray of uint8, shape (H, W)
-        0 or 1; the patient's sides, right on the image's left.
-    infection_mask : ndarray of uint8, shape (H, W)
-        0 or 1; inside the lungs.
+    The grey values ``(H, W)`` are 0-4095 (12 bits), bone bright; both ends occur. The lungs are on the patient's sides,
+    right on the image's left; the infection is inside the lungs.
     """
 
     seed: int

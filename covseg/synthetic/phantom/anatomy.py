@@ -47,18 +47,11 @@ BREASTS, GAS_BUBBLE, WIRE = 0.4, 0.8, 0.2  # share of the images that show them
 class Anatomy:
     """Outlines ``(N, 2)`` of (x, y) as fractions of the image, and the lines drawn inside them.
 
-    Parameters
-    ----------
-    lungs : dict of str to ndarray
-        Pleural outline of ``right`` and ``left``; what heart and mediastinum hide is still inside.
-    heart, pedicle, torso, abdomen : ndarray
-        Outlines; `pedicle` is the upper mediastinum with the aortic knob.
-    outlines : dict of str to list of ndarray
-        By tissue: ``scapula``, ``humerus``, ``vertebra``, ``arm``, ``breast``, ``gas``, ``hilum``.
-    strokes : dict of str to list of Stroke
-        By tissue: ``posterior_rib``, ``anterior_rib``, ``clavicle``, ``process``, ``trachea``, ``vessel``, ``wire``.
-    center, half_width : float
-        Midline and half width of the thorax, as fractions of the image's width; the half width is the unit of lengths.
+    `lungs` are the pleural outlines of ``right`` and ``left``; what heart and mediastinum hide is still inside.
+    `pedicle` is the upper mediastinum with the aortic knob. By tissue, `outlines` are ``scapula``, ``humerus``,
+    ``vertebra``, ``arm``, ``breast``, ``gas``, ``hilum``; `strokes` are ``posterior_rib``, ``anterior_rib``,
+    ``clavicle``, ``process``, ``trachea``, ``vessel``, ``wire``. `center` and `half_width` are the midline and the half
+    width of the thorax, as fractions of the image's width; the half width is the unit of lengths.
     """
 
     lungs: dict[str, Points]
@@ -73,13 +66,7 @@ class Anatomy:
 
 
 def make_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw one patient.
-
-    Parameters
-    ----------
-    rng : numpy Generator
-        Consumed in a fixed order; the image's size plays no part.
-    """
+    """Draw one patient; the stream is consumed in a fixed order, and the image's size plays no part."""
     frame = make_frame(rng)
     lungs = {"right": _lung(rng, frame, RIGHT_SIGN), "left": _lung(rng, frame, LEFT_SIGN)}
     outlines, strokes = make_bones(rng, frame)

@@ -31,14 +31,7 @@ HEADER: dict[str, object] = {
 
 
 def encode_dicom(phantom: Phantom, inverted: bool = False) -> bytes:
-    """Return a DX object of 12 bits.
-
-    Parameters
-    ----------
-    phantom : Phantom
-    inverted : bool
-        Store MONOCHROME1, white the smallest value; else MONOCHROME2.
-    """
+    """Return a DX object of 12 bits: MONOCHROME2, or inverted MONOCHROME1, white the smallest value."""
     height, width = phantom.pixels.shape
     spacing = round(FIELD_MM / max(height, width), 6)
     meta = FileMetaDataset()

@@ -45,13 +45,6 @@ def blurred(layer: Field, sigma: float) -> Field:
     return cv2.GaussianBlur(layer, (0, 0), sigma) if sigma > 0.35 else layer
 
 
-def enlarged(layer: Field, height: int, width: int) -> Field:
-    """Resize to ``(height, width)``, linearly."""
-    return (
-        cv2.resize(layer, (width, height), interpolation=cv2.INTER_LINEAR) if layer.shape != (height, width) else layer
-    )
-
-
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> Field:
     """Return noise of zero mean and unit deviation, about, whose grain is 1/`cells` of the image."""
     grain = rng.standard_normal((cells + 3, cells + 3), dtype=np.float32)

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from covseg.synthetic.phantom.draw import blurred
+from covseg.synthetic.phantom.draw import Field, blurred
 
 LUNG_FLOOR = 0.08  # attenuation that black never exceeds: an image without air around the body keeps grey lungs
-Field = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from covseg.records import Mask
 from covseg.synthetic.phantom.anatomy import Anatomy
-from covseg.synthetic.phantom.draw import blurred, draw, enlarged, fill, smooth_noise
+from covseg.synthetic.phantom.draw import Field, blurred, draw, fill, smooth_noise
 from covseg.synthetic.phantom.exposure import Exposure, develop, mark
 from covseg.synthetic.phantom.frame import Stroke
 
 DRAWN = 512
-Field = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,8 @@ def expose(
 
     Parameters
     ----------
-    anatomy : Anatomy
     opacity : ndarray of float32
         Infection in [0, 1], on any grid; resized.
-    exposure : Exposure
     rng : numpy Generator
         For texture and noise.
     size : tuple of int
@@ -111,7 +107,7 @@ def expose(
     attenuation += _skeleton(canvas, rng, exposure.bone)
     attenuation += exposure.aeration * _lungs(canvas, opacity, rng)
     attenuation += 0.25 * canvas.lines("wire", 0.002)
-    grey = enlarged(develop(attenuation, exposure), *size)
+    grey = cv2.resize(develop(attenuation, exposure), size[::-1], interpolation=cv2.INTER_LINEAR)
     grey += (exposure.noise * (0.6 + 0.6 * grey)) * rng.standard_normal(size, dtype=np.float32)
     mark(grey, exposure)
     return np.clip(grey, 0, 1, out=grey)

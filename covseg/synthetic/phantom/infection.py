@@ -7,24 +7,16 @@ image. It knows nothing of exposure.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from covseg.synthetic.phantom.draw import smooth_noise
+from covseg.synthetic.phantom.draw import Field, smooth_noise
 from covseg.synthetic.phantom.frame import Points
 
 FIELD = 128  # side of the grid that opacity is made on, pixels
 EDGE = 0.5  # opacity at which the truth mask begins
-Field = NDArray[np.float32]
 
 
 def make_opacity(rng: np.random.Generator, lungs: dict[str, Points]) -> Field:
-    """Place soft blobs in the lungs.
-
-    Parameters
-    ----------
-    rng : numpy Generator
-    lungs : dict of str to ndarray
-        Outlines ``(N, 2)`` of ``right`` and ``left`` as fractions of the image.
+    """Place soft blobs in the lungs, whose outlines ``(N, 2)`` are fractions of the image.
 
     Returns
     -------

@@ -30,13 +30,7 @@ FILE_NAMES = {"COVID-19": "covid_{}.png", "Non-COVID": "non_COVID ({}).png", "No
 
 
 def encode(phantom: Phantom, file_format: str) -> bytes:
-    """Return the image as one file.
-
-    Parameters
-    ----------
-    phantom : Phantom
-    file_format : str
-        ``png`` (8 bits), ``png16`` (12 bits in 16), ``monochrome2`` or ``monochrome1`` (DICOM, 12 bits).
+    """Return the image as one file: ``png`` (8 bits), ``png16`` (12 in 16), ``monochrome2`` or ``1`` (DICOM, 12 bits).
 
     Raises
     ------
@@ -68,7 +62,6 @@ def write_images(
 
     Parameters
     ----------
-    store : Store
     seeds : range
         One image each.
     size : tuple of int
@@ -122,7 +115,6 @@ def write_dataset(root: Path, split_sizes: dict[str, int], seed: int = 0, size: 
 
     Parameters
     ----------
-    root : Path
     split_sizes : dict of str to int
         Images a split, in the strata 2 : 1 : 1, such as ``{"Train": 16, "Val": 8}``.
     seed : int
