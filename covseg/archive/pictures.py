@@ -36,13 +36,7 @@ DRAWN_AT_ONCE = 4
 
 
 class Drawable(NamedTuple):
-    """What it takes to draw an image again.
-
-    Attributes
-    ----------
-    input_id, key, size, etag, sha256, mask_uri : str or int
-        Columns of its row.
-    """
+    """What it takes to draw an image again: columns of its row."""
 
     input_id: str
     key: str
@@ -53,16 +47,7 @@ class Drawable(NamedTuple):
 
 
 class PictureRecord(Record):
-    """One of ``pictures/<n>-<sha>.json``: a `covseg.report.Picture`.
-
-    Attributes
-    ----------
-    input_id : str
-    width, height : int
-        Of the thumbnail, pixels.
-    image, probability, lung, infection : str
-        ``data:`` URIs and SVG path data.
-    """
+    """One of ``pictures/<n>-<sha>.json``: a `covseg.report.Picture`."""
 
     input_id: str
     width: int
