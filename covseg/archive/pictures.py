@@ -6,7 +6,6 @@ the worst; everything else about an image was settled when it was scored.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -97,10 +96,9 @@ def _label_map(run: Run, uri: str) -> Mask:
 def save(run: Run, number: int, pictures: list[Picture]) -> NamedObject:
     """Write the pictures to the destination, named by content, so that the report can be rebuilt without the source."""
     data = json.dumps([PictureRecord(**asdict(picture)).model_dump() for picture in pictures]).encode()
-    digest = hashlib.sha256(data).hexdigest()
-    name = f"pictures/{number}-{digest[:16]}.json"
-    run.dest.write(name, data)
-    return NamedObject(name=name, sha256=digest, size=len(data))
+    named = NamedObject.of(f"pictures/{number}", data, ".json")
+    run.dest.write(named.name, data)
+    return named
 
 
 def load(run: Run, named: NamedObject) -> list[Picture]:

@@ -5,6 +5,7 @@ A record is JSON with sorted keys and a newline; its bytes follow from its conte
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import ClassVar, Literal, Self, TypeVar
 
@@ -94,6 +95,12 @@ class NamedObject(FileRecord):
     """An object by its key below DEST, and the bytes it must have."""
 
     name: str
+
+    @classmethod
+    def of(cls, stem: str, data: bytes, suffix: str) -> Self:
+        """Name an object by its content."""
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(name=f"{stem}-{digest[:16]}{suffix}", sha256=digest, size=len(data))
 
 
 class RunRecord(Record):
