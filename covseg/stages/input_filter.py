@@ -43,8 +43,6 @@ def input_filter(
     ----------
     model_pixels : ndarray of float32, shape (S, S)
         Standardised, as the model saw them.
-    prediction : Prediction
-        Of the same image.
     limits : InputFilterLimits or None
         From the model folder, with its arrays; None for a model without an input filter.
 

@@ -7,7 +7,7 @@ is refused before the decoder allocates for it. No decoder here is under the GPL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def jpeg_frame(data: bytes) -> Frame:
         raise refusal(Reason.CORRUPT, "a JPEG scan without a frame header before it")
     if data.find(END_OF_IMAGE, start) < 0:
         raise refusal(Reason.TRUNCATED, "the JPEG has no end marker")
-    return Frame(frame.marker, frame.bits, frame.height, frame.width, frame.components, exif)
+    return replace(frame, exif=exif)
 
 
 def _segment(data: bytes, start: int) -> tuple[int, bytes]:
@@ -137,8 +137,6 @@ def decode(frame: bytes, syntax: UID, layout: Layout) -> Samples:
 
     Parameters
     ----------
-    frame : bytes
-        The codestream.
     syntax : UID
         DICOM's name of the compression. Among the JPEG processes the codestream's own header decides.
     layout : Layout
