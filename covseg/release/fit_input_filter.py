@@ -82,7 +82,7 @@ def feature_extractor(folder: ModelFolder) -> Extract:
     backend, size, normalisation = open_backend(folder), folder.config.size, folder.config.normalisation
 
     def batch(images: Sequence[Image]) -> list[Blocks]:
-        pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation)[0] for image in images])
+        pixels = np.stack([prepare((image / 255).astype(np.float32), size, normalisation) for image in images])
         return [input_filter.describe(*pair) for pair in zip(pixels, segment(backend, pixels), strict=True)]
 
     def run(images: Sequence[Image]) -> Blocks:

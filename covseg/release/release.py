@@ -112,7 +112,7 @@ def check_export(folder: ModelFolder, images: NDArray[np.uint8]) -> float:
     """
     config = folder.config
     pixels = np.stack(
-        [prepare((image / 255).astype(np.float32), config.size, config.normalisation)[0] for image in images]
+        [prepare((image / 255).astype(np.float32), config.size, config.normalisation) for image in images]
     )
     outputs = (segment(open_backend(folder, name), pixels) for name in ("torch", "onnx"))
     difference = max(

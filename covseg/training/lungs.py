@@ -46,7 +46,7 @@ def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.ui
     for first in range(0, len(drawn), BATCH):
         pixels = np.stack(
             [
-                prepare(image.astype(np.float32) / 255, config.size, config.normalisation)[0]
+                prepare(image.astype(np.float32) / 255, config.size, config.normalisation)
                 for image in images.images[first : first + BATCH]
             ]
         )
