@@ -148,12 +148,7 @@ def _grey(model_pixels: FloatArray, image: FloatArray) -> FloatArray:
 def filter_scores(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, NDArray[np.int64]]:
     """Return scores ``(N,)`` and the kinds ``(N,)`` that the images look most like, `FRONTAL` left aside.
 
-    Parameters
-    ----------
-    blocks : dict of str to ndarray, shape (N, D)
-        Stacked, from `describe`.
-    numbers : dict of str to ndarray
-        The input filter's arrays.
+    The blocks ``(N, D)`` are stacked, from `describe`; the numbers are the input filter's arrays.
     """
     evidence, density = weigh(blocks, numbers)
     logits = evidence @ numbers["head.weight"] + numbers["head.bias"]

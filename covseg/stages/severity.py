@@ -23,6 +23,7 @@ GRADES = ("none", "mild", "moderate", "severe", "critical")
 ZONE_METHOD = "equal-height-thirds-of-each-lung"
 SIDES = (("right", RIGHT), ("left", LEFT))
 LEVELS = ("upper", "middle", "lower")
+ZONES = [f"infected_fraction_{side}_{level}" for side, _ in SIDES for level in LEVELS]
 QC_FLAGS = (
     "inverted", "rotated", "lungs_not_found", "one_lung_only", "merged_lungs", "lung_area_out_of_range",
     "lung_ratio_out_of_range", "infection_outside_lung", "low_contrast", "out_of_distribution",
@@ -32,22 +33,12 @@ QC_FLAGS = (
 
 @dataclass(frozen=True)
 class Extent:
-    """Numbers of one scored image; fractions are None where there is no lung to divide by.
+    """Numbers of one scored image, areas in source pixels; fractions are None where there is no lung to divide by."""
 
-    Parameters
-    ----------
-    fractions : dict of str to float or None
-        Keys ``infected_fraction``, ``..._right``, ``..._left`` and the six zones; in [0, 1].
-    lung_area_px, infected_area_px : int
-        Source pixels.
-    right_area_px, left_area_px : int
-        Source pixels of each lung.
-    """
-
-    fractions: dict[str, float | None]
+    fractions: dict[str, float | None]  # in [0, 1]: infected_fraction, ..._right, ..._left and the six zones
     lung_area_px: int
     infected_area_px: int
-    right_area_px: int
+    right_area_px: int  # of the right lung
     left_area_px: int
     image_area_px: int
     component_count: int
@@ -73,13 +64,12 @@ class Extent:
     @property
     def zones_extent_0_24(self) -> int | None:
         """The same steps, summed over six zones."""
-        return self._sum_of_steps([f"infected_fraction_{side}_{level}" for side, _ in SIDES for level in LEVELS])
+        return self._sum_of_steps(ZONES)
 
     @property
     def zones_affected_0_6(self) -> int | None:
         """Count of zones with any infected pixel."""
-        values = [self.fractions[f"infected_fraction_{side}_{level}"] for side, _ in SIDES for level in LEVELS]
-        return None if self.infected_fraction is None else sum(bool(value) for value in values)
+        return None if self.infected_fraction is None else sum(bool(self.fractions[zone]) for zone in ZONES)
 
     @property
     def grade(self) -> str | None:
@@ -126,18 +116,7 @@ def step(fraction: float) -> int:
 
 
 def measure(masks: Masks) -> Extent:
-    """Count pixels per side and zone.
-
-    Parameters
-    ----------
-    masks : Masks
-        At source geometry, `infection` inside `lung`.
-
-    Returns
-    -------
-    Extent
-        With no lung every fraction is None (never 0).
-    """
+    """Count pixels per side and zone, of masks at source geometry; with no lung every fraction is None (never 0)."""
     infected_side = masks.side * masks.infection
     fractions: dict[str, float | None] = {}
     totals = {}

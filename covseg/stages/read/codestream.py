@@ -30,30 +30,16 @@ _ARITHMETIC_OR_HIERARCHICAL = {*range(0xC5, 0xD0)}
 
 @dataclass(frozen=True)
 class Layout:
-    """What decoded pixel data must look like.
-
-    Parameters
-    ----------
-    rows, columns, samples : int
-        Size in pixels, and samples per pixel (1 or 3).
-    bits_allocated, bits_used : int
-        Of the container, and of it from bit 0 up to the image's highest bit.
-    signed : bool
-        Two's complement samples.
-    photometric : str
-        DICOM's photometric interpretation.
-    planar : int
-        1 when colours are stored plane by plane.
-    """
+    """What decoded pixel data must look like."""
 
     rows: int
     columns: int
-    samples: int
+    samples: int  # per pixel, 1 or 3
     bits_allocated: int
-    bits_used: int
-    signed: bool = False
-    photometric: str = "MONOCHROME2"
-    planar: int = 0
+    bits_used: int  # of those allocated, from bit 0 up to the image's highest bit
+    signed: bool = False  # two's complement
+    photometric: str = "MONOCHROME2"  # DICOM's photometric interpretation
+    planar: int = 0  # 1 when colours are stored plane by plane
 
 
 @dataclass(frozen=True)
