@@ -36,16 +36,7 @@ Finished = TypeVar("Finished")
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A radiograph that is ready for the model.
-
-    Parameters
-    ----------
-    entry : Entry
-        Where it came from.
-    radiograph : Radiograph
-        Source pixels.
-    model_pixels : ndarray of float32, shape (S, S)
-    """
+    """A radiograph that is ready for the model: where it came from, its source pixels, and the model's ``(S, S)``."""
 
     entry: Entry
     radiograph: Radiograph
@@ -54,18 +45,7 @@ class PreparedImage:
 
 @dataclass(frozen=True)
 class Scored:
-    """An image that has a mask.
-
-    Parameters
-    ----------
-    row : Row
-        Its line of the severity table.
-    image : PreparedImage
-    masks : Masks
-        At source size.
-    prediction : Prediction
-        At model geometry.
-    """
+    """An image that has a mask: its line of the severity table, masks at source size, prediction at model geometry."""
 
     row: Row
     image: PreparedImage

@@ -22,15 +22,13 @@ def prefixed(state: State, prefix: str) -> State:
 
 
 def write_model(folder: Path, state: State, **config: Any) -> ModelConfig:
-    """Write weights, then the card of them; each file is replaced whole.
+    """Write weights, then the card of them, into a folder that is made if need be; each file is replaced whole.
 
     Parameters
     ----------
-    folder : Path
-        Made, or its two files replaced.
     state : dict of str to Tensor
         Contiguous.
-    **card
+    **config
         Fields of `ModelConfig` but ``weights_sha256``.
 
     Raises
