@@ -82,7 +82,7 @@ class Model:
         image = PreparedImage(
             Entry("array", grey.nbytes, ""),
             radiograph,
-            *prepare(grey, self._pipeline.model.size, self._pipeline.model.normalisation),
+            prepare(grey, self._pipeline.model.size, self._pipeline.model.normalisation),
         )
         (result,) = self._pipeline.score(self._backend, [image])
         if isinstance(result, Refused):

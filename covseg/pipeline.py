@@ -25,7 +25,7 @@ from covseg.settings.model import ModelConfig
 from covseg.settings.score import ScoringConfig
 from covseg.stages.input_filter import input_filter
 from covseg.stages.postprocess import postprocess, restore, temper
-from covseg.stages.preprocess import Geometry, prepare
+from covseg.stages.preprocess import prepare
 from covseg.stages.read import read
 from covseg.stages.segment import Backend, segment
 from covseg.stages.severity import measure, qc_flags
@@ -36,38 +36,16 @@ Finished = TypeVar("Finished")
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A radiograph that is ready for the model.
-
-    Parameters
-    ----------
-    entry : Entry
-        Where it came from.
-    radiograph : Radiograph
-        Source pixels.
-    model_pixels : ndarray of float32, shape (S, S)
-    geometry : Geometry
-    """
+    """A radiograph that is ready for the model: where it came from, its source pixels, and the model's ``(S, S)``."""
 
     entry: Entry
     radiograph: Radiograph
     model_pixels: NDArray[np.float32]
-    geometry: Geometry
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An image that has a mask.
-
-    Parameters
-    ----------
-    row : Row
-        Its line of the severity table.
-    image : PreparedImage
-    masks : Masks
-        At source size.
-    prediction : Prediction
-        At model geometry.
-    """
+    """An image that has a mask: its line of the severity table, masks at source size, prediction at model geometry."""
 
     row: Row
     image: PreparedImage
@@ -129,7 +107,7 @@ class Pipeline:
             radiograph = read(data)
             with _stage(Stage.PREPROCESS):
                 prepared = prepare(radiograph.pixels, self.model.size, self.model.normalisation)
-            return PreparedImage(entry, radiograph, *prepared)
+            return PreparedImage(entry, radiograph, prepared)
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
 
@@ -155,7 +133,7 @@ class Pipeline:
         with _stage(Stage.POSTPROCESS):
             tempered = replace(prediction, presence=temper(prediction.presence, thresholds.presence_temperature))
             prediction = self.constrain(image, tempered)
-            masks = restore(postprocess(prediction, thresholds), image.geometry.height, image.geometry.width)
+            masks = restore(postprocess(prediction, thresholds), *image.radiograph.pixels.shape)
         with _stage(Stage.SEVERITY):
             return Scored(self._scored_row(image, prediction, masks, score, flags), image, masks, prediction)
 
@@ -201,13 +179,14 @@ class Pipeline:
         filter_flags: tuple[str, ...],
     ) -> Row:
         extent, radiograph = measure(masks), image.radiograph
+        height, width = radiograph.pixels.shape
         return self._row(
             image.entry,
             sha256=radiograph.sha256,
             status=Status.SCORED,
             view_position=radiograph.view_position,
-            height=image.geometry.height,
-            width=image.geometry.width,
+            height=height,
+            width=width,
             pixel_spacing_mm=radiograph.pixel_spacing_mm,
             **extent.cells(radiograph.pixel_spacing_mm),
             infection_probability=prediction.presence,

@@ -47,10 +47,6 @@ def predict(
 
     Parameters
     ----------
-    pipeline : Pipeline
-        The stages.
-    backend : Backend
-        What runs the model.
     source, destination : Store
         Where images come from and where everything goes.
     chosen : iterable of Entry
@@ -79,21 +75,15 @@ def predict(
     for row in stream(pipeline, backend, source, chosen, streams, finish):
         rows.append(row)
         progress(row)
-    rows = _mark_duplicates(rows, destination)
+    before, rows = {row.input_id: row for row in rows}, table.mark_duplicates(rows)
+    for row in rows:
+        if row is not before[row.input_id]:  # marked just now: its own file is written again
+            _write_row(row, destination)
     severity = table.to_arrow(rows)
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
     destination.write("report.html", render(severity, gallery.pictures(), pipeline.model.thresholds.presence))
     return rows
-
-
-def _mark_duplicates(rows: list[Row], destination: Store) -> list[Row]:
-    """Mark repeated contents, and write again the rows that this changes."""
-    before, marked = {row.input_id: row for row in rows}, table.mark_duplicates(rows)
-    for row in marked:
-        if row is not before[row.input_id]:
-            _write_row(row, destination)
-    return marked
 
 
 def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
@@ -115,7 +105,6 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
 
 def _write_row(row: Row, destination: Store) -> None:
     """Write an image's row for itself: without its key, which may name a patient, and with what every output says."""
-    record = {name: value for name, value in table.cells(row).items() if name != "key"} | {
-        "intended_use": RESEARCH_ONLY
-    }
+    record = table.cells(row) | {"intended_use": RESEARCH_ONLY}
+    del record["key"]
     destination.write(f"rows/{row.input_id}.json", json.dumps(record).encode())

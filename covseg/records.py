@@ -127,15 +127,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Truth:
-    """Truth of one image.
-
-    Parameters
-    ----------
-    infection : ndarray of uint8, shape (H, W)
-        0 or 1.
-    lung : ndarray of uint8, shape (H, W), or None
-        0 or 1; None where the set has no lung masks.
-    """
+    """Truth of one image: masks ``(H, W)`` of 0 or 1; no lung where the set has no lung masks."""
 
     infection: Mask
     lung: Mask | None

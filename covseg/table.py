@@ -90,10 +90,10 @@ def to_arrow(rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist([cells(row) for row in ordered], schema=SCHEMA)
 
 
-def to_parquet(table: pa.Table) -> bytes:
-    """Return Parquet bytes (zstd), the same for the same table."""
+def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:
+    """Return Parquet bytes, the same for the same table."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression=compression)
     return sink.getvalue()
 
 

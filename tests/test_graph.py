@@ -72,7 +72,7 @@ def test_the_graph_gives_the_very_bits_of_torchs_own_export(name, tmp_path):
     folder = open_folder(name)
     wanted, backend = exported_by_torch(folder, tmp_path / "own.onnx"), OnnxBackend(folder)
     made = [(make_phantom(seed, 256, 256).pixels / 4095).astype(np.float32) for seed in range(4)]
-    images = np.stack([prepare(one, folder.config.size, folder.config.normalisation)[0] for one in made])
+    images = np.stack([prepare(one, folder.config.size, folder.config.normalisation) for one in made])
     for batch in (images[:1], images):
         theirs = wanted.run(None, {"films": batch[:, None]})
         assert [one.tobytes() for one in backend.run(batch)] == [one.tobytes() for one in theirs]

@@ -55,7 +55,7 @@ def look(model_folder: ModelFolder, backend: Backend) -> Look:
     def run(images: list[Pixels]) -> list[Verdict]:
         verdicts = []
         for start in range(0, len(images), 4):
-            batch = np.stack([prepare(image, model_folder.config.size)[0] for image in images[start : start + 4]])
+            batch = np.stack([prepare(image, model_folder.config.size) for image in images[start : start + 4]])
             verdicts += [one(*pair) for pair in zip(batch, segment(backend, batch), strict=True)]
         return verdicts
 

@@ -236,10 +236,10 @@ def answers(pipeline: Pipeline, backend: Backend) -> list[tuple[Phantom, Masks]]
     images += [image.mirror() for image in images]
     found = []
     for image in images:
-        pixels, geometry = prepare(image.unit_pixels, pipeline.model.size)
+        pixels = prepare(image.unit_pixels, pipeline.model.size)
         prediction = segment(backend, pixels[None])[0]
         masks = postprocess(prediction, pipeline.model.thresholds)
-        found.append((image, restore(masks, geometry.height, geometry.width)))
+        found.append((image, restore(masks, *image.unit_pixels.shape)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Geometry, and the equality of training and scoring pixels."""
+"""Sizes, and the equality of training and scoring pixels."""
 
 import numpy as np
 import pytest
@@ -23,9 +23,9 @@ def masks_of(size: int) -> Masks:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(64, 700), st.integers(64, 700))
 def test_preprocess_then_restore_gives_back_the_source_size(height, width):
-    pixels, geometry = prepare(np.random.default_rng(0).random((height, width), np.float32), 96)
+    pixels = prepare(np.random.default_rng(0).random((height, width), np.float32), 96)
     assert pixels.shape == (96, 96)
-    back = restore(masks_of(96), geometry.height, geometry.width)
+    back = restore(masks_of(96), height, width)
     for mask in (back.lung, back.infection, back.side, back.label_map):
         assert mask.shape == (height, width)
     assert back.lung.mean() == pytest.approx(masks_of(96).lung.mean(), abs=0.02)
@@ -44,17 +44,17 @@ def test_exposure_drops_out():
 
 
 def test_a_constant_image_becomes_zeros():
-    assert np.abs(prepare(np.full((70, 70), 0.4, np.float32), 64)[0]).max() < 1e-3
+    assert np.abs(prepare(np.full((70, 70), 0.4, np.float32), 64)).max() < 1e-3
 
 
 def test_shrinking_averages_instead_of_aliasing():
     stripes = np.tile(np.array([0, 1], np.float32), (512, 256))
-    assert np.abs(prepare(stripes, 64)[0]).max() < 1e-3
+    assert np.abs(prepare(stripes, 64)).max() < 1e-3
 
 
 def test_a_12_bit_image_keeps_its_shades():
     ramp = (np.tile(np.arange(512, dtype=np.float32) * 8, (300, 1)) / 4095).astype(np.float32)
-    assert len(np.unique(prepare(ramp, 256)[0][0])) == 256
+    assert len(np.unique(prepare(ramp, 256))) == 256
 
 
 def test_training_and_scoring_give_equal_pixels():
@@ -69,4 +69,4 @@ def test_training_and_scoring_give_equal_pixels():
     for normalisation in ("standardise", "unit"):
         recipe = load_recipe("fast", ["input.size=128", f"input.normalisation={normalisation}"])
         trained = Samples(split, recipe)[-1, 0][0][0].numpy()
-        assert np.array_equal(trained, prepare(images[0].astype(np.float32) / 255, 128, normalisation)[0])
+        assert np.array_equal(trained, prepare(images[0].astype(np.float32) / 255, 128, normalisation))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from types import MappingProxyType
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from covseg import table
 from covseg.archive.parts import Shard
@@ -31,8 +29,6 @@ class Outcome:
 
     Parameters
     ----------
-    shard : str
-        Its id.
     mine : bool
         This attempt's commit counts; False: another attempt was first, and its objects are used.
     attempt : str
@@ -82,17 +78,17 @@ def commit_shard(
     uris = _uris(run, files, masks)
     rows = [replace(row, mask_uri=uris.get(row.input_id)) for row in rows]
     sheet = table.to_parquet(table.to_arrow(rows))
-    sheet_name = f"tables/{shard.id}-{_sha(sheet)[:16]}.parquet"
+    named = NamedObject.of(f"tables/{shard.id}", sheet, ".parquet")
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(run.dest.write, [*files, sheet_name], [*files.values(), sheet]))
+        list(pool.map(run.dest.write, [file.name for file in (*files, named)], [*files.values(), sheet]))
     record = CommitRecord(
         shard=shard.id,
         attempt=attempt_id,
         images=len(rows),
         statuses=_count(row.status for row in rows),
         reasons=_count(row.reason for row in rows if row.reason),
-        table=_named(sheet_name, sheet),
-        objects=tuple(_named(name, files[name]) for name in sorted(files)),
+        table=named,
+        objects=tuple(sorted(files, key=attrgetter("name"))),
     )
     return _commit(run, shard, record)
 
@@ -115,31 +111,30 @@ def _match(run: Run, shard: Shard, rows: Sequence[Row], masks: Mapping[str, byte
         raise CovsegError(f"shard {shard.id}: {len(masks)} masks for {len(scored)} scored images")
 
 
-def _separate(masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[str, bytes]:
+def _separate(masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[NamedObject, bytes]:
     """Return a file each, named by input and content."""
-    folders = {"masks": masks, "probability": probability}
     return {
-        f"{folder}/{input_id}-{_sha(data)[:16]}.png": data
-        for folder, pictures in folders.items()
+        NamedObject.of(f"{folder}/{input_id}", data, ".png"): data
+        for folder, pictures in (("masks", masks), ("probability", probability))
         for input_id, data in pictures.items()
     }
 
 
-def _packed(shard: Shard, masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[str, bytes]:
+def _packed(shard: Shard, masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[NamedObject, bytes]:
     """Return one Parquet file; ten million small PUTs cost about fifty dollars, packed under one."""
     rows = [{"input_id": name, "mask": masks[name], "probability": probability.get(name)} for name in masks]
     if not rows:
         return {}
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=PACKED), sink, compression="none")
-    return {f"packed/{shard.id}-{_sha(sink.getvalue())[:16]}.parquet": sink.getvalue()}
+    data = table.to_parquet(pa.Table.from_pylist(rows, schema=PACKED), "none")
+    return {NamedObject.of(f"packed/{shard.id}", data, ".parquet"): data}
 
 
-def _uris(run: Run, files: Mapping[str, bytes], masks: Mapping[str, bytes]) -> dict[str, str]:
+def _uris(run: Run, files: Iterable[NamedObject], masks: Mapping[str, bytes]) -> dict[str, str]:
     """Return where each input's mask lies; in a packed file behind a ``#``."""
     if run.masks == "packed":
-        return {input_id: f"{name}#{input_id}" for name in files for input_id in masks}
-    return {name[len("masks/") :].partition("-")[0]: name for name in files if name.startswith("masks/")}
+        return {input_id: f"{file.name}#{input_id}" for file in files for input_id in masks}
+    names = [file.name for file in files if file.name.startswith("masks/")]
+    return {name[len("masks/") :].partition("-")[0]: name for name in names}
 
 
 def _commit(run: Run, shard: Shard, record: CommitRecord) -> Outcome:
@@ -154,13 +149,5 @@ def _commit(run: Run, shard: Shard, record: CommitRecord) -> Outcome:
     return Outcome(shard.id, is_ours, counted.attempt, counted.statuses, counted.reasons)
 
 
-def _named(name: str, data: bytes) -> NamedObject:
-    return NamedObject(name=name, sha256=_sha(data), size=len(data))
-
-
 def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(str(value) for value in values).items()))
-
-
-def _sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

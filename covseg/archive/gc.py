@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from covseg.archive.plans import plan_name, plan_numbers
 from covseg.archive.records import CommitRecord, Manifest, PlanRecord, read_record
 from covseg.archive.runs import Run
 from covseg.storage import Store, entries
@@ -21,15 +22,7 @@ Names = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 @dataclass(frozen=True)
 class Collected:
-    """What was removed.
-
-    Parameters
-    ----------
-    orphans, uploads : int
-        Objects no record names; unfinished uploads.
-    bytes : int
-        Of the orphans.
-    """
+    """What was removed: objects that no record names, unfinished uploads, and how many bytes the objects had."""
 
     orphans: int
     uploads: int
@@ -73,9 +66,8 @@ def _named(run: Run) -> Names:
 
 
 def _names(run: Run) -> Iterator[str]:
-    for entry in entries(run.commits, "plans/"):
-        if entry.key.endswith("/plan.json"):
-            yield from (part.name for part in read_record(run.commits, entry.key, PlanRecord).parts)
+    for number in plan_numbers(run.commits):
+        yield from (part.name for part in read_record(run.commits, plan_name(number), PlanRecord).parts)
     for entry in entries(run.commits, "commits/"):
         record = read_record(run.commits, entry.key, CommitRecord)
         yield from (named.name for named in (record.table, *record.objects))

@@ -26,36 +26,18 @@ PART_LISTED = 1_000_000  # keys after which a part is written although few of th
 
 
 class Cursor(Record):
-    """How far a listing came.
+    """How far a listing came."""
 
-    Attributes
-    ----------
-    after : str or None
-        The last key seen; None at the start.
-    done : bool
-        Nothing follows.
-    listed, matched : int
-        Keys seen, and those of them that the selection takes.
-    """
-
-    after: str | None = None
-    done: bool = False
-    listed: int = 0
-    matched: int = 0
+    after: str | None = Field(None, description="the last key seen; None at the start")
+    done: bool = Field(False, description="nothing follows")
+    listed: int = Field(0, description="keys seen")
+    matched: int = Field(0, description="those of them that the selection takes")
 
 
 class ListingNote(Record):
-    """In a part's Parquet metadata: where its listing started and stopped.
+    """In a part's Parquet metadata: where its listing started and stopped, before and behind this part."""
 
-    Attributes
-    ----------
-    listing : str
-        Digest of selection, shard size and the plan before.
-    start, end : Cursor
-        Before and behind this part.
-    """
-
-    listing: str = Field(alias="asked")
+    listing: str = Field(alias="asked", description="digest of selection, shard size and the plan before")
     start: Cursor
     end: Cursor
 

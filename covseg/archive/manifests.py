@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from covseg.archive import pictures
 from covseg.archive.parts import Plan
-from covseg.archive.plans import load_plan, pending, plan_name
+from covseg.archive.plans import load_plan, manifest_name, pending, plan_name
 from covseg.archive.records import FileRecord, Manifest, NamedObject, PlanReference, read_record
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch, open_scratch
@@ -85,7 +85,7 @@ def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None,
         build.upload()
         seconds = {**options.timings, "publish": round(time.monotonic() - begun, 3)}
         ours = _record(plan, options, build.counts, outputs, shown, attempt_id, seconds)
-        mine = run.commits.create(_name(plan.number), ours.encode())
+        mine = run.commits.create(manifest_name(plan.number), ours.encode())
     record = _existing(run, plan.number) or ours
     if record.outputs != outputs:
         return rebuild(run, plan)  # another run published while we did, and saw other images or options
@@ -187,7 +187,7 @@ def _record(
 
 def _existing(run: Run, number: int) -> Manifest | None:
     with contextlib.suppress(FileNotFoundError):
-        return read_record(run.commits, _name(number), Manifest)
+        return read_record(run.commits, manifest_name(number), Manifest)
     return None
 
 
@@ -195,10 +195,6 @@ def _in_place(run: Run, record: Manifest) -> bool:
     """Tell whether the published files lie there with their sizes; `covseg verify` reads them too."""
     sizes = {entry.key: entry.size for prefix in ("severity.", "report.") for entry in entries(run.dest, prefix)}
     return all(sizes.get(name) == output.size for name, output in record.outputs.items())
-
-
-def _name(number: int) -> str:
-    return f"manifests/{number}.json"
 
 
 def _measured(path: Path) -> FileRecord:

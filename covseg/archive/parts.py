@@ -12,25 +12,18 @@ from operator import itemgetter
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg.archive.records import PartRecord
+from covseg.archive.records import NamedObject, PartRecord
 from covseg.errors import NotPublished, StorageUnreachable
 from covseg.records import Entry
 from covseg.storage import Store
+from covseg.table import to_parquet
 
 SCHEMA = pa.schema([("shard", pa.string()), ("key", pa.binary()), ("size", pa.int64()), ("etag", pa.string())])
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One unit of work.
-
-    Parameters
-    ----------
-    id : str
-        Hexadecimal digest of its members, in order.
-    entries : tuple of Entry
-        In key order.
-    """
+    """One unit of work: entries in key order, and the hexadecimal digest of them in this order."""
 
     id: str
     entries: tuple[Entry, ...]
@@ -75,11 +68,6 @@ class Plan:
         """Images that this plan added."""
         return sum(part.images for part in self.parts if part.generation == self.number)
 
-    @property
-    def new_shards(self) -> int:
-        """Shards that this plan added."""
-        return sum(part.shards for part in self.parts if part.generation == self.number)
-
 
 def shard_id(members: Sequence[Entry]) -> str:
     """Name a shard by the hash of its members: key, size and ETag of each, lengths first."""
@@ -99,18 +87,20 @@ def encode(members: Sequence[Entry], shard_size: int, note: bytes) -> bytes:
         "size": [entry.size for entry in members],
         "etag": [entry.etag for entry in members],
     }
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=SCHEMA.with_metadata({b"covseg": note})), sink, compression="zstd")
-    return sink.getvalue()
+    return to_parquet(pa.table(columns, schema=SCHEMA.with_metadata({b"covseg": note})))
 
 
 def describe(data: bytes, generation: int) -> tuple[PartRecord, bytes]:
     """Return what a part's bytes hold, and its note."""
-    table = pq.read_table(io.BytesIO(data))
-    digest = hashlib.sha256(data).hexdigest()
-    name, shards = f"plans/{generation}/part-{digest[:16]}.parquet", len(table["shard"].unique())
-    size = sum(table["size"].to_pylist())
-    part = PartRecord(name=name, sha256=digest, generation=generation, images=table.num_rows, shards=shards, bytes=size)
+    table, named = pq.read_table(io.BytesIO(data)), NamedObject.of(f"plans/{generation}/part", data, ".parquet")
+    part = PartRecord(
+        name=named.name,
+        sha256=named.sha256,
+        generation=generation,
+        images=table.num_rows,
+        shards=len(table["shard"].unique()),
+        bytes=sum(table["size"].to_pylist()),
+    )
     return part, table.schema.metadata[b"covseg"]
 
 

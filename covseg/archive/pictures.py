@@ -6,7 +6,6 @@ the worst; everything else about an image was settled when it was scored.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -36,13 +35,7 @@ DRAWN_AT_ONCE = 4
 
 
 class Drawable(NamedTuple):
-    """What it takes to draw an image again.
-
-    Attributes
-    ----------
-    input_id, key, size, etag, sha256, mask_uri : str or int
-        Columns of its row.
-    """
+    """What it takes to draw an image again: columns of its row."""
 
     input_id: str
     key: str
@@ -53,16 +46,7 @@ class Drawable(NamedTuple):
 
 
 class PictureRecord(Record):
-    """One of ``pictures/<n>-<sha>.json``: a `covseg.report.Picture`.
-
-    Attributes
-    ----------
-    input_id : str
-    width, height : int
-        Of the thumbnail, pixels.
-    image, probability, lung, infection : str
-        ``data:`` URIs and SVG path data.
-    """
+    """One of ``pictures/<n>-<sha>.json``: a `covseg.report.Picture`."""
 
     input_id: str
     width: int
@@ -112,10 +96,9 @@ def _label_map(run: Run, uri: str) -> Mask:
 def save(run: Run, number: int, pictures: list[Picture]) -> NamedObject:
     """Write the pictures to the destination, named by content, so that the report can be rebuilt without the source."""
     data = json.dumps([PictureRecord(**asdict(picture)).model_dump() for picture in pictures]).encode()
-    digest = hashlib.sha256(data).hexdigest()
-    name = f"pictures/{number}-{digest[:16]}.json"
-    run.dest.write(name, data)
-    return NamedObject(name=name, sha256=digest, size=len(data))
+    named = NamedObject.of(f"pictures/{number}", data, ".json")
+    run.dest.write(named.name, data)
+    return named
 
 
 def load(run: Run, named: NamedObject) -> list[Picture]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from covseg.archive.commits import commit_name
 from covseg.archive.listing import Listing
 from covseg.archive.parts import Plan, Shard, read_part
 from covseg.archive.records import PlanRecord, Selection, read_record
@@ -105,17 +106,21 @@ def _check_same(run: Run, plan: Plan, selection: Selection) -> None:
 
 def newest_plan(run: Run) -> Plan | None:
     """Return the newest committed plan; None before the first."""
-    numbers = [
-        int(entry.key.split("/")[1]) for entry in entries(run.commits, "plans/") if entry.key.endswith("/plan.json")
-    ]
-    return load_plan(run, max(numbers)) if numbers else None
+    newest = max(plan_numbers(run.commits), default=None)
+    return None if newest is None else load_plan(run, newest)
+
+
+def plan_numbers(commits: Store) -> list[int]:
+    """Return the numbers of all committed plans."""
+    names = [entry.key for entry in entries(commits, "plans/")]
+    return [int(name.split("/")[1]) for name in names if name.endswith("/plan.json")]
 
 
 def load_plan(run: Run, number: int) -> Plan:
     """Return a committed plan by its number."""
     data = run.commits.read(plan_name(number))
     record = PlanRecord.decode(data, f"{plan_name(number)} in {run.commits.url}")
-    manifest = f"manifests/{number}.json"
+    manifest = manifest_name(number)
     published = any(entry.key == manifest for entry in entries(run.commits, manifest))
     return Plan(number, hashlib.sha256(data).hexdigest(), record.source, record.parts, published)
 
@@ -128,9 +133,14 @@ def pending(run: Run, plan: Plan) -> Iterator[Shard]:
     done = {entry.key for entry in entries(run.commits, "commits/")}
     for part in plan.parts:
         if part.generation == plan.number:
-            yield from (shard for shard in read_part(run.dest, part) if f"commits/{shard.id}.json" not in done)
+            yield from (shard for shard in read_part(run.dest, part) if commit_name(shard.id) not in done)
 
 
 def plan_name(number: int) -> str:
     """Return the key of a plan's record."""
     return f"plans/{number}/plan.json"
+
+
+def manifest_name(number: int) -> str:
+    """Return the key of a snapshot's manifest."""
+    return f"manifests/{number}.json"

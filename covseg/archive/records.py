@@ -5,6 +5,7 @@ A record is JSON with sorted keys and a newline; its bytes follow from its conte
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import ClassVar, Literal, Self, TypeVar
 
@@ -95,30 +96,26 @@ class NamedObject(FileRecord):
 
     name: str
 
+    @classmethod
+    def of(cls, stem: str, data: bytes, suffix: str) -> Self:
+        """Name an object by its content."""
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(name=f"{stem}-{digest[:16]}{suffix}", sha256=digest, size=len(data))
+
 
 class RunRecord(Record):
-    """``run.json``: the model, config and project key of a destination.
-
-    Attributes
-    ----------
-    model_id, weights_sha256, config_sha256, key_id : str
-        What every row was made with.
-    masks : MaskMode
-        How label maps are kept.
-    dest : str or None
-        URL of the destination of commits that live elsewhere.
-    config : dict
-        The scoring config as its covseg wrote it; another version's may have other fields.
-    """
+    """``run.json``: the model, config and project key of a destination, with which every row was made."""
 
     format: Literal[1] = 1
     model_id: str
     weights_sha256: str
     config_sha256: str
     key_id: str
-    masks: MaskMode
-    dest: str | None = None
-    config: dict[str, JsonValue]
+    masks: MaskMode = Field(description="how label maps are kept")
+    dest: str | None = Field(None, description="URL of the destination of commits that live elsewhere")
+    config: dict[str, JsonValue] = Field(
+        description="the scoring config as its covseg wrote it; another version's may have other fields"
+    )
 
     @property
     def presence_threshold(self) -> float | None:
@@ -130,95 +127,49 @@ class RunRecord(Record):
 
 
 class PartRecord(Record):
-    """One Parquet part of a plan.
+    """One Parquet part of a plan, and how many images, shards and bytes of images it holds."""
 
-    Attributes
-    ----------
-    name, sha256 : str
-        Its key below DEST and the digest of its bytes.
-    generation : int
-        The plan that listed it.
-    images, shards, bytes : int
-        What it holds.
-    """
-
-    name: str
-    sha256: str
-    generation: int
+    name: str = Field(description="its key below DEST")
+    sha256: str = Field(description="of its bytes")
+    generation: int = Field(description="the plan that listed it")
     images: int = Field(alias="films")
     shards: int
     bytes: int
 
 
 class Selection(Record):
-    """Which images of which source a plan lists.
+    """Which images of which source a plan lists."""
 
-    Attributes
-    ----------
-    source : str
-        URL.
-    include, exclude : str
-        Globs on the key.
-    limit : int or None
-        Only the first matching keys.
-    """
-
-    source: str
-    include: str
-    exclude: str
-    limit: int | None
+    source: str = Field(description="URL")
+    include: str = Field(description="glob on the key")
+    exclude: str = Field(description="glob on the key")
+    limit: int | None = Field(description="only the first matching keys")
 
 
 class PlanRecord(Selection):
-    """``plans/<n>/plan.json``: a listing, cut into shards.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    before : str or None
-        sha256 of the plan before.
-    shard_size, listed : int
-        Images a shard; keys seen.
-    parts : tuple of PartRecord
-        Carried ones first.
-    """
+    """``plans/<n>/plan.json``: a listing, cut into shards."""
 
     format: Literal[1] = 1
-    number: int
-    before: str | None
-    shard_size: int
-    listed: int
-    parts: tuple[PartRecord, ...]
+    number: int = Field(description="from 1")
+    before: str | None = Field(description="sha256 of the plan before")
+    shard_size: int = Field(description="images a shard")
+    listed: int = Field(description="keys seen")
+    parts: tuple[PartRecord, ...] = Field(description="carried ones first")
 
 
 class CommitRecord(Record):
-    """``commits/<shard>.json``: a shard's objects.
-
-    Attributes
-    ----------
-    shard, attempt : str
-        Its id, and who made it.
-    images : int
-        Its rows.
-    statuses, reasons : dict of str to int
-        Counts of the rows.
-    table : NamedObject
-        The rows.
-    objects : tuple of NamedObject
-        Masks and probabilities.
-    """
+    """``commits/<shard>.json``: a shard's objects, and counts of its rows."""
 
     indent: ClassVar[int | None] = None
 
     format: Literal[1] = 1
-    shard: str
-    attempt: str
-    images: int = Field(alias="films")
+    shard: str = Field(description="its id")
+    attempt: str = Field(description="who made it")
+    images: int = Field(alias="films", description="its rows")
     statuses: dict[str, int]
     reasons: dict[str, int]
-    table: NamedObject
-    objects: tuple[NamedObject, ...]
+    table: NamedObject = Field(description="the rows")
+    objects: tuple[NamedObject, ...] = Field(description="masks and probabilities")
 
 
 class PlanReference(Record):
@@ -229,45 +180,28 @@ class PlanReference(Record):
 
 
 class Manifest(Record):
-    """``manifests/<n>.json``: snapshot n exists.
+    """``manifests/<n>.json``: snapshot n exists; its counts are over the whole snapshot.
 
-    Attributes
-    ----------
-    number, plan : int, PlanReference
-        The plan's.
-    commits : dict of str to str
-        sha256 of every shard's commit record.
-    images, statuses, reasons : int, dict of str to int
-        Counts over the whole snapshot.
-    failed_share, max_failed, accepted : float, float, bool
-        quarantined / (scored + quarantined), and how it was judged; not accepted is published, with exit code 3.
-    hide_keys : bool
-        The table has no keys; like `max_failed`, a later call's options do not change it.
-    outputs, pictures : dict of str to FileRecord, NamedObject
-        The published files; thumbnails of the report.
-    published_by, published_at : str
-        Attempt and time (UTC).
-    seconds, versions : dict of str to float, dict of str to str
-        Wall times of the run; of covseg, Python and pyarrow.
-    mine : bool
-        This call published it; False: it was there, or another run was first. Not in the file.
+    A later call's options change neither `max_failed` nor `hide_keys`.
     """
 
     format: Literal[1] = 1
-    number: int
+    number: int = Field(description="the plan's")
     plan: PlanReference
-    commits: dict[str, str]
+    commits: dict[str, str] = Field(description="sha256 of every shard's commit record")
     images: int = Field(alias="films")
     statuses: dict[str, int]
     reasons: dict[str, int]
-    failed_share: float
+    failed_share: float = Field(description="quarantined / (scored + quarantined)")
     max_failed: float
-    accepted: bool
-    hide_keys: bool
-    outputs: dict[str, FileRecord]
-    pictures: NamedObject
-    published_by: str
-    published_at: str
-    seconds: dict[str, float]
-    versions: dict[str, str]
-    mine: bool = Field(False, exclude=True)
+    accepted: bool = Field(description="failed_share is within max_failed; else it is published with exit code 3")
+    hide_keys: bool = Field(description="the table has no keys")
+    outputs: dict[str, FileRecord] = Field(description="the published files")
+    pictures: NamedObject = Field(description="thumbnails of the report")
+    published_by: str = Field(description="attempt")
+    published_at: str = Field(description="UTC")
+    seconds: dict[str, float] = Field(description="wall times of the run")
+    versions: dict[str, str] = Field(description="of covseg, Python and pyarrow")
+    mine: bool = Field(
+        False, exclude=True, description="this call published it, no other or earlier run did; not in the file"
+    )

@@ -10,8 +10,8 @@ import contextlib
 import errno
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 from duckdb import DuckDBPyConnection
@@ -27,17 +27,8 @@ SETTINGS: dict[str, str | int] = {
 FULL = ("No space left", "max_temp_directory_size")  # the disk's words, and DuckDB's before it comes to that
 
 
-@dataclass(frozen=True)
-class Scratch:
-    """Where one snapshot is put together.
-
-    Parameters
-    ----------
-    folder : Path
-        Its files.
-    db : DuckDBPyConnection
-        Its rows.
-    """
+class Scratch(NamedTuple):
+    """Where one snapshot is put together: a folder for its files, a database for its rows."""
 
     folder: Path
     db: DuckDBPyConnection

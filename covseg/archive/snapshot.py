@@ -47,22 +47,12 @@ SELECT rows.* REPLACE (
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted in all rows.
-
-    Parameters
-    ----------
-    statuses, reasons : Counter of str
-        Of all rows.
-    no_lungs : int
-        Scored images without a lung.
-    commits : dict of str to str
-        sha256 of every shard's commit record.
-    """
+    """What was counted in all rows."""
 
     statuses: Counter[str]
     reasons: Counter[str]
-    no_lungs: int
-    commits: dict[str, str]
+    no_lungs: int  # scored images without a lung
+    commits: dict[str, str]  # sha256 of every shard's commit record
 
 
 def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
@@ -81,15 +71,10 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
             read = list(pool.map(partial(read_shard, run), shards))
             commits |= {shard.id: digest for shard, (digest, _) in zip(shards, read, strict=True)}
             db.from_arrow(pa.concat_tables(rows for _, rows in read)).insert_into("rows")
-    counts = _counted(db, commits)
-    if counts.statuses.total() != plan.images:
-        raise NotPublished(f"{counts.statuses.total()} rows for {plan.images} planned images: run covseg verify")
-    return counts
-
-
-def _counted(db: DuckDBPyConnection, commits: dict[str, str]) -> Counts:
     statuses, reasons = (Counter(dict(db.sql(query).fetchall())) for query in (STATUSES, REASONS))
     ((no_lungs,),) = db.sql(NO_LUNGS).fetchall()
+    if statuses.total() != plan.images:
+        raise NotPublished(f"{statuses.total()} rows for {plan.images} planned images: run covseg verify")
     return Counts(statuses, reasons, no_lungs, commits)
 
 

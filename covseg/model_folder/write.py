@@ -22,12 +22,10 @@ def prefixed(state: State, prefix: str) -> State:
 
 
 def write_model(folder: Path, state: State, **config: Any) -> ModelConfig:
-    """Write weights, then the config of them; each file is replaced whole.
+    """Write weights, then the config of them, into a folder that is made if need be; each file is replaced whole.
 
     Parameters
     ----------
-    folder : Path
-        Made, or its two files replaced.
     state : dict of str to Tensor
         Contiguous.
     **config

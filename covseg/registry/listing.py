@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from covseg.errors import UsageError
 from covseg.registry import aliases
 from covseg.registry.aliases import Promotion
-from covseg.registry.objects import markers, no_model, versions
+from covseg.registry.objects import markers, tags, versions
 from covseg.registry.references import ALIASES
 from covseg.registry.versions import Version
 from covseg.storage import Store, local_path
@@ -63,7 +63,5 @@ def show(registry: Store, name: str) -> Shown:
     ModelRefused
         When there is no such model.
     """
-    found = versions(registry, name)
-    if not found:
-        raise no_model(registry, name)
-    return Shown(name, found, {alias: aliases.history(registry, name, alias) for alias in ALIASES})
+    tags(registry, name)  # refuses a name without a version
+    return Shown(name, versions(registry, name), {alias: aliases.history(registry, name, alias) for alias in ALIASES})

@@ -40,19 +40,25 @@ def read_version(registry: Store, name: str, number: int) -> Version:
     try:
         version = parse_record(Version, registry.read(key), f"{registry.url}/{key}")
     except FileNotFoundError:
-        known = [f"v{found}" for _, found in markers(registry, f"{name}/versions/")]
-        if not known:
-            raise no_model(registry, name) from None
-        raise ModelRefused(f"{name} has no v{number} in {registry.url}: it has {', '.join(known)}") from None
+        known = ", ".join(tags(registry, name))
+        raise ModelRefused(f"{name} has no v{number} in {registry.url}: it has {known}") from None
     if version.number != number:
         raise ModelRefused(f"{registry.url}/{key} is the record of {version.tag}: somebody moved it")
     return version
 
 
-def no_model(registry: Store, name: str) -> ModelRefused:
-    """Return the refusal of a name that has no version, with the names that have one."""
-    known = sorted({found for found, _ in markers(registry)})
-    return ModelRefused(f"no model {name!r} in {registry.url}: it holds {', '.join(known) or 'none'}")
+def tags(registry: Store, name: str) -> list[str]:
+    """Return the tags of a model's versions, oldest first.
+
+    Raises
+    ------
+    ModelRefused
+        When it has none; with the names that have one.
+    """
+    if found := markers(registry, f"{name}/versions/"):
+        return [f"v{number}" for _, number in found]
+    known = sorted({other for other, _ in markers(registry)})
+    raise ModelRefused(f"no model {name!r} in {registry.url}: it holds {', '.join(known) or 'none'}") from None
 
 
 def complete(registry: Store, name: str, draft: Version) -> tuple[Version, bool]:

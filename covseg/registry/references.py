@@ -22,17 +22,7 @@ _TAG = re.compile(r"v[1-9][0-9]{0,8}|" + "|".join(ALIASES))
 
 @dataclass(frozen=True)
 class Reference:
-    """A model in a registry.
-
-    Parameters
-    ----------
-    registry : str
-        Folder or URL.
-    name : str
-        Of the model there.
-    tag : str
-        ``v3``, or an alias.
-    """
+    """A model in a registry: a folder or URL, the model's name there, and ``v3`` or an alias as its tag."""
 
     registry: str
     name: str

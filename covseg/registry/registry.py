@@ -21,7 +21,7 @@ from covseg.errors import ModelRefused, UsageError
 from covseg.model_folder.folder import SHIPPED, ModelFolder, open_folder
 from covseg.registry import aliases
 from covseg.registry.aliases import Promotion
-from covseg.registry.objects import complete, get, markers, no_model, put, read_version, versions
+from covseg.registry.objects import complete, get, put, read_version, tags, versions
 from covseg.registry.references import ALIASES, Reference, check_name, default_registry, is_reference, parse
 from covseg.registry.versions import File, Version, content_of, describe, files_of
 from covseg.settings.environment import cache_folder
@@ -94,10 +94,6 @@ def push(ref: str | Path, registry: Store, name: str, *, dry_run: bool = False) 
     ----------
     ref : str or Path
         Anything that `open_model` takes.
-    registry : Store
-        From `open_registry`.
-    name : str
-        Of the model there.
     dry_run : bool
         Only say which version it is, or would become.
 
@@ -140,7 +136,11 @@ def resolve(reference: Reference) -> tuple[Store, Version]:
         return registry, read_version(registry, name, reference.number)
     promotion = aliases.newest(registry, name, reference.tag)
     if promotion is None:
-        raise _no_alias(registry, reference)
+        known = tags(registry, name)
+        raise ModelRefused(
+            f"{name} has no {reference.tag} in {registry.url} yet; it has {', '.join(known)}: take one of these, or "
+            f"run covseg models promote {registry.url}/{name}@{known[-1]} {reference.tag}"
+        )
     version = read_version(registry, name, promotion.version)
     if version.content != promotion.content:
         raise ModelRefused(
@@ -148,16 +148,6 @@ def resolve(reference: Reference) -> tuple[Store, Version]:
             "somebody replaced its record; nothing was opened"
         )
     return registry, version
-
-
-def _no_alias(registry: Store, reference: Reference) -> ModelRefused:
-    name, known = reference.name, [f"v{number}" for _, number in markers(registry, f"{reference.name}/versions/")]
-    if not known:
-        return no_model(registry, name)
-    return ModelRefused(
-        f"{name} has no {reference.tag} in {registry.url} yet; it has {', '.join(known)}: take one of these, or run "
-        f"covseg models promote {registry.url}/{name}@{known[-1]} {reference.tag}"
-    )
 
 
 def pinned(ref: str) -> str:

@@ -40,30 +40,18 @@ class ScoreSettings(BaseModel):
 
 
 class ScoringConfig(BaseModel):
-    """What is computed for one image; resolved once, before the first image.
-
-    Attributes
-    ----------
-    model_id, weights_sha256 : str
-        The model.
-    model_settings : dict
-        Thresholds, flag limits and input filter limits of the model's JSON.
-    backend : str
-        Name, version, device kind and precision.
-    batch : int
-        Images a forward pass.
-    code_version : str
-        Of covseg.
-    """
+    """What is computed for one image; resolved once, before the first image."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     model_id: str
     weights_sha256: str
-    model_settings: dict[str, Any] = Field(alias="card")
-    backend: str
-    batch: int
-    code_version: str
+    model_settings: dict[str, Any] = Field(
+        alias="card", description="thresholds, flag limits and input filter limits of the model's JSON"
+    )
+    backend: str = Field(description="name, version, device kind and precision")
+    batch: int = Field(description="images a forward pass")
+    code_version: str = Field(description="of covseg")
 
     @property
     def digest(self) -> str:

@@ -43,8 +43,6 @@ def input_filter(
     ----------
     model_pixels : ndarray of float32, shape (S, S)
         Standardised, as the model saw them.
-    prediction : Prediction
-        Of the same image.
     limits : InputFilterLimits or None
         From the model folder, with its arrays; None for a model without an input filter.
 
@@ -150,12 +148,7 @@ def _grey(model_pixels: FloatArray, image: FloatArray) -> FloatArray:
 def filter_scores(blocks: dict[str, FloatArray], numbers: Numbers) -> tuple[FloatArray, NDArray[np.int64]]:
     """Return scores ``(N,)`` and the kinds ``(N,)`` that the images look most like, `FRONTAL` left aside.
 
-    Parameters
-    ----------
-    blocks : dict of str to ndarray, shape (N, D)
-        Stacked, from `describe`.
-    numbers : dict of str to ndarray
-        The input filter's arrays.
+    The blocks ``(N, D)`` are stacked, from `describe`; the numbers are the input filter's arrays.
     """
     evidence, density = weigh(blocks, numbers)
     logits = evidence @ numbers["head.weight"] + numbers["head.bias"]

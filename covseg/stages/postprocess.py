@@ -81,17 +81,14 @@ def clean_lung(raw: Mask) -> tuple[Mask, Mask, bool]:
     areas = stats[:, cv2.CC_STAT_AREA]
     kept = sorted(range(1, count), key=lambda part: -areas[part])[:2]
     kept = [part for part in kept if areas[part] >= LUNG_PART_MINIMUM * raw.size]
-    side = np.zeros_like(raw)
+    side, merged = np.zeros_like(raw), False
     if len(kept) == 2 and _spans_both(stats[kept[0]], raw.shape[1]) and areas[kept[1]] < STRAY * areas[kept[0]]:
         kept = kept[:1]  # two lungs that touch, and something else
     if len(kept) == 2:
         right, left = sorted(kept, key=lambda part: centroids[part][0])
         side[parts == right], side[parts == left] = RIGHT, LEFT
-        merged = False
     elif kept:
         merged = _split_single(side, parts == kept[0], stats[kept[0]])
-    else:
-        merged = False
     return (side > 0).astype(np.uint8), side, merged
 
 

@@ -1,13 +1,11 @@
-"""Bring a radiograph to the model's grid, and bring the model's answer back.
+"""Bring a radiograph to the model's grid.
 
-In: pixels float32 [0, 1] ``(H, W)``. Out: standardised pixels ``(S, S)`` and the geometry that
-`restore` needs to give back exactly ``(H, W)``. Training and scoring both call `prepare`, so they
-cannot disagree on pixels. It knows nothing of files, models or thresholds.
+In: pixels float32 [0, 1] ``(H, W)``. Out: standardised pixels ``(S, S)``. Training and scoring both
+call `prepare`, so they cannot disagree on pixels. It knows nothing of files, models or thresholds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,24 +15,7 @@ from numpy.typing import NDArray
 FloatImage = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """How a source image was laid on the model's grid.
-
-    Parameters
-    ----------
-    height, width : int
-        Source size in pixels.
-    size : int
-        Side of the square model grid in pixels.
-    """
-
-    height: int
-    width: int
-    size: int
-
-
-def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -> tuple[FloatImage, Geometry]:
+def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -> FloatImage:
     """Stretch an image to the square model grid and normalise its grey values.
 
     The image is stretched, not letterboxed: the training images (COVID-QU-Ex) were stretched to a
@@ -51,14 +32,10 @@ def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -
 
     Returns
     -------
-    model_pixels : ndarray of float32, shape (size, size)
-    geometry : Geometry
-        What `restore` needs.
+    ndarray of float32, shape (size, size)
     """
-    height, width = pixels.shape
     small = resize(pixels, size, size)
-    normal = standardise(small) if normalisation == "standardise" else np.asarray(small, np.float32)
-    return normal, Geometry(height, width, size)
+    return standardise(small) if normalisation == "standardise" else np.asarray(small, np.float32)
 
 
 def standardise(pixels: FloatImage) -> FloatImage:

@@ -23,6 +23,7 @@ GRADES = ("none", "mild", "moderate", "severe", "critical")
 ZONE_METHOD = "equal-height-thirds-of-each-lung"
 SIDES = (("right", RIGHT), ("left", LEFT))
 LEVELS = ("upper", "middle", "lower")
+ZONES = [f"infected_fraction_{side}_{level}" for side, _ in SIDES for level in LEVELS]
 QC_FLAGS = (
     "inverted", "rotated", "lungs_not_found", "one_lung_only", "merged_lungs", "lung_area_out_of_range",
     "lung_ratio_out_of_range", "infection_outside_lung", "low_contrast", "out_of_distribution",
@@ -32,22 +33,12 @@ QC_FLAGS = (
 
 @dataclass(frozen=True)
 class Extent:
-    """Numbers of one scored image; fractions are None where there is no lung to divide by.
+    """Numbers of one scored image, areas in source pixels; fractions are None where there is no lung to divide by."""
 
-    Parameters
-    ----------
-    fractions : dict of str to float or None
-        Keys ``infected_fraction``, ``..._right``, ``..._left`` and the six zones; in [0, 1].
-    lung_area_px, infected_area_px : int
-        Source pixels.
-    right_area_px, left_area_px : int
-        Source pixels of each lung.
-    """
-
-    fractions: dict[str, float | None]
+    fractions: dict[str, float | None]  # in [0, 1]: infected_fraction, ..._right, ..._left and the six zones
     lung_area_px: int
     infected_area_px: int
-    right_area_px: int
+    right_area_px: int  # of the right lung
     left_area_px: int
     image_area_px: int
     component_count: int
@@ -63,7 +54,7 @@ class Extent:
     @property
     def infected_fraction_of_image(self) -> float | None:
         """Of the whole image; None without a lung."""
-        return self.infected_area_px / self.image_area_px if self.lung_area_px else None
+        return _share(self.infected_area_px, self.image_area_px) if self.lung_area_px else None
 
     @property
     def extent_0_8(self) -> int | None:
@@ -73,13 +64,12 @@ class Extent:
     @property
     def zones_extent_0_24(self) -> int | None:
         """The same steps, summed over six zones."""
-        return self._sum_of_steps([f"infected_fraction_{side}_{level}" for side, _ in SIDES for level in LEVELS])
+        return self._sum_of_steps(ZONES)
 
     @property
     def zones_affected_0_6(self) -> int | None:
         """Count of zones with any infected pixel."""
-        values = [self.fractions[f"infected_fraction_{side}_{level}"] for side, _ in SIDES for level in LEVELS]
-        return None if self.infected_fraction is None else sum(bool(value) for value in values)
+        return None if self.infected_fraction is None else sum(bool(self.fractions[zone]) for zone in ZONES)
 
     @property
     def grade(self) -> str | None:
@@ -104,7 +94,7 @@ class Extent:
             "zone_method": ZONE_METHOD,
             "component_count": self.component_count,
             "largest_component_share": self.largest_component_share,
-            "lung_ratio_right_left": self.right_area_px / self.left_area_px if self.left_area_px else None,
+            "lung_ratio_right_left": _share(self.right_area_px, self.left_area_px),
             "infection_outside_lung_fraction": self.outside_share,
         }
 
@@ -122,28 +112,11 @@ def step(fraction: float) -> int:
     >>> [step(value) for value in (0, 0.1, 0.25, 0.5, 0.75, 0.76)]
     [0, 1, 2, 3, 3, 4]
     """
-    if fraction <= 0:
-        return 0
-    if fraction < 0.25:
-        return 1
-    if fraction < 0.5:
-        return 2
-    return 3 if fraction <= 0.75 else 4
+    return sum((fraction > 0, fraction >= 0.25, fraction >= 0.5, fraction > 0.75))
 
 
 def measure(masks: Masks) -> Extent:
-    """Count pixels per side and zone.
-
-    Parameters
-    ----------
-    masks : Masks
-        At source geometry, `infection` inside `lung`.
-
-    Returns
-    -------
-    Extent
-        With no lung every fraction is None (never 0).
-    """
+    """Count pixels per side and zone, of masks at source geometry; with no lung every fraction is None (never 0)."""
     infected_side = masks.side * masks.infection
     fractions: dict[str, float | None] = {}
     totals = {}
@@ -189,8 +162,6 @@ def qc_flags(
 
     Parameters
     ----------
-    extent : Extent
-        Of this image.
     radiograph : Radiograph
         For contrast, spacing and laterality.
     limits : FlagLimits
@@ -198,37 +169,23 @@ def qc_flags(
     filter_flags : tuple of str
         What the input filter raised (inverted, rotated, out_of_distribution).
     """
-    flags = set(filter_flags)
-    area = extent.lung_area_px
-    if not area:
-        flags.add("lungs_not_found")
-    else:
-        flags |= _lung_flags(extent, limits)
-    if extent.outside_share > limits.infection_outside_lung:
-        flags.add("infection_outside_lung")
-    if float(radiograph.pixels.std()) < limits.contrast:
-        flags.add("low_contrast")
-    if radiograph.pixel_spacing_mm is None:
-        flags.add("missing_spacing")
-    if radiograph.orientation != UPRIGHT:
-        flags.add("laterality_unverified")
-    return tuple(flag for flag in QC_FLAGS if flag in flags)
+    raised = {
+        "infection_outside_lung": extent.outside_share > limits.infection_outside_lung,
+        "low_contrast": float(radiograph.pixels.std()) < limits.contrast,
+        "missing_spacing": radiograph.pixel_spacing_mm is None,
+        "laterality_unverified": radiograph.orientation != UPRIGHT,
+        **(_lung_flags(extent, limits) if extent.lung_area_px else {"lungs_not_found": True}),
+    }
+    return tuple(flag for flag in QC_FLAGS if flag in filter_flags or raised.get(flag))
 
 
-def _lung_flags(extent: Extent, limits: FlagLimits) -> set[str]:
-    flags = set()
-    low, high = limits.lung_area_fraction
-    if not low <= extent.lung_area_px / extent.image_area_px <= high:
-        flags.add("lung_area_out_of_range")
-    smaller = min(extent.right_area_px, extent.left_area_px)
-    if smaller < limits.one_lung_share * extent.lung_area_px:
-        flags.add("one_lung_only")
-    elif (
-        not limits.lung_ratio_right_left[0]
-        <= extent.right_area_px / extent.left_area_px
-        <= limits.lung_ratio_right_left[1]
-    ):
-        flags.add("lung_ratio_out_of_range")
-    if extent.merged:
-        flags.add("merged_lungs")
-    return flags
+def _lung_flags(extent: Extent, limits: FlagLimits) -> dict[str, bool]:
+    (least_area, most_area), (least_ratio, most_ratio) = limits.lung_area_fraction, limits.lung_ratio_right_left
+    right, left = extent.right_area_px, extent.left_area_px
+    one_lung = min(right, left) < limits.one_lung_share * extent.lung_area_px
+    return {
+        "lung_area_out_of_range": not least_area <= extent.lung_area_px / extent.image_area_px <= most_area,
+        "one_lung_only": one_lung,
+        "lung_ratio_out_of_range": not one_lung and not least_ratio <= right / left <= most_ratio,
+        "merged_lungs": extent.merged,
+    }

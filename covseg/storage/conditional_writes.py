@@ -11,12 +11,10 @@ SENTINEL = "probe/"
 
 
 def refuse_overwriting(store: Store, way_out: str) -> None:
-    """Write a sentinel twice, create-only, and refuse a store where the second write succeeds.
+    """Write a sentinel twice, create-only, and refuse a store where the second write succeeds; leave it as it was.
 
     Parameters
     ----------
-    store : Store
-        Left as it was.
     way_out : str
         What to do instead; the end of the message.
 

@@ -23,12 +23,7 @@ class LocalStore:
     """A folder. Keys are paths below it, with forward slashes.
 
     Regular files are listed, those behind a link too; links to folders are not walked (they may turn
-    in circles), and sockets, pipes and devices are not images.
-
-    Parameters
-    ----------
-    root : Path
-        The folder; made at the first write.
+    in circles), and sockets, pipes and devices are not images. The folder is made at the first write.
     """
 
     def __init__(self, root: Path) -> None:

@@ -13,13 +13,7 @@ _CREATING = threading.Lock()
 
 
 class MemoryStore:
-    """Objects of this process; a pickled copy is another store.
-
-    Parameters
-    ----------
-    objects : dict of str to bytes
-        What it holds at first.
-    """
+    """Objects of this process; a pickled copy is another store."""
 
     def __init__(self, objects: dict[str, bytes] | None = None, name: str = "") -> None:
         self.objects: dict[str, bytes] = dict(objects or {})

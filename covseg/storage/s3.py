@@ -50,8 +50,6 @@ class S3Store:
 
     Parameters
     ----------
-    bucket : str
-        Its name.
     prefix : str
         Without it, the whole bucket; a slash is added when it lacks one.
     deadline_s : float

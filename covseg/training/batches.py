@@ -61,7 +61,7 @@ class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
         if epoch >= 0:
             image, masks = self.augment(image, masks, epoch, row)
         size = grid(recipe, epoch)
-        pixels = prepare(image.astype(np.float32) / 255, size, prepared(recipe))[0][None]
+        pixels = prepare(image.astype(np.float32) / 255, size, prepared(recipe))[None]
         small = np.moveaxis(resize(masks, size, size).reshape(size, size, -1), -1, 0) > 127
         seen = [pixels] if self.lungs is None else [pixels, small[-1:].astype(np.float32)]
         truth = small[: len(recipe.data.targets)].astype(np.float32)

@@ -30,9 +30,7 @@ def lung_channel(recipe: Recipe, model: str) -> str | None:
 
 def on_grid(images: Iterable[NDArray[np.uint8]], config: ModelConfig) -> NDArray[np.float32]:
     """Prepare grey images for a model, as scoring would see them, ``(N, S, S)``."""
-    return np.stack(
-        [prepare((image / 255).astype(np.float32), config.size, config.normalisation)[0] for image in images]
-    )
+    return np.stack([prepare((image / 255).astype(np.float32), config.size, config.normalisation) for image in images])
 
 
 def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.uint8] | None:

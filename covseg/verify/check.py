@@ -57,10 +57,7 @@ class Verdict:
 def verify(dest: Store, commits: Store | None = None) -> Verdict:
     """Check the newest snapshot, and that older ones are part of it.
 
-    Parameters
-    ----------
-    dest, commits : Store
-        The destination; where its create-only records are, when that is elsewhere.
+    `commits` is where the create-only records are, when that is not the destination.
     """
     check = _Check(dest, commits or dest)
     try:

@@ -41,9 +41,8 @@ def image() -> np.ndarray:
 
 def answers(folder: Path | str, backend: str, pixels: np.ndarray):
     model = open_folder(folder)
-    return segment(
-        open_backend(model, backend), prepare(pixels, model.config.size, model.config.normalisation)[0][None]
-    )[0]
+    images = prepare(pixels, model.config.size, model.config.normalisation)[None]
+    return segment(open_backend(model, backend), images)[0]
 
 
 def test_a_run_that_draws_both_masks_stands_alone(made_set, tmp_path):

@@ -83,12 +83,7 @@ READERS = [
 
 
 def read(data: bytes) -> Radiograph:
-    """Decode one image.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole object.
+    """Decode one image from the whole of its bytes.
 
     Returns
     -------

@@ -7,7 +7,7 @@ is refused before the decoder allocates for it. No decoder here is under the GPL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,30 +30,16 @@ _ARITHMETIC_OR_HIERARCHICAL = {*range(0xC5, 0xD0)}
 
 @dataclass(frozen=True)
 class Layout:
-    """What decoded pixel data must look like.
-
-    Parameters
-    ----------
-    rows, columns, samples : int
-        Size in pixels, and samples per pixel (1 or 3).
-    bits_allocated, bits_used : int
-        Of the container, and of it from bit 0 up to the image's highest bit.
-    signed : bool
-        Two's complement samples.
-    photometric : str
-        DICOM's photometric interpretation.
-    planar : int
-        1 when colours are stored plane by plane.
-    """
+    """What decoded pixel data must look like."""
 
     rows: int
     columns: int
-    samples: int
+    samples: int  # per pixel, 1 or 3
     bits_allocated: int
-    bits_used: int
-    signed: bool = False
-    photometric: str = "MONOCHROME2"
-    planar: int = 0
+    bits_used: int  # of those allocated, from bit 0 up to the image's highest bit
+    signed: bool = False  # two's complement
+    photometric: str = "MONOCHROME2"  # DICOM's photometric interpretation
+    planar: int = 0  # 1 when colours are stored plane by plane
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,7 @@ def jpeg_frame(data: bytes) -> Frame:
         raise refusal(Reason.CORRUPT, "a JPEG scan without a frame header before it")
     if data.find(END_OF_IMAGE, start) < 0:
         raise refusal(Reason.TRUNCATED, "the JPEG has no end marker")
-    return Frame(frame.marker, frame.bits, frame.height, frame.width, frame.components, exif)
+    return replace(frame, exif=exif)
 
 
 def _segment(data: bytes, start: int) -> tuple[int, bytes]:
@@ -137,8 +123,6 @@ def decode(frame: bytes, syntax: UID, layout: Layout) -> Samples:
 
     Parameters
     ----------
-    frame : bytes
-        The codestream.
     syntax : UID
         DICOM's name of the compression. Among the JPEG processes the codestream's own header decides.
     layout : Layout

@@ -31,16 +31,7 @@ _SQUARE_WITHIN = 0.01
 
 
 def read_dicom(data: bytes) -> DecodedImage:
-    """Decode one DICOM image.
-
-    Parameters
-    ----------
-    data : bytes
-        A DICOM file, or a bare data set.
-
-    Returns
-    -------
-    DecodedImage
+    """Decode one DICOM file, or a bare data set.
 
     Raises
     ------

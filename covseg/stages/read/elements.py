@@ -177,12 +177,7 @@ class Elements:
 
 
 def read_elements(data: bytes) -> Elements:
-    """Collect the allowed elements of a DICOM object, up to and with its pixel data.
-
-    Parameters
-    ----------
-    data : bytes
-        A DICOM file, or a bare data set.
+    """Collect the allowed elements of a DICOM file or a bare data set, up to and with its pixel data.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """JPEG files: 8-bit by Pillow, 12-bit, lossless and JPEG-LS by the decoders that DICOM brings along.
 
-In: the bytes of one JPEG. Out: decoded samples. JPEG has no checksum: damage inside the compressed pixels shows only
+In: the bytes of one JPEG. Out: pixels alone. JPEG has no checksum: damage inside the compressed pixels shows only
 where it breaks the stream.
 """
 
@@ -29,16 +29,6 @@ def read_jpeg(data: bytes) -> DecodedImage:
 
     Grey, colour, and CMYK as printers write it (Adobe's inverted values), which becomes RGB. An EXIF orientation is
     applied.
-
-    Parameters
-    ----------
-    data : bytes
-        Starting with the JPEG signature.
-
-    Returns
-    -------
-    DecodedImage
-        Pixels alone.
 
     Raises
     ------

@@ -27,8 +27,6 @@ def grey_table(elements: Elements, bits: int, *, signed: bool) -> NDArray[np.flo
 
     Parameters
     ----------
-    elements : Elements
-        Of the image.
     bits : int
         Bits stored, 1 to 16.
     signed : bool

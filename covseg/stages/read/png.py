@@ -1,6 +1,6 @@
 """PNG: every mode, told by rule; damage is found before the decoder sees it.
 
-In: the bytes of one PNG. Out: decoded samples. OpenCV decodes a cut or damaged file and only prints about it, so
+In: the bytes of one PNG. Out: pixels alone. OpenCV decodes a cut or damaged file and only prints about it, so
 the chunks, their checksums and the claimed size are checked here first (0.1 ms); its samples equal Pillow's, which
 would reduce 16-bit colour to 8.
 """
@@ -32,16 +32,6 @@ def read_png(data: bytes) -> DecodedImage:
 
     Grey of 1 to 16 bits, palette, colour and their variants with alpha. Alpha and transparency are dropped: what the
     pixel holds counts, not how a viewer would blend it. An EXIF orientation is applied.
-
-    Parameters
-    ----------
-    data : bytes
-        Starting with the PNG signature.
-
-    Returns
-    -------
-    DecodedImage
-        Pixels alone.
 
     Raises
     ------
