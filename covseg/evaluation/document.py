@@ -26,11 +26,12 @@ from covseg.metrics.convention import RATIOS, Empty, ratios
 from covseg.metrics.image_level import calibration_error
 from covseg.metrics.image_results import BORDER, SMALL_LESION, ImageResults
 from covseg.metrics.intervals import DRAWS, LEVEL, Estimate
+from covseg.metrics.mask_metrics import MASK_METRICS
 from covseg.metrics.measures import Name
 from covseg.metrics.published import impossible_pair
 from covseg.metrics.summary import Line, headline, lesion_counts, refusal_counts, status_counts, summarise
-from covseg.metrics.surface import TOLERANCE
 from covseg.records import RESEARCH_ONLY
+from covseg.settings.faults import first_fault
 from covseg.settings.score import ScoringConfig
 from covseg.storage import LocalStore
 
@@ -45,8 +46,6 @@ CONVENTIONS = {
     "level; distances, fractions and AUROC are over scored images",
     "image_level": "sensitivity and specificity of 'the mask is not empty'; AUROC of the image-level probability",
     "negatives": "images whose true infection mask is empty (Non-COVID and Normal): Dice there is a specificity",
-    "hd95": "source pixels, over images with both masks filled; misses and false alarms are counted beside it",
-    "nsd": f"share of both boundaries within {TOLERANCE:.4f} of the longer side (3 px at 256)",
     "border": f"band of {BORDER:.4f} of the longer side to both sides of the lung's border",
     "small_lesions": f"connected parts of truth under {SMALL_LESION:.1%} of the image",
     "interval": f"{LEVEL:.0%} percentile bootstrap over images inside strata, {DRAWS} draws; no patient ids exist, so "
@@ -87,7 +86,7 @@ def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed
         model=_model(config),
         data=_data(dataset, evaluated),
         lung_mask=identity.lung,
-        conventions=CONVENTIONS,
+        conventions=CONVENTIONS | {name: metric.words for name, metric in MASK_METRICS.items()},
         limits=LIMITS,
         headline={name: Measured(**vars(estimate)) for name, estimate in headline(lines).items()},
         lines=tuple(map(_line, lines)),
@@ -207,8 +206,6 @@ def read_metrics(folder: Path) -> Evaluation:
     try:
         return Evaluation.model_validate_json((folder / METRICS).read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise UsageError(
-            f"{folder / METRICS}: {where}: {first['msg']}; run covseg evaluate MODEL --data ROOT -o {folder} again"
+            f"{folder / METRICS}: {first_fault(error)}; run covseg evaluate MODEL --data ROOT -o {folder} again"
         ) from error

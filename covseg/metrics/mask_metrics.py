@@ -49,6 +49,8 @@ class MaskMetric(NamedTuple):
         The group that its line stands under in ``metrics.json``.
     title : str
         Head of its column.
+    words : str
+        What the number is; stands among the conventions of ``metrics.json``.
     digits : int
         Decimals shown.
     """
@@ -56,6 +58,7 @@ class MaskMetric(NamedTuple):
     measure: Callable[[MaskPair], float]
     part: str
     title: str
+    words: str
     digits: int = 3
 
 
@@ -88,6 +91,11 @@ def nsd(pair: MaskPair, tolerance: float | None = None) -> float:
 
 
 MASK_METRICS: dict[str, MaskMetric] = {
-    "hd95": MaskMetric(hd95, "surface", "HD95, px", digits=1),
-    "nsd": MaskMetric(nsd, "surface", "NSD"),
-}
+    "hd95": MaskMetric(
+        hd95, "surface", "HD95, px",
+        "source pixels, over images with both masks filled; misses and false alarms are counted beside it", digits=1,
+    ),
+    "nsd": MaskMetric(
+        nsd, "surface", "NSD", f"share of both boundaries within {TOLERANCE:.4f} of the longer side (3 px at 256)"
+    ),
+}  # fmt: skip

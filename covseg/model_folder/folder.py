@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from covseg.errors import ModelRefused
+from covseg.settings.faults import first_fault
 from covseg.settings.model import FILTER_ARRAYS, WANTED, InputFilterLimits, ModelConfig
 from covseg.storage import LocalStore
 
@@ -64,11 +65,7 @@ def open_folder(ref: str | Path = "default", *, input_filter: bool = True) -> Mo
     try:
         config = ModelConfig.model_validate_json((path / CONFIG).read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelRefused(
-            f"{path / CONFIG}: {where}: {first['msg']}; mend the file or pull the model again"
-        ) from error
+        raise ModelRefused(f"{path / CONFIG}: {first_fault(error)}; mend the file or pull the model again") from error
     _checked(path, WEIGHTS, config.weights_sha256)
     if config.graph_sha256 is not None:
         _checked(path, GRAPH, config.graph_sha256)

@@ -25,10 +25,9 @@ from covseg.registry.objects import complete, get, put, read_version, tags, vers
 from covseg.registry.references import ALIASES, Reference, check_name, default_registry, is_reference, parse
 from covseg.registry.versions import File, Version, content_of, describe, files_of
 from covseg.settings.environment import cache_folder
-from covseg.storage import LocalStore, Store, open_store
+from covseg.storage import SCHEMES, LocalStore, Store, open_store
 from covseg.storage.conditional_writes import refuse_overwriting
 
-REGISTRY_SCHEMES = ("file", "s3", "memory")
 WAY_OUT = "Keep the registry in a store that honours them"
 
 
@@ -82,7 +81,7 @@ def open_registry(url: str | None = None) -> Store:
         When none is named, or its scheme is not allowed or not installed.
     """
     try:
-        return open_store(url or default_registry(), REGISTRY_SCHEMES)
+        return open_store(url or default_registry(), SCHEMES)
     except ModuleNotFoundError as error:
         raise UsageError(f"a registry in a bucket needs {error.name}: pip install 'covseg[s3]'") from error
 

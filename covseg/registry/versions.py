@@ -20,6 +20,7 @@ from covseg.errors import ModelRefused
 from covseg.model_folder.export import open_session
 from covseg.model_folder.folder import CONFIG, GRAPH, ModelFolder
 from covseg.model_folder.test_uses import LEDGER
+from covseg.settings.faults import first_fault
 
 PAGE = "card.md"
 FILE_NAME = r"^(graph\.onnx|[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(safetensors|json|md))$"
@@ -95,9 +96,8 @@ def parse_record(kind: type[R], data: bytes, where: str) -> R:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the record"
-        raise ModelRefused(f"{where} cannot be believed: {place}: {first['msg']}; nothing was opened") from error
+        fault = first_fault(error, "the record")
+        raise ModelRefused(f"{where} cannot be believed: {fault}; nothing was opened") from error
 
 
 def files_of(folder: ModelFolder) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from covseg.errors import UsageError
 from covseg.networks.table import build
 from covseg.training import weights
 from covseg.training.batches import Batch
@@ -54,6 +55,21 @@ class Learning(nn.Module):
         return masks, presence, None if self.classes is None else self.classes(features)
 
 
+def _check_grid(network: nn.Module, recipe: Recipe) -> None:
+    """Refuse a network that has no mask logits on the recipe's grid; one blank image tells."""
+    size, planes = recipe.input.size, 2 if recipe.input.channels == 4 else 1
+    wanted, network = (1, len(recipe.data.targets), size, size), network.eval()
+    try:
+        with torch.inference_mode():
+            masks = network.forward_with_features(torch.zeros(1, planes, size, size))[0]  # type: ignore[operator]
+        found = f"mask logits {tuple(masks.shape)}"
+    except (RuntimeError, ValueError) as error:
+        found = str(error)
+    network.train()
+    if found != f"mask logits {wanted}":
+        raise UsageError(f"{recipe.network.kind} at input.size {size}: {found}; wanted mask logits {wanted}")
+
+
 class Learner:
     """What learns.
 
@@ -75,6 +91,7 @@ class Learner:
         self.recipe, self.rank, self.total_steps, self.steps = recipe, rank, total_steps, 0
         name, arguments = network_arguments(recipe)
         network = build(name, arguments)
+        _check_grid(network, recipe)
         self.start = weights.fill(network, recipe)
         if recipe.input.channels == 4:
             weights.start_mask_channel(network.encoder, recipe.network.zero_mask_channel)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from covseg.errors import UsageError
 from covseg.networks.table import NETWORKS, NetworkEntry, trained, unknown
+from covseg.settings.faults import first_fault
 from covseg.training.loss_table import LossConfig
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -36,7 +37,7 @@ class NetworkConfig(_Frozen):
     widths: tuple[int, ...] = Field((), description="Channels of each level, top first; empty keeps the network's own.")
     dropout: float = Field(0.0, ge=0, lt=1, description="On the features before the mask head.")
     attention: Literal["none", "scse", "gates"] = Field(
-        "none", description="Inside the decoder: 'scse' (unet, unetpp, encoder-unet), 'gates' on skips (encoder-unet)."
+        "none", description="Inside the decoder: 'scse', or 'gates' on the skips; not every network has both."
     )
     zero_mask_channel: bool = Field(True, description="Start a fourth (lung) channel at zero, not as a red filter.")
     classes: bool = Field(False, description="A head for the three strata, beside the masks.")
@@ -250,10 +251,9 @@ def _lay(tree: dict[str, Any], setting: str) -> None:
 def _explain(error: ValidationError) -> str:
     """Name the first wrong key, and the key that was probably meant."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
-    text = f"{'.'.join(where)}: {first['msg']}" if where else str(first["msg"])
     if first["type"] != "extra_forbidden":
-        return text
+        return first_fault(error)
+    where = [str(part) for part in first["loc"]]
     fields = _fields(where[:-1])
     return f"unknown key {'.'.join(where)}" + (_meant(where[-1], fields) or f"; known: {', '.join(fields)}")
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from covseg.errors import EnvironmentFailed, StorageFull, UsageError
+from covseg.settings.faults import first_fault
 from covseg.training.learner import Learning, State
 from covseg.training.recipe import Recipe
 
@@ -235,8 +236,7 @@ def read_facts(folder: Path) -> RunFacts:
     try:
         return RunFacts.model_validate_json((folder / FACTS).read_text())
     except ValidationError as error:
-        first = error.errors()[0]
         raise UsageError(
-            f"{folder / FACTS}: {'.'.join(map(str, first['loc']))}: {first['msg']}; wanted a run of this version of "
-            "covseg: use the one that wrote it, or train anew"
+            f"{folder / FACTS}: {first_fault(error)}; wanted a run of this version of covseg: use the one that wrote "
+            "it, or train anew"
         ) from error

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 from cyclopts.config import Toml
+from pydantic import ValidationError as PydanticError
 
 from covseg.errors import CovsegError, UsageError
 from covseg.settings.environment import code_version
@@ -84,14 +85,12 @@ def run(words: list[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        result = app(_take_config(words), exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
-        return 2
+        result = app(_take_config(words), exit_on_error=False, print_error=False, result_action="return_value")
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
-        if debug and isinstance(error, Exception):
+        if debug and isinstance(error, Exception) and not isinstance(error, CycloptsError):
             raise
         message, code = explain(error)
         if "--json" in words:
@@ -119,6 +118,12 @@ def _take_config(words: list[str]) -> list[str]:
 def explain(error: BaseException) -> tuple[str, int]:
     """Return what a person reads of an error that ended a command, and the exit code."""
     match error:
+        case CycloptsError(__cause__=PydanticError() as cause) if not isinstance(error, MissingArgumentError):
+            first = cause.errors(include_url=False)[0]
+            option = f"--{first['loc'][-1]}".replace("_", "-") if first["loc"] else "the settings"
+            return f"{option} {first['input']}: {first['msg'].removeprefix('Value error, ')}", UsageError.exit_code
+        case CycloptsError():
+            return str(error), UsageError.exit_code
         case CovsegError():
             return str(error), error.exit_code
         case KeyboardInterrupt():

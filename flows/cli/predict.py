@@ -100,7 +100,7 @@ def _source(path: Path) -> tuple[Path, str | None]:
     if path.is_dir():
         return path, None
     if path.parts[0].endswith(":"):
-        raise UsageError(f"{path.parts[0]}// is a bucket: predict reads files and folders here; use covseg score")
+        raise UsageError(f"{path.parts[0]}// is no folder: predict reads files and folders here; use covseg score")
     raise UsageError(f"{path} is neither a file nor a folder; wanted an image or a folder of images")
 
 

@@ -19,6 +19,8 @@ from covseg.metrics.measures import Name
 from covseg.settings.evaluate import EvaluateSettings
 from flows.cli.app import run as covseg
 
+WORDS = "source pixels, found less true"
+
 
 def area_error(pair: MaskPair) -> float:
     """Marked minus true pixels, of images with infection."""
@@ -34,7 +36,7 @@ def evaluated(data, output):
 def with_metrics(made_set, tmp_path, monkeypatch):
     """An evaluation with one ratio of counts and one metric of masks that covseg does not ship."""
     monkeypatch.setitem(RATIOS, "distance", ((0, 1, 1, 0), (1, 1, 1, 0)))
-    monkeypatch.setitem(MASK_METRICS, "area_error", MaskMetric(area_error, "area", "Area error, px", digits=1))
+    monkeypatch.setitem(MASK_METRICS, "area_error", MaskMetric(area_error, "area", "Area error, px", WORDS, digits=1))
     return tmp_path, evaluated(made_set, tmp_path)
 
 
@@ -58,7 +60,8 @@ def test_a_new_metric_of_masks_stands_in_every_table(with_metrics):
     assert (line.value, line.n) == (pytest.approx(np.mean(expected)), len(expected))
     assert read_back(output)[1].column("area_error")[: len(expected)].tolist() == expected
     assert any("Area error" in text for text in screen(evaluation))
-    assert b"Area error, px" in (output / "evaluation.html").read_bytes()
+    page = (output / "evaluation.html").read_bytes()
+    assert b"Area error, px" in page and WORDS.encode() in page
     assert Name("area", "area_error") in {row.name for row in compare_with_itself(output)}
 
 
@@ -68,7 +71,7 @@ def compare_with_itself(output):
 
 def test_an_evaluation_older_than_a_metric_is_read_without_it(made_set, tmp_path, monkeypatch):
     evaluated(made_set, tmp_path)
-    monkeypatch.setitem(MASK_METRICS, "area_error", MaskMetric(area_error, "area", "Area error, px"))
+    monkeypatch.setitem(MASK_METRICS, "area_error", MaskMetric(area_error, "area", "Area error, px", WORDS))
     assert np.isnan(read_back(tmp_path)[1].column("area_error")).all()
     assert all(row.name.metric != "area_error" for row in compare_with_itself(tmp_path))
 

@@ -143,3 +143,9 @@ def test_batch_norms_of_an_encoder_from_random_weights_follow_a_short_training()
     network = Learner(load_recipe("lung-unet-effb3", settings), Rank(), 1).plain
     found = {part.momentum for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)}
     assert min(found) == 0.1
+
+
+def test_a_grid_that_a_network_cannot_take_is_refused_by_its_setting():
+    recipe = load_recipe("unet-plain", ["network.widths=[4, 4, 4, 4, 4, 4, 4]", "input.size=96"])
+    with pytest.raises(UsageError, match=r"plain-unet at input.size 96: .*; wanted mask logits \(1, 1, 96"):
+        Learner(recipe, Rank(), 1)

@@ -74,7 +74,7 @@ def test_what_an_author_gave_stands_exactly(name, given):
         ),
         (
             "network.kind=unetp",
-            "network.kind: Value error, unknown network 'unetp' (did you mean unetpp?): wanted",
+            "network.kind: unknown network 'unetp' (did you mean unetpp?): wanted",
         ),
         ("network.kind=cascade", "unknown network 'cascade': wanted one of attention-unet, "),
         ("network.kind=unet", f"network.widths is for {takers('widths')}, not unet"),
