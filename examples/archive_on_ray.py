@@ -23,7 +23,7 @@ def main() -> None:
         if len(sys.argv) == 3:
             source, dest = sys.argv[1:]
         else:
-            source, dest = f"{scratch}/films", f"{scratch}/scored"
+            source, dest = f"{scratch}/images", f"{scratch}/scored"
             for _ in write_images(LocalStore(Path(scratch)), range(8), (256, 256), ("png",)):
                 pass
         settings = ScoreSettings(source=source, dest=dest, shard_size=4, workers=1)

@@ -32,7 +32,7 @@ def draw(folder: Path, count: int = 3) -> None:
     """Draw phantoms, and a file that is no image at all."""
     for _ in write_images(LocalStore(folder), range(count), (256, 256), ("png",)):
         pass
-    (folder / "films" / "notes.png").write_text("not an image")
+    (folder / "images" / "notes.png").write_text("not an image")
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         if len(sys.argv) == 3:
             images, out = map(Path, sys.argv[1:])
         else:
-            images, out = Path(scratch, "films"), Path(scratch, "out")
+            images, out = Path(scratch, "images"), Path(scratch, "out")
             draw(Path(scratch))
         rows = score(images, out)
         for status, count in Counter(row.reason or row.status for row in rows).items():

@@ -30,7 +30,7 @@ def here(*words: str) -> int:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    path = tmp_path / "films" / "one.png"
+    path = tmp_path / "images" / "one.png"
     path.parent.mkdir()
     cv2.imwrite(str(path), (make_phantom(3, 256, 256).pixels // 16).astype(np.uint8))
     return path
@@ -159,7 +159,7 @@ def test_writing_into_the_folder_of_images_is_refused(image, capsys):
 def test_a_bucket_and_an_empty_folder_are_told_apart_from_a_glob_that_matches_nothing(image, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for words, said in (
-        (["s3://films"], "use covseg score"),
+        (["s3://images"], "use covseg score"),
         ([str(tmp_path / "empty")], "holds no file"),
         ([str(image.parent), "--include", "*.dcm"], "no key matches --include '*.dcm'"),
     ):

@@ -253,7 +253,7 @@ def test_a_killed_flow_process_loses_and_doubles_nothing(deployed: Path, archive
 def test_a_run_with_its_own_server_that_is_not_accepted_is_published_and_failed_and_leaves_nothing_up(
     ray_cluster: str, tmp_path: Path
 ) -> None:
-    source, dest, home = tmp_path / "films", tmp_path / "dest", tmp_path / "prefect"
+    source, dest, home = tmp_path / "images", tmp_path / "dest", tmp_path / "prefect"
     source.mkdir()
     for seed in range(3):
         (source / f"{seed}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))

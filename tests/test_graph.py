@@ -57,8 +57,8 @@ def exported_by_torch(folder: ModelFolder, path: Path) -> onnxruntime.InferenceS
         Answer(load(folder)).eval(),
         (torch.zeros(2, 1, size, size),),
         dynamo=True,
-        input_names=["films"],
-        dynamic_shapes=({0: torch.export.Dim("films", min=1, max=1024)},),
+        input_names=["images"],
+        dynamic_shapes=({0: torch.export.Dim("images", min=1, max=1024)},),
         verbose=False,
     ).save(str(path))
     options = onnxruntime.SessionOptions()
@@ -74,7 +74,7 @@ def test_the_graph_gives_the_very_bits_of_torchs_own_export(name, tmp_path):
     made = [(make_phantom(seed, 256, 256).pixels / 4095).astype(np.float32) for seed in range(4)]
     images = np.stack([prepare(one, folder.config.size, folder.config.normalisation) for one in made])
     for batch in (images[:1], images):
-        theirs = wanted.run(None, {"films": batch[:, None]})
+        theirs = wanted.run(None, {"images": batch[:, None]})
         assert [one.tobytes() for one in backend.run(batch)] == [one.tobytes() for one in theirs]
 
 
@@ -105,7 +105,7 @@ def test_a_folder_gives_one_graph_whose_bits_are_torchs(tmp_path, halves):
     folder = open_folder(tmp_path / "model")
     assert build_graph(folder) == (folder.path / GRAPH).read_bytes()
     images = np.random.default_rng(1).normal(size=(4, 64, 64)).astype(np.float32)
-    wanted = exported_by_torch(folder, tmp_path / "own.onnx").run(None, {"films": images[:, None]})
+    wanted = exported_by_torch(folder, tmp_path / "own.onnx").run(None, {"images": images[:, None]})
     assert [one.tobytes() for one in OnnxBackend(folder).run(images)] == [one.tobytes() for one in wanted]
 
 
@@ -161,7 +161,7 @@ import sys
 sys.modules.update(dict.fromkeys({HIDDEN}))
 from flows.cli.app import run
 assert run(["phantom", "2", {str(tmp_path / "made")!r}, "--size", "256"]) == 0
-assert run(["predict", {str(tmp_path / "made" / "films")!r}, "-o", {str(tmp_path / "out")!r}]) == 0
+assert run(["predict", {str(tmp_path / "made" / "images")!r}, "-o", {str(tmp_path / "out")!r}]) == 0
 import covseg.verify.check
 """
     environment = os.environ | {"COVSEG_CACHE": str(tmp_path / "cache")}

@@ -163,10 +163,10 @@ def test_written_images_lie_apart_from_their_truth_and_are_the_same_bytes_every_
     list(write_images(second, range(7, 12), (96, 80), ("png", "monochrome1")))
     objects = stored(first)
     assert objects == stored(second)
-    images = [key for key in objects if key.startswith("films/")]
-    assert images == [f"films/phantom-{k:04d}.{'dcm' if k % 2 else 'png'}" for k in range(5)]
+    images = [key for key in objects if key.startswith("images/")]
+    assert images == [f"images/phantom-{k:04d}.{'dcm' if k % 2 else 'png'}" for k in range(5)]
     rows = list(csv.DictReader(io.StringIO(objects["truth.csv"].decode())))
-    assert [f"films/{row['key']}" for row in rows] == images
+    assert [f"images/{row['key']}" for row in rows] == images
     for k, (row, phantom) in enumerate(zip(rows, phantoms, strict=True)):
         lung = cv2.imdecode(np.frombuffer(objects[f"truth/lung/phantom-{k:04d}.png"], np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(lung, phantom.lung_mask * 255)
@@ -177,7 +177,7 @@ def test_bad_inputs_lie_among_the_images_with_the_reason_that_each_must_get() ->
     store = MemoryStore()
     write_bad_inputs(store, {"empty.png": (b"", Reason.EMPTY), "note.txt": (b"hello", Reason.NOT_AN_IMAGE)})
     objects = stored(store)
-    assert objects["films/bad/note.txt"] == b"hello"
+    assert objects["images/bad/note.txt"] == b"hello"
     assert objects["bad.csv"].decode().splitlines() == [
         "key,reason",
         "bad/empty.png,empty",
@@ -207,14 +207,14 @@ def test_a_made_data_set_has_the_layout_and_the_labels_of_the_real_one(tmp_path:
 def test_the_command_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["phantom", "4", str(tmp_path / "made"), "--size", "64", "--format", "both", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 4
-    names = sorted(path.name for path in (tmp_path / "made" / "films").iterdir())
+    names = sorted(path.name for path in (tmp_path / "made" / "images").iterdir())
     assert names == ["phantom-0000.png", "phantom-0001.dcm", "phantom-0002.png", "phantom-0003.dcm"]
 
 
 def test_the_command_adds_every_bad_input_on_request(tmp_path: Path) -> None:
     assert run(["phantom", "1", str(tmp_path), "--size", "64", "--bad"]) == 0
     expected = bad_inputs()
-    written = {path.name: path.read_bytes() for path in (tmp_path / "films" / "bad").iterdir()}
+    written = {path.name: path.read_bytes() for path in (tmp_path / "images" / "bad").iterdir()}
     assert written == {name: data for name, (data, _) in expected.items()}
     rows = list(csv.DictReader((tmp_path / "bad.csv").read_text().splitlines()))
     assert {row["key"]: row["reason"] for row in rows} == {f"bad/{name}": why for name, (_, why) in expected.items()}

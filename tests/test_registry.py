@@ -517,14 +517,14 @@ def test_a_run_is_told_a_version_so_that_a_promotion_does_not_split_its_workers(
     promote("fast@v1", "champion", "ann")
     from workers.scoring import absolute
 
-    settings = absolute(ScoreSettings(source="films", dest="out", model="fast@champion"))
+    settings = absolute(ScoreSettings(source="images", dest="out", model="fast@champion"))
     promote("fast@v2", "champion", "ann")
     monkeypatch.delenv("COVSEG_REGISTRY")
     assert open_model(settings.model).config.id == "small-0"
-    assert absolute(ScoreSettings(source="films", dest="out", model="models/x")).model == str(
+    assert absolute(ScoreSettings(source="images", dest="out", model="models/x")).model == str(
         Path("models/x").absolute()
     )
-    assert absolute(ScoreSettings(source="films", dest="out")).model == "default"
+    assert absolute(ScoreSettings(source="images", dest="out")).model == "default"
 
 
 @ON_DISK_AND_WIRE

@@ -49,12 +49,12 @@ def images(val_root: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def bucket(ceph_server: dict[str, str], images: list[Path]) -> Iterator[str]:
-    """A bucket with the images below `films/first/`."""
+    """A bucket with the images below `images/first/`."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ceph_server.items():
             patch.setenv(name, value)
         found = f"s3://{make_bucket()}"
-        put(open_store(found), "films/first", images[:IMAGES])
+        put(open_store(found), "images/first", images[:IMAGES])
         yield found
 
 
@@ -124,7 +124,7 @@ def moments(seed: int) -> list[int]:
 def unbroken(bucket: str, cluster: int) -> str:
     """Where a run that nobody disturbed has published."""
     dest = f"{bucket}/unbroken"
-    summary = finish(start(f"{bucket}/films", dest))
+    summary = finish(start(f"{bucket}/images", dest))
     assert (summary["finished"], summary["images"], summary["retried"]) == (IMAGES, IMAGES, 0)
     assert_sound(dest)
     return dest
@@ -140,7 +140,7 @@ def test_a_bucket_gives_the_rows_of_a_folder(unbroken: str, images: list[Path], 
 
 
 def test_two_runs_give_the_same_bytes(unbroken: str, bucket: str) -> None:
-    finish(start(f"{bucket}/films", f"{bucket}/again"))
+    finish(start(f"{bucket}/images", f"{bucket}/again"))
     assert published(f"{bucket}/again") == published(unbroken)
 
 
@@ -149,7 +149,7 @@ def test_two_killed_workers_cost_nothing_but_time(
     unbroken: str, bucket: str, cluster: int, worker: str, seed: int
 ) -> None:
     dest = f"{bucket}/killed-{worker.lower()}"
-    process = start(f"{bucket}/films", dest)
+    process = start(f"{bucket}/images", dest)
     for moment in moments(seed):
         await_commits(dest, moment, process)
         os.kill(random.Random(seed).choice(pids(worker, cluster)), signal.SIGKILL)
@@ -165,7 +165,7 @@ def test_two_killed_workers_cost_nothing_but_time(
 def test_a_twice_killed_run_resumes_to_the_same_bytes_and_then_takes_only_what_is_new(
     unbroken: str, bucket: str, images: list[Path], seed: int
 ) -> None:
-    source, dest = f"{bucket}/films", f"{bucket}/killed-run"
+    source, dest = f"{bucket}/images", f"{bucket}/killed-run"
     for moment in moments(seed):
         process = start(source, dest)
         await_commits(dest, moment, process)
@@ -178,7 +178,7 @@ def test_a_twice_killed_run_resumes_to_the_same_bytes_and_then_takes_only_what_i
     assert published(dest) == published(unbroken)
     assert finish(start(source, dest))["finished"] == 0
     assert published(dest) == published(unbroken)
-    put(open_store(bucket), "films/later", images[IMAGES:])
+    put(open_store(bucket), "images/later", images[IMAGES:])
     summary = finish(start(source, dest, "*"))
     assert (summary["snapshot"], summary["finished"], summary["images"]) == (2, LATER, IMAGES + LATER)
     assert_sound(dest)

@@ -225,12 +225,12 @@ def test_half_written_files_are_not_listed_and_can_be_removed(tmp_path: Path) ->
 
 @pytest.mark.parametrize("left", ["no folder", "an empty folder", "a file"])
 def test_a_folder_that_was_unmounted_is_unreachable_and_its_images_are_not_missing(tmp_path: Path, left: str) -> None:
-    store = LocalStore(tmp_path / "films")
+    store = LocalStore(tmp_path / "images")
     store.write("below/film.png", b"pixels")
     (entry,) = entries(store)
-    (tmp_path / "films").rename(tmp_path / "elsewhere")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
     if left != "no folder":
-        (tmp_path / "films").mkdir() if left == "an empty folder" else (tmp_path / "films").write_bytes(b"")
+        (tmp_path / "images").mkdir() if left == "an empty folder" else (tmp_path / "images").write_bytes(b"")
     with pytest.raises(StorageUnreachable, match="gone or empty"):
         store.fetch(entry)
 

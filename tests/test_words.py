@@ -27,9 +27,9 @@ REPLACED = {
 PLURALS = {"shelves": "shelf"}
 # Names on disk and in records, which stay; and words of others.
 KEPT = re.compile(
-    r"""["'`]films?["'`] | \bfilms/ | /films\b | \.films\b | \bfilms_per_second\b | \b(?:val|train)_films\b
+    r"""["'`]films?["'`] | \bfilms_per_second\b | \b(?:val|train)_films\b
     | \bmissing_film\b | \bmask_without_film\b | \bshare_of_film\b | "film_\{ | \bfilm,\s?stratum | DICOM_?film
-    | --films\b | \bfilm\ base\b""",
+    | \bfilm\ base\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 # Names of nothing: a variable is called as the thing that it holds.
@@ -78,7 +78,7 @@ def test_names_say_what_they_hold() -> None:
 
 
 def test_the_list_sees_words_in_names_and_prose_and_leaves_what_is_on_disk() -> None:
-    text = 'def open_film(films): ...\n# the third door\nModelCard\nrecord["films"], "films/bad.csv", indoors'
+    text = 'def open_film(films): ...\n# the third door\nModelCard\nrecord["films"], "films_per_second", indoors'
     assert [(line, word) for line, word, _ in private_words(text)] == [
         (1, "film"),
         (1, "films"),

@@ -18,10 +18,10 @@ STEPS = (
         "Draw 24 images, PNG and DICOM, and every kind of bad file",
         "flows.cli phantom 24 {demo}/phantoms --format both --bad",
     ),
-    ("Walk them through the pipeline in this process", "flows.cli predict {demo}/phantoms/films -o {demo}/predicted"),
+    ("Walk them through the pipeline in this process", "flows.cli predict {demo}/phantoms/images -o {demo}/predicted"),
     (
         "Score the same folder as an archive: Prefect flow, Ray workers; its bad files are accepted this time",
-        "flows.score {demo}/phantoms/films {demo}/archive --max-failed 1",
+        "flows.score {demo}/phantoms/images {demo}/archive --max-failed 1",
     ),
     ("Check the archive with a checker that shares no code with its writer", "flows.cli verify {demo}/archive"),
 )

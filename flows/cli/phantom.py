@@ -23,16 +23,16 @@ class PhantomConfig(Options):
     """What `covseg phantom` can be told."""
 
     count: int = Field(ge=1, description="Images to make.")
-    directory: Path = Field(description="Folder for films/, truth/lung/, truth/infection/ and truth.csv.")
+    directory: Path = Field(description="Folder for images/, truth/lung/, truth/infection/ and truth.csv.")
     seed: int = Field(0, ge=0, description="Of the first image; the others follow by one.")
     size: int = Field(512, ge=64, le=8192, description="Height in pixels, and width without --width.")
     width: int | None = Field(None, ge=64, le=8192, description="Width in pixels.")
     format: Literal["png", "png16", "dicom", "both"] = Field(
         "png", description="png: 8 bits; png16: 12 bits in 16; dicom: MONOCHROME2 and 1 in turn; both: all in turn."
     )
-    bad: bool = Field(False, description="Also write films/bad/: every input that must be refused, reasons in bad.csv.")
-    layout: Literal["films", "covid-qu-ex"] = Field(
-        "films",
+    bad: bool = Field(False, description="Also write images/bad/: what must be refused; reasons in bad.csv.")
+    layout: Literal["images", "covid-qu-ex"] = Field(
+        "images",
         description="covid-qu-ex: Train/ and Val/ with three strata, N images in Train and half as many in Val.",
     )
     dry_run: bool = Field(False, description="Say what would be made, and stop.")
@@ -61,7 +61,7 @@ def _images(config: PhantomConfig) -> dict[str, object]:
             from covseg.synthetic.bad_inputs import bad_inputs
 
             write_bad_inputs(store, bad_inputs())
-    source, truth = config.directory / "films", config.directory / "truth.csv"
+    source, truth = config.directory / "images", config.directory / "truth.csv"
     return {"images": config.count, "source": str(source), "truth": str(truth)}
 
 

@@ -5,7 +5,7 @@ wall seconds per image; the cost of starting (imports, model) is measured with f
 off. The graph is exported before, into a cache of this run, and that is told apart. Ratios travel,
 absolute figures do not.
 
-Run: ``python -m tests.benchmarks.bench_predict [--films 600] [--sizes 1024 256]``.
+Run: ``python -m tests.benchmarks.bench_predict [--images 600] [--sizes 1024 256]``.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def run(words: list[str], cores: int) -> tuple[float, float, float]:
 
 
 def cost(make: Callable[[int], list[str]], images: int, cores: int) -> dict[str, float]:
-    """Measure a command at `films` images and at 4, and return the marginal cost of an image."""
+    """Measure a command at that many images and at 4, and return the marginal cost of an image."""
     few, many = (run(make(count), cores) for count in (4, images))
     marginal = images - 4
     return {
@@ -123,7 +123,7 @@ def write_images(folder: Path, count: int, size: int) -> None:
 
 
 def measure(root: Path, images: int, size: int) -> dict[str, dict[str, float]]:
-    """Measure every way of scoring `films` images of `size` x `size`."""
+    """Measure every way of scoring `images` files of `size` x `size`."""
     folders = {}
     for count in (4, images):
         folders[count] = root / f"{size}-{count}"
@@ -168,7 +168,7 @@ def agreement(out: Path) -> float:
 def main() -> None:
     """Measure, print, and leave the figures as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--films", type=int, default=600)
+    parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 256])
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()

@@ -3,7 +3,7 @@
 Every way runs in a process of its own, held to one core or two. Rates are taken from the second quarter of
 the shards on, when every worker is warm; CPU-seconds are those of the process and all that it started.
 
-Run: ``python -m tests.benchmarks.bench_score [--films 2000] [--size 1024]``.
+Run: ``python -m tests.benchmarks.bench_score [--images 2000] [--size 1024]``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def measure(folder: Path, cores: int, shard_size: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, and print a line a way."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--films", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--once", nargs=4)
     flags = parser.parse_args()

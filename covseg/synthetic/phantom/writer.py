@@ -57,7 +57,7 @@ def write_images(
 ) -> Iterator[Phantom]:
     """Write images and their truth; yields every phantom when it lies in the store.
 
-    ``films/phantom-0000.png`` or ``.dcm``, ``truth/lung/`` and ``truth/infection/`` with masks {0, 255}
+    ``images/phantom-0000.png`` or ``.dcm``, ``truth/lung/`` and ``truth/infection/`` with masks {0, 255}
     of the same stem, and ``truth.csv`` last.
 
     Parameters
@@ -74,7 +74,7 @@ def write_images(
         file_format = formats[index % len(formats)]
         stem = f"phantom-{index:04d}"
         key = stem + (".png" if file_format.startswith("png") else ".dcm")
-        store.write(f"films/{key}", encode(phantom, file_format))
+        store.write(f"images/{key}", encode(phantom, file_format))
         store.write(f"truth/lung/{stem}.png", _mask_png(phantom.lung_mask))
         store.write(f"truth/infection/{stem}.png", _mask_png(phantom.infection_mask))
         fractions = [f"{phantom.infected_fractions[part]:.6f}" for part in ("total", "right", "left")]
@@ -101,9 +101,9 @@ def _csv(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> bytes:
 
 
 def write_bad_inputs(store: Store, bad: dict[str, tuple[bytes, Reason]]) -> None:
-    """Write inputs that must be refused under ``films/bad/``, and the reason of each to ``bad.csv``."""
+    """Write inputs that must be refused under ``images/bad/``, and the reason of each to ``bad.csv``."""
     for name, (data, _) in bad.items():
-        store.write(f"films/bad/{name}", data)
+        store.write(f"images/bad/{name}", data)
     store.write("bad.csv", _csv(("key", "reason"), [(f"bad/{name}", str(reason)) for name, (_, reason) in bad.items()]))
 
 
