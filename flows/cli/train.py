@@ -77,4 +77,4 @@ def _headline(result: TrainResult) -> list[str]:
     if result.seeds:
         lines.append(f"over {result.seeds} seeds: {result.mean:.4f} +- {result.deviation:.4f}")
     lines.append(f"{result.out}/weights.safetensors, metrics.csv, curves.png. Research use only, not for diagnosis.")
-    return [*lines, f"next: covseg models release {result.out} -o MODEL"]
+    return [*lines, f"next: covseg models release {result.out} -o MODEL --data ROOT"]
