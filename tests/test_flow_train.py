@@ -87,7 +87,8 @@ def test_only_what_may_mend_is_retried() -> None:
 @pytest.mark.timeout(1200)
 def test_a_set_becomes_a_candidate(labelled: Path, tmp_path: Path, prefect_server: Path) -> None:
     from covseg.registry import open_model
-    from covseg.registry.registry import list_models, open_registry
+    from covseg.registry.listing import list_models
+    from covseg.registry.registry import open_registry
 
     out, registry = tmp_path / "run", tmp_path / "registry"
     found = run_flow(data=str(labelled), out=str(out), registry=str(registry), name="tiny")
