@@ -32,7 +32,9 @@ class ScoreSettings(BaseModel):
     max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which exit is 3.")
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
     commits: str | None = Field(None, description="Where create-only records go, if DEST's store has no such writes.")
-    backend: str = Field("onnx", description="What runs the model: onnx or torch; torch uses GPUs where there are any.")
+    backend: Literal["onnx", "torch"] = Field(
+        "onnx", description="What runs the model; torch uses GPUs where there are any."
+    )
     batch: int = Field(4, ge=1, le=256, description="Images a forward pass; 4 suits a CPU, 32 a GPU.")
     shard_size: int = Field(SHARD_SIZE, ge=1, le=10_000, description="Images a shard, the unit that is retried.")
     workers: int | None = Field(None, ge=1, description="Decode workers, and model workers on CPU; default: the cores.")
