@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from covseg.archive.listing import matches_globs
 from covseg.errors import UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, resolve
@@ -26,7 +25,7 @@ from covseg.registry import open_model
 from covseg.settings.score import ScoreSettings
 from covseg.stages.encode import mask_png, probability_png
 from covseg.stages.segment import Arrays, Backend
-from covseg.storage import Store, entries, open_store
+from covseg.storage import Store, entries, matches_globs, open_store
 
 SAMPLE = 50
 ROW_BYTES = 150  # of a row in Parquet and CSV together, compressed

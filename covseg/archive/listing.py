@@ -6,7 +6,6 @@ listing started and stopped, so that a listing that was killed goes on behind it
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import heapq
 import json
@@ -18,7 +17,7 @@ from covseg.archive.parts import Plan, describe, encode, read_part
 from covseg.archive.records import PartRecord, PlanRecord, Record, Selection
 from covseg.archive.runs import Run
 from covseg.records import Entry
-from covseg.storage import Store, entries
+from covseg.storage import Store, entries, matches_globs
 from covseg.storage.protocol import order
 
 PART_IMAGES = 51_200  # images after which a part is written: about 3 MB
@@ -44,13 +43,6 @@ class ListingNote(Record):
     def encode(self) -> bytes:
         """Return the note in the order of its fields: a part is named by its bytes, and this is in them."""
         return json.dumps(self.model_dump()).encode()
-
-
-def matches_globs(entry: Entry, include: str, exclude: str) -> bool:
-    """Tell whether a key is selected; the empty objects that stand for folders are no inputs."""
-    if entry.size == 0 and entry.key.endswith("/"):
-        return False
-    return fnmatch.fnmatchcase(entry.key, include) and not fnmatch.fnmatchcase(entry.key, exclude)
 
 
 class Listing:

@@ -130,6 +130,10 @@ class Difference:
     p: float
     n: int
 
+    def __str__(self) -> str:
+        """``+0.012 [-0.003, +0.027]``."""
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 def paired(
     a: Statistic, b: Statistic, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0

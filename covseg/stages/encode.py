@@ -12,7 +12,7 @@ FLAT_PNG = [
     cv2.IMWRITE_PNG_COMPRESSION, 1,
     cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
     cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE,
-]  # fmt: skip  # fmt: skip
+]  # fmt: skip
 
 
 def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from collections.abc import Iterator
@@ -143,3 +144,10 @@ def missing() -> RadiographRefused:
 def intact(etag: str, data: bytes) -> bool:
     """Tell whether the bytes have the ETag's MD5; True where the ETag is not a plain MD5."""
     return not _MD5.fullmatch(etag) or hashlib.md5(data, usedforsecurity=False).hexdigest() == etag
+
+
+def matches_globs(entry: Entry, include: str, exclude: str) -> bool:
+    """Tell whether a key is selected; the empty objects that stand for folders are no inputs."""
+    if entry.size == 0 and entry.key.endswith("/"):
+        return False
+    return fnmatch.fnmatchcase(entry.key, include) and not fnmatch.fnmatchcase(entry.key, exclude)

@@ -54,7 +54,6 @@ def _fits(calibration: Calibration) -> list[str]:
     header = ("what may move", "Dice", "spec", "Dice, cross-fitted", "spec, cross-fitted", "Dice gain")
     rows = []
     for fit in calibration.fits:
-        gain = f"{fit.gain.value:+.3f} [{fit.gain.low:+.3f}, {fit.gain.high:+.3f}]"
         numbers = f"{fit.dice.value:.3f}", f"{fit.specificity.value:.3f}"
-        rows.append((fit.name, *numbers, str(fit.crossfit_dice), str(fit.crossfit_specificity), gain))
+        rows.append((fit.name, *numbers, str(fit.crossfit_dice), str(fit.crossfit_specificity), str(fit.gain)))
     return table(header, rows)

@@ -73,5 +73,4 @@ def _numbers(row: Contrast) -> tuple[str, ...]:
     name = " ".join(filter(None, (row.name.part, row.name.metric, row.name.reduction, row.name.empty)))
     gap = row.difference
     star = "*" if gap.low > 0 or gap.high < 0 else ""
-    difference = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-    return name, f"{row.first:.3f}", f"{row.other:.3f}", difference, star, f"{gap.p:.4f}", str(gap.n)
+    return name, f"{row.first:.3f}", f"{row.other:.3f}", str(gap), star, f"{gap.p:.4f}", str(gap.n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections import Counter
 from pathlib import Path
@@ -62,7 +61,7 @@ def predict(config: PredictConfig) -> int:
 
 def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
     """Return the folder of the images and those that are asked for; at least one."""
-    from covseg.storage import LocalStore, entries
+    from covseg.storage import LocalStore, entries, matches_globs
 
     root, only = _source(config.source)
     if only is None and config.output.resolve().is_relative_to(root.resolve()):
@@ -70,7 +69,11 @@ def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
             f"-o {config.output} lies in {root}: the next run would score this one's pictures; go elsewhere"
         )
     source = LocalStore(root)
-    chosen = [entry for entry in entries(source) if _wanted(entry.key, config, only)]
+    chosen = [
+        entry
+        for entry in entries(source)
+        if (matches_globs(entry, config.include, config.exclude) if only is None else entry.key == only)
+    ]
     if not chosen:
         empty = config.include == "*" and not config.exclude
         globs = f"--include {config.include!r} --exclude {config.exclude!r}"
@@ -102,12 +105,6 @@ def _source(path: Path) -> tuple[Path, str | None]:
     if path.parts[0].endswith(":"):
         raise UsageError(f"{path.parts[0]}// is no folder: predict reads files and folders here; use covseg score")
     raise UsageError(f"{path} is neither a file nor a folder; wanted an image or a folder of images")
-
-
-def _wanted(key: str, config: PredictConfig, only: str | None) -> bool:
-    if only is not None:
-        return key == only
-    return fnmatch.fnmatchcase(key, config.include) and not fnmatch.fnmatchcase(key, config.exclude)
 
 
 def _score(config: PredictConfig, source: LocalStore, chosen: list[Entry], report: Report) -> list[Row]:
