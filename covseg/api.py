@@ -24,7 +24,6 @@ from covseg.model_folder.backends import open_backend
 from covseg.pipeline import Pipeline, PreparedImage, Refused, Scored, resolve
 from covseg.records import Entry, Radiograph
 from covseg.registry import open_model
-from covseg.stages.preprocess import prepare
 
 
 def load_model(ref: str | Path = "default", backend: str = "onnx") -> Model:
@@ -82,7 +81,7 @@ class Model:
         image = PreparedImage(
             Entry("array", grey.nbytes, ""),
             radiograph,
-            prepare(grey, self._pipeline.model.size, self._pipeline.model.normalisation),
+            self._pipeline.model_pixels(grey),
         )
         (result,) = self._pipeline.score(self._backend, [image])
         if isinstance(result, Refused):

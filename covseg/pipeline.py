@@ -106,10 +106,14 @@ class Pipeline:
         try:
             radiograph = read(data)
             with _stage(Stage.PREPROCESS):
-                prepared = prepare(radiograph.pixels, self.model.size, self.model.normalisation)
+                prepared = self.model_pixels(radiograph.pixels)
             return PreparedImage(entry, radiograph, prepared)
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
+
+    def model_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring grey values ``(H, W)`` in [0, 1] to the model's grid."""
+        return prepare(pixels, self.model.size, self.model.normalisation, self.model.source_side)
 
     def score(self, backend: Backend, images: list[PreparedImage]) -> list[Result]:
         """Run one batch through the model and on to its rows."""
@@ -203,7 +207,7 @@ def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
         model_id=model.id,
         weights_sha256=model.weights_sha256,
         model_settings=model.model_dump(
-            mode="json", include={"size", "normalisation", "thresholds", "flags", "input_filter"}
+            mode="json", include={"size", "normalisation", "source_side", "thresholds", "flags", "input_filter"}
         ),
         backend=backend.name,
         batch=batch,

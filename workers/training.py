@@ -116,7 +116,7 @@ def _clear(filesystem: pyarrow.fs.FileSystem, place: str) -> None:
 
 def _absolute(recipe: Recipe, job: TrainingJob, cores: int, settings: TrainSettings) -> TrainingJob:
     """Return the job with paths that mean the same in every process, and loaders that fit beside a GPU's rank."""
-    lung_model = pinned(job.lung_model) if recipe.input.channels == 4 else job.lung_model
+    lung_model = pinned(job.lung_model) if recipe.input.sees_lung else job.lung_model
     workers = min(job.workers, cores - 1) if settings.gpus else job.workers
     return replace(job, out=job.out.absolute(), lung_model=lung_model, workers=workers)
 

@@ -33,11 +33,12 @@ class NetworkEntry:
         Library that its argument `encoder` is a name of, and that holds its ImageNet weights; empty takes none.
         The encoder is the attribute ``encoder``.
     channels : tuple of int
-        Input channels that it can be built for (argument `channels`): 1 grey, 3 grey as RGB, 4 RGB and the lung mask.
-        One that takes 3 or 4 makes them of grey itself, and is told by `imagenet` whether to normalise.
+        Input channels that it can be built for (argument `channels`): 1 grey, 2 grey and the lung mask, 3 grey as RGB,
+        4 RGB and the lung mask. One that takes 3 or 4 makes them of grey itself, and is told by `imagenet` whether to
+        normalise.
     attention : tuple of str
         Values of its argument `attention` beside ``none``.
-    widths, dropout : bool
+    widths, dropout, view : bool
         Whether it has such arguments.
     head : bool
         Whether it has an image-level head for presence, left away by ``presence=False``; the others' presence is
@@ -53,6 +54,7 @@ class NetworkEntry:
     attention: tuple[str, ...] = ()
     widths: bool = False
     dropout: bool = False
+    view: bool = False
     head: bool = False
     trained: bool = True
 
@@ -72,6 +74,15 @@ NETWORKS: dict[str, NetworkEntry] = {
     "attention-unet": NetworkEntry("covseg.networks.plain:PlainUNet", {"gates": True}, widths=True),
     "encoder-unet": NetworkEntry(
         "covseg.networks.encoder_unet:EncoderUNet", encoders="timm", attention=("scse", "gates"), widths=True, head=True
+    ),
+    "lung-view": NetworkEntry(
+        "covseg.networks.lung_view:LungView",
+        encoders="timm",
+        channels=(2,),
+        attention=("scse", "gates"),
+        widths=True,
+        head=True,
+        view=True,
     ),
     "cascade": NetworkEntry("covseg.networks.composite:Cascade", trained=False),
     "ensemble": NetworkEntry("covseg.networks.composite:Ensemble", trained=False),

@@ -59,6 +59,7 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         network="ensemble",
         network_args={"members": stages, "mirror": mirror},
         size=size,
+        source_side=configs[0].source_side,
         normalisation="unit" if "unit" in shared else "standardise",
         flags=configs[0].flags,
         presence_source="mean of the members': "
@@ -77,6 +78,11 @@ def _check(members: list[ModelFolder], target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty: name a new folder")
     for member in members:
+        if member.config.source_side != members[0].config.source_side:
+            raise UsageError(
+                f"{member.path} learnt from images of side {member.config.source_side}, {members[0].path} of "
+                f"{members[0].config.source_side}: one preparation serves all members, combine models of one side"
+            )
         if member.config.labels != ("lung", "infection"):
             raise UsageError(f"{member.path} draws {member.config.labels}: wanted lung and infection")
 

@@ -86,6 +86,7 @@ def release(
         network=built.network,
         network_args=built.arguments,
         size=recipe.input.size,
+        source_side=facts.side,
         normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
         presence_source="image-level head, sigmoid" if has_head(recipe) else "strongest infection pixel",
         training=_training(run, recipe, facts),
@@ -154,7 +155,7 @@ def _behind_lungs(recipe: Recipe, own: _Built, lung_model: str) -> _Built:
         "standardise": config.normalisation == "standardise" and not standardise,
     }  # fmt: skip
     combined = {
-        "lung": first, "infection": stage, "sees_lung": recipe.input.channels == 4,
+        "lung": first, "infection": stage, "sees_lung": recipe.input.sees_lung,
         "constrained": recipe.lung_constraint,
     }  # fmt: skip
     state = prefixed(load_file(lung.weights), "lung.") | prefixed(own.state, "infection.")

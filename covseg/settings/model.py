@@ -75,6 +75,9 @@ class ModelConfig(_Frozen):
     network_args: dict[str, Any] = {}
     size: int = Field(gt=0, description="side of the square model grid, pixels")
     normalisation: Literal["standardise", "unit"] = Field("standardise", description="see covseg/stages/preprocess.py")
+    source_side: int | None = Field(
+        None, gt=0, description="side of the square images that it learnt from; others are brought there first"
+    )
     labels: tuple[str, ...] = ("lung", "infection")
     thresholds: Thresholds = Thresholds()
     flags: FlagLimits = FlagLimits()

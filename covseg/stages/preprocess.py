@@ -11,11 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 FloatImage = NDArray[np.float32]
 
 
-def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -> FloatImage:
+def prepare(
+    pixels: FloatImage, size: int, normalisation: str = "standardise", source_side: int | None = None
+) -> FloatImage:
     """Stretch an image to the square model grid and normalise its grey values.
 
     The image is stretched, not letterboxed: the training images (COVID-QU-Ex) were stretched to a
@@ -29,13 +32,37 @@ def prepare(pixels: FloatImage, size: int, normalisation: str = "standardise") -
         Side of the model grid in pixels.
     normalisation : str
         ``standardise``: zero mean, unit deviation (a constant image becomes all zeros); ``unit``: as it is.
+    source_side : int or None
+        Side of the images that the model learnt from. Any other image is brought there first, see `to_source_side`;
+        None goes straight to the grid.
 
     Returns
     -------
     ndarray of float32, shape (size, size)
     """
-    small = resize(pixels, size, size)
+    small = resize(to_source_side(pixels, source_side) if source_side else pixels, size, size)
     return standardise(small) if normalisation == "standardise" else np.asarray(small, np.float32)
+
+
+def to_source_side(pixels: FloatImage, side: int) -> FloatImage:
+    """Stretch an image to the square of the training images by the filter that their publisher used.
+
+    A triangle as wide as the step, without aliasing (Pillow's BILINEAR): the best of seven filters on 146 of 151
+    COVID-QU-Ex images that also exist at real size. Another filter leaves other fine detail, and a network reads that
+    as a sign: averaging areas leaves 6.6 dB more at the finest detail of a 900-pixel image.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+
+    Returns
+    -------
+    ndarray of float32, shape (side, side)
+    """
+    if pixels.shape == (side, side):
+        return pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels, np.float32))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float32)
 
 
 def standardise(pixels: FloatImage) -> FloatImage:

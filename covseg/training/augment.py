@@ -10,6 +10,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from covseg.training.acquisition import acquired
 from covseg.training.recipe import AugmentConfig
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -46,11 +47,11 @@ class Augmenter:
     """The augmentation of a recipe; `seed` is the run's."""
 
     def __init__(self, config: AugmentConfig, seed: int) -> None:
-        self.seed = seed
+        self.seed, self.path = seed, config.path
         self.line = albumentations.Compose(line(config))
 
     def __call__(self, image: Grey, masks: Grey, epoch: int, sample: int) -> tuple[Grey, Grey]:
         """Return the augmented image ``(H, W)`` and masks ``(H, W, M)``, uint8."""
         self.line.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, sample)).generate_state(1)[0]))
         moved = self.line(image=image, mask=masks)
-        return moved["image"], moved["mask"]
+        return acquired(moved["image"], moved["mask"], self.path, np.random.default_rng((self.seed, epoch, sample, 1)))

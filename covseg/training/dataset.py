@@ -17,7 +17,7 @@ from covseg.data import BadMask, LabelledImage, LabelledSet, open_set, read_trut
 from covseg.data.duplicates import fingerprint, pairs
 from covseg.data.published import is_official
 from covseg.errors import RadiographRefused, SetRefused, UsageError
-from covseg.stages.preprocess import resize
+from covseg.stages.preprocess import resize, to_source_side
 from covseg.stages.read import read
 
 SIDE = 512  # larger images are kept at this side: scoring stretches them to a square all the same
@@ -51,6 +51,12 @@ class ImageArrays:
     infections: NDArray[np.uint8]
     digest: str
     source: str
+
+    @property
+    def side(self) -> int | None:
+        """Side of the images, pixels; None where they are no squares."""
+        height, width = self.images.shape[1:]
+        return int(height) if height == width else None
 
 
 def load_split(
@@ -136,5 +142,6 @@ def _read_triple(listed: LabelledSet, image: LabelledImage, targets: tuple[str, 
 
 
 def _stretch(triple: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    image, *masks = (resize(plane, side, side) for plane in triple)
-    return np.stack([image, *(np.where(mask > 127, 255, 0).astype(np.uint8) for mask in masks)])
+    pixels = to_source_side(triple[0].astype(np.float32) / 255, side)
+    masks = (np.where(resize(plane, side, side) > 127, 255, 0) for plane in triple[1:])
+    return np.stack([np.rint(pixels * 255), *masks]).astype(np.uint8)

@@ -30,7 +30,8 @@ def network_arguments(recipe: Recipe) -> tuple[str, dict[str, object]]:
     arguments: dict[str, object] = {"masks": len(recipe.data.targets), "channels": recipe.input.channels}
     arguments |= {"encoder": network.encoder} if network.encoder else {}
     arguments |= {"widths": network.widths} if network.widths else {}
-    arguments |= {"imagenet": recipe.input.normalisation == "imagenet"} if entry.channels != (1,) else {}
+    arguments |= {"imagenet": recipe.input.normalisation == "imagenet"} if 3 in entry.channels else {}
+    arguments |= {"view": recipe.input.view} if entry.view else {}
     arguments |= {"dropout": network.dropout} if entry.dropout else {}
     arguments |= {"attention": network.attention} if network.attention != "none" else {}
     return network.kind, arguments | ({} if has_head(recipe) or not entry.head else {"presence": False})
@@ -57,7 +58,7 @@ class Learning(nn.Module):
 
 def _check_grid(network: nn.Module, recipe: Recipe) -> None:
     """Refuse a network that has no mask logits on the recipe's grid; one blank image tells."""
-    size, planes = recipe.input.size, 2 if recipe.input.channels == 4 else 1
+    size, planes = recipe.input.size, recipe.input.planes
     wanted, network = (1, len(recipe.data.targets), size, size), network.eval()
     try:
         with torch.inference_mode():
@@ -197,16 +198,14 @@ def learning_rate(share: float, config: OptimiserConfig) -> float:
 
 def _features(network: nn.Module, recipe: Recipe) -> int:
     network.eval()
-    planes = 2 if recipe.input.channels == 4 else 1
     with torch.no_grad():
-        return int(network.forward_with_features(torch.zeros(1, planes, 64, 64))[2].shape[1])  # type: ignore[operator]
+        return int(network.forward_with_features(torch.zeros(1, recipe.input.planes, 64, 64))[2].shape[1])  # type: ignore[operator]
 
 
 def _freeze_unused(learning: Learning, loss: Loss, recipe: Recipe, rank: Rank) -> None:
     """Freeze parameters that no gradient reaches: plain DDP would wait for them on its second step."""
     before = {name: value.clone() for name, value in learning.state_dict().items()}
-    planes = 2 if recipe.input.channels == 4 else 1
-    images = torch.randn(2, planes, 64, 64, generator=torch.Generator().manual_seed(0)).to(rank.device)
+    images = torch.randn(2, recipe.input.planes, 64, 64, generator=torch.Generator().manual_seed(0)).to(rank.device)
     learning.train()
     masks, presence, classes = learning(images)
     strata = torch.zeros(2, dtype=torch.int64, device=rank.device)

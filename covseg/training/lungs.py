@@ -20,7 +20,7 @@ BATCH = 4
 
 def lung_channel(recipe: Recipe, model: str) -> str | None:
     """Return what the fourth channel shows: ``truth``, or which model drew it; None where there is none."""
-    if recipe.input.channels != 4:
+    if not recipe.input.sees_lung:
         return None
     if recipe.data.lung == "truth":
         return "truth"
@@ -30,7 +30,8 @@ def lung_channel(recipe: Recipe, model: str) -> str | None:
 
 def on_grid(images: Iterable[NDArray[np.uint8]], config: ModelConfig) -> NDArray[np.float32]:
     """Prepare grey images for a model, as scoring would see them, ``(N, S, S)``."""
-    return np.stack([prepare((image / 255).astype(np.float32), config.size, config.normalisation) for image in images])
+    grid = (config.size, config.normalisation, config.source_side)
+    return np.stack([prepare((image / 255).astype(np.float32), *grid) for image in images])
 
 
 def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.uint8] | None:
@@ -38,7 +39,7 @@ def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.ui
 
     The recipe's ``data.lung`` says predicted or truth; `model` is the folder that draws them, at its own threshold.
     """
-    if recipe.input.channels != 4:
+    if not recipe.input.sees_lung:
         return None
     if recipe.data.lung == "truth":
         return images.lungs

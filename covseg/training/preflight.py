@@ -81,7 +81,7 @@ def _check_metric(recipe: Recipe, measured: Iterable[str]) -> None:
 
 def _images(root: Path, split: str, recipe: Recipe, limit: int | None) -> ImageArrays:
     targets = recipe.data.targets
-    if recipe.input.channels == 4 and recipe.data.lung == "truth":
+    if recipe.input.sees_lung and recipe.data.lung == "truth":
         targets = ("lung", *targets)
     images = load_split(root, split, limit, recipe.data.strata, targets, max(SIDE, recipe.input.size))
     if recipe.network.classes and images.known != STRATA:

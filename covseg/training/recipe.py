@@ -59,12 +59,30 @@ class InputConfig(_Frozen):
     """How an image reaches the network."""
 
     size: int = Field(ge=32, le=2048, multiple_of=32, description="Side of the square grid, pixels.")
-    channels: Literal[1, 3, 4] = Field(1, description="Grey; grey as RGB; RGB and the lung mask.")
+    channels: Literal[1, 2, 3, 4] = Field(
+        1, description="Grey; grey and the lung mask; grey as RGB; RGB and the lung mask."
+    )
+    view: int = Field(
+        0,
+        ge=0,
+        multiple_of=32,
+        description="Side of the lungs' box on the grid of a network that sees no more.",
+    )
     normalisation: Literal["standardise", "unit", "imagenet"] = Field(
         "unit", description="Zero mean and unit deviation per image; [0, 1]; ImageNet mean and deviation per channel."
     )
     early_size: int | None = Field(None, ge=32, multiple_of=32, description="A smaller grid for the first epochs.")
     early_share: float = Field(0.0, ge=0, le=1, description="Share of the epochs that use `early_size`.")
+
+    @property
+    def sees_lung(self) -> bool:
+        """Whether the network gets the lung mask as a plane of its own."""
+        return self.channels in (2, 4)
+
+    @property
+    def planes(self) -> int:
+        """Planes of a prepared image: grey, and the lung mask where the network sees it."""
+        return 1 + self.sees_lung
 
 
 class OptimiserConfig(_Frozen):
@@ -78,6 +96,22 @@ class OptimiserConfig(_Frozen):
     clip: float = Field(0.0, ge=0, description="Largest gradient norm; 0 does not clip.")
     average: float = Field(0.0, ge=0, lt=1, description="Decay of the running average of weights; 0 keeps none.")
     average_every: int = Field(4, ge=1, description="Steps between two updates of the average.")
+
+
+class PathConfig(_Frozen):
+    """How an image may have been taken, kept and shrunk on its way here; a probability each, 0 leaves it out."""
+
+    share: float = Field(1.0, ge=0, le=1, description="Of the images; the others stay as they are.")
+    transfer: float = Field(0.0, ge=0, le=1, description="Fine detail damped or raised, by `transfer_db` at Nyquist.")
+    transfer_db: tuple[float, float] = Field((-26.0, 10.0), description="Range, decibels.")
+    resample: float = Field(0.0, ge=0, le=1, description="Down and up again, each with a filter of its own.")
+    jpeg: float = Field(0.0, ge=0, le=1, description="JPEG of quality 30 to 95.")
+    noise: float = Field(0.0, ge=0, le=1, description="Gaussian noise, white or coarse.")
+    noise_std: tuple[float, float] = Field((0.005, 0.06), description="Range, as a share of full scale.")
+    tone: float = Field(0.0, ge=0, le=1, description="Grey values bent: gamma, window, sigmoid, or equalised in part.")
+    levels: float = Field(0.0, ge=0, le=1, description="Only 8 to 64 grey levels.")
+    frame: float = Field(0.0, ge=0, le=1, description="Cropped or bordered by up to a tenth a side, or collimated.")
+    letters: float = Field(0.0, ge=0, le=1, description="Letters burnt in.")
 
 
 class AugmentConfig(_Frozen):
@@ -97,6 +131,7 @@ class AugmentConfig(_Frozen):
     blur: float = Field(0.0, ge=0, le=1)
     noise: float = Field(0.0, ge=0, le=1)
     noise_std: tuple[float, float] = Field((0.0088, 0.0152), description="Range, as a share of full scale.")
+    path: PathConfig = PathConfig()
 
 
 class DataConfig(_Frozen):
@@ -164,12 +199,13 @@ class Recipe(_Frozen):
     def _contradictions(self) -> Iterator[str]:
         """Say which settings would be ignored, or would train one thing and release another."""
         network, channels, entry = self.network, self.input.channels, self.network.entry
-        if self.input.normalisation == "imagenet" and channels == 1:
+        if self.input.normalisation == "imagenet" and channels < 3:
             yield "input.normalisation: imagenet needs input.channels 3 or 4"
         takes: dict[str, Callable[[NetworkEntry], bool]] = {
             f"input.channels: {channels}": lambda known: channels in known.channels,
             "network.dropout": lambda known: known.dropout or not network.dropout,
             f"network.attention: {network.attention!r}": lambda known: network.attention in ("none", *known.attention),
+            "input.view": lambda known: known.view == bool(self.input.view),
             "network.widths": lambda known: known.widths or not network.widths,
             "network.encoder": lambda known: bool(known.encoders) or not network.encoder,
         }

@@ -43,6 +43,8 @@ class RunFacts(BaseModel):
         Published set that the images are, or ``own set``.
     images, data_sha256
         Number and digest of the images of each split.
+    side
+        Of the training images, where all are squares of one side.
     ranks, device, threads, torch, python, code_version
         Where it began; only these may be others when it goes on.
     resumed
@@ -62,6 +64,7 @@ class RunFacts(BaseModel):
     limit: int | None
     drop_leaks: bool
     data_sha256: dict[str, str]
+    side: int | None = None
     parameters: int
     ranks: int
     device: str

@@ -217,7 +217,7 @@ def facts_of(learner: Learner, sets: dict[str, Samples], job: TrainingJob) -> Ru
         lung_channel=lung_channel(recipe, job.lung_model),
         data_set=images.source, strata=recipe.data.strata or images.known,
         images={split: len(samples) for split, samples in sets.items()}, limit=job.limit, drop_leaks=job.drop_leaks,
-        data_sha256={split: samples.images.digest for split, samples in sets.items()},
+        side=images.side, data_sha256={split: samples.images.digest for split, samples in sets.items()},
         parameters=sum(value.numel() for value in learner.plain.network.parameters()),
         ranks=learner.rank.world, device=learner.rank.device, threads=torch.get_num_threads(),
         torch=torch.__version__, python=platform.python_version(), code_version=code_version(),

@@ -68,9 +68,9 @@ def test_a_network_from_outside_is_trained_and_released(network, made_set, tmp_p
 
 def test_a_recipe_refuses_what_a_network_from_outside_does_not_take(network):
     for setting, said in [
-        ("network.attention=scse", "'scse' is for unet, unetpp, encoder-unet, not one-convolution"),
+        ("network.attention=scse", "'scse' is for unet, unetpp, encoder-unet, lung-view, not one-convolution"),
         ("network.dropout=0.1", "network.dropout is for unet, unetpp, segformer, not one-convolution"),
-        ("network.encoder=resnet18", "network.encoder is for unet, unetpp, segformer, encoder-unet, not one-conv"),
+        ("network.encoder=resnet18", "network.encoder is for unet, unetpp, segformer, encoder-unet, lung-view"),
     ]:
         with pytest.raises(UsageError, match=said):
             load_recipe("unet-small", [*TINY, network, setting])
