@@ -32,6 +32,7 @@ from covseg.stages.severity import measure, qc_flags
 from covseg.storage import Store
 
 Finished = TypeVar("Finished")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Pipeline:
         self.config = config
         self.bucket = bucket
         self.key = project_key() if key is None else key
+
+    def without_filter(self) -> Pipeline:
+        """Return the same pipeline without the input filter: it refuses nothing that can be read."""
+        model = self.model.model_copy(update={"input_filter": None})
+        return type(self)(model, self.config, self.bucket, self.key)
 
     def open_image(self, store: Store, entry: Entry) -> PreparedImage | Refused:
         """Fetch, read and prepare one image."""
@@ -242,7 +248,7 @@ def stream(
             yield from waiting.popleft().result()
 
 
-def iter_batches(chosen: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+def iter_batches(chosen: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Cut the plan into neighbours of at most `size`."""
     remaining = iter(chosen)
     while batch := list(islice(remaining, size)):

@@ -13,18 +13,23 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from covseg.data import open_set
+from covseg.data import LabelledSet, open_set
 from covseg.errors import SetRefused
+from covseg.evaluation.conditions import TWIN, controls, of_shift, plain, walk
 from covseg.evaluation.document import Identity, document, write
 from covseg.evaluation.page import render
-from covseg.evaluation.records import Cost, Evaluation
+from covseg.evaluation.records import Cost, Evaluation, Robustness
+from covseg.evaluation.robustness import control_lines, line, shift_lines
 from covseg.evaluation.run import evaluate_set, with_lung
+from covseg.evaluation.shifts import Shift, chosen
+from covseg.evaluation.twins import of_twins, read_twins, with_twins
 from covseg.model_folder import test_uses as ledger
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder
 from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.settings.evaluate import EvaluateSettings
+from covseg.stages.segment import Backend
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: stored, never learnt
 
@@ -39,6 +44,8 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         cannot be recorded.
     """
     dataset = open_set(settings.data, settings.split).select(settings.strata, settings.limit)
+    asked = chosen(settings.shifts)
+    twins = read_twins(settings.twins, open_set(settings.data, settings.split)) if settings.twins else {}
     folder = open_model(settings.model)
     if ledger.is_test(dataset.split):
         ledger.check_writable(folder.path, folder.reference)
@@ -52,11 +59,38 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         first = evaluated.excluded[0].detail if evaluated.excluded else "the listing is empty"
         raise SetRefused(f"no image of {settings.data} split {dataset.split} can be judged; first reason: {first}")
     evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, _cost(folder)), settings.draws)
+    robustness = _robustness(settings, pipeline, backend, dataset, asked, twins, progress)
+    evaluation = evaluation.model_copy(update={"robustness": robustness})
     if ledger.is_test(dataset.split):
         evaluation = evaluation.model_copy(update={"test_use": _record(folder.path, evaluation)})
     page = render(evaluation, evaluated.results, evaluated.examples.strips())
     write(settings.output, evaluation, evaluated.results, page)
     return evaluation
+
+
+def _robustness(
+    settings: EvaluateSettings,
+    pipeline: Pipeline,
+    backend: Backend,
+    dataset: LabelledSet,
+    shifts: dict[str, Shift],
+    twins: dict[str, Path],
+    progress: Callable[[int, int], None],
+) -> Robustness:
+    """Walk the set once more under every condition that was asked for."""
+    conditions = [of_shift(name, shift) for name, shift in shifts.items()]
+    conditions += controls() if settings.control and all(image.lung for image in dataset.images) else []
+    found, draws = Robustness(), settings.draws
+    if conditions:
+        table = walk(pipeline, backend, dataset, [plain(), *conditions], settings.streams, progress)
+        control = control_lines(table, draws) if settings.control else ()
+        found = Robustness(control=control, shifts=shift_lines(table, shifts, draws))
+    if twins:
+        pairs = with_twins(open_set(settings.data, settings.split), twins)
+        table = walk(pipeline, backend, pairs, [plain(), of_twins(twins)], settings.streams, progress)
+        words = f"real size, {settings.twins.parent.name if settings.twins else ''}"
+        found = found.model_copy(update={"twins": (line(table, TWIN, words, draws),)})
+    return found
 
 
 def _record(model: Path, evaluation: Evaluation) -> int:

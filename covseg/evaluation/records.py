@@ -109,6 +109,70 @@ class Cost(Record):
     backend: str = ""
 
 
+class Changed(Record):
+    """What was lost from the image as it is to the changed one, paired; negative where it gained."""
+
+    value: Number
+    low: Number
+    high: Number
+    n: int
+
+    def __str__(self) -> str:
+        """``.012 [-.003, .027]``."""
+        return interval(self.value, self.low, self.high)
+
+
+class ShiftLine(Record):
+    """Images under one shift, or at real size, beside the same images as they are."""
+
+    name: str
+    words: str
+    seen: bool = Field(description="training draws something like it")
+    by_design: str = Field(description="'refused' where the input filter is meant to refuse it")
+    images: int
+    covid_dice: Measured = Field(description="per image, images with infection; a refused one counts 0")
+    covid_dice_as_it_is: Number
+    covid_dice_lost: Changed
+    specificity: Measured = Field(description="image level, images without infection; a refused one counts as wrong")
+    specificity_as_it_is: Number
+    specificity_lost: Changed
+    marked: Number = Field(description="share of the images with infection that have a mask")
+    marked_as_it_is: Number
+    lung_dice: Measured
+    fraction_r: Measured = Field(description="Pearson's r of the infected fraction, images with infection")
+    refused: Number = Field(description="share of the images")
+    flagged: Number = Field(description="share of the scored images with a flag that asks for a look")
+    agreement: Number = Field(description="mean Dice with the mask of the image as it is, over unflagged images")
+    kept: Number = Field(description="share of unflagged images whose agreement is at least .9")
+    unflagged: int
+
+
+class ControlLine(Record):
+    """How well the image-level probability tells images with infection from others when a part is painted flat."""
+
+    name: str
+    words: str
+    against: str = Field(description="the images without infection: all others, or one stratum")
+    auroc: Measured
+
+
+class Robustness(Record):
+    """What ``--shifts`` and ``--twins`` add, and the control."""
+
+    control: tuple[ControlLine, ...] = ()
+    shifts: tuple[ShiftLine, ...] = ()
+    twins: tuple[ShiftLine, ...] = ()
+
+    @property
+    def worst_first(self) -> list[ShiftLine]:
+        """Shifts by the larger of their losses of Dice and specificity; those refused by design come last."""
+
+        def loss(line: ShiftLine) -> tuple[bool, float]:
+            return bool(line.by_design), -max(line.covid_dice_lost.value, line.specificity_lost.value)
+
+        return sorted(self.shifts, key=loss)
+
+
 class Evaluation(Record):
     """The whole file."""
 
@@ -126,6 +190,7 @@ class Evaluation(Record):
     reliability: dict[str, Number]
     warnings: tuple[str, ...]
     cost: Cost
+    robustness: Robustness = Robustness()
     test_use: int | None = Field(
         None, exclude_if=lambda use: use is None, description="number of this use of the Test split; absent elsewhere"
     )

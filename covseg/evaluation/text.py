@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covseg.evaluation.records import Evaluation
+from covseg.evaluation.records import Evaluation, Robustness, ShiftLine
 from covseg.metrics.convention import REDUCTIONS, Empty, pixel_metrics
 from covseg.metrics.intervals import short
 from covseg.metrics.mask_metrics import MASK_METRICS
@@ -22,6 +22,7 @@ def screen(evaluation: Evaluation) -> list[str]:
         *(f"WARNING  {warning}" for warning in evaluation.warnings),
         *_pixel_table(evaluation, [*data.strata, ALL]),
         *_other_table(evaluation, [*data.strata, NEGATIVES, ALL]),
+        *robustness_lines(evaluation.robustness),
         _last(evaluation),
     ]
 
@@ -83,6 +84,32 @@ def _other_table(evaluation: Evaluation, rows: list[str]) -> list[str]:
         )
         lines.append(f"{stratum:<12}{cells}  {counts}")
     return lines
+
+
+def robustness_lines(found: Robustness) -> list[str]:
+    """Say what the control, the twins and the shifts showed, the worst shift first; nothing where nobody asked."""
+    lines = []
+    if found.control:
+        cells = [f"{line.words}, against {line.against} {line.auroc}" for line in found.control]
+        lines += ["Control, AUROC of the image-level probability:", *(f"  {cell}" for cell in cells)]
+    if found.twins or found.shifts:
+        lines.append(
+            f"{'images':<36}{'n':>5}{'COVID-19 Dice':>15}{'lost':>7}{'specif.':>9}{'lost':>7}{'marked':>8}{'lung':>6}"
+            f"{'fr.r':>6}{'refused':>9}{'flagged':>9}{'agree':>7}{'>= .9':>7}"
+        )
+    lines += [_robustness_line(line) for line in (*found.twins, *found.worst_first)]
+    return [*lines, "* nothing like it in training"] if any(not line.seen for line in found.shifts) else lines
+
+
+def _robustness_line(line: ShiftLine) -> str:
+    words = line.words + ("" if line.seen else " *") + (f", {line.by_design} by design" if line.by_design else "")
+    dice = f"{short(line.covid_dice_as_it_is)} {short(line.covid_dice.value)}"
+    cells: list[tuple[float, int]] = [
+        (line.covid_dice_lost.value, 7), (line.specificity.value, 9), (line.specificity_lost.value, 7),
+        (line.marked, 8), (line.lung_dice.value, 6), (line.fraction_r.value, 6), (line.refused, 9),
+        (line.flagged, 9), (line.agreement, 7), (line.kept, 7),
+    ]  # fmt: skip
+    return f"{words:<36}{line.images:>5}{dice:>15}" + "".join(f"{short(value):>{width}}" for value, width in cells)
 
 
 def _last(evaluation: Evaluation) -> str:

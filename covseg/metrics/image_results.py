@@ -103,8 +103,8 @@ def score_masks(
     """
     pair = MaskPair(masks.infection, truth.infection, masks.lung if truth.lung is None else truth.lung)
     height, width = truth.infection.shape
-    tp, fp, fn = _counts(pair.guess, pair.truth)
-    lung = (-1, -1, -1) if truth.lung is None else _counts(masks.lung, truth.lung)
+    tp, fp, fn = score_counts(pair.guess, pair.truth)
+    lung = (-1, -1, -1) if truth.lung is None else score_counts(masks.lung, truth.lung)
     lesions, missed = _small_lesions(pair.guess, pair.truth)
     return ImageResult(
         key, stratum, "", height, width, tp, fp, fn, *lung, int(status(tp + fp, tp + fn)),
@@ -130,7 +130,8 @@ def _area(mask: NDArray[np.uint8]) -> int:
     return int(np.count_nonzero(mask))
 
 
-def _counts(guess: Mask, real: Mask) -> tuple[int, int, int]:
+def score_counts(guess: Mask, real: Mask) -> tuple[int, int, int]:
+    """Count pixels that are in both masks, in `guess` alone, and in `real` alone."""
     both = _area(guess & real)
     return both, _area(guess) - both, _area(real) - both
 

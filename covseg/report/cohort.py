@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from covseg.report import words
+from covseg.stages.severity import NOTES
 
 BINS = 20  # of the histogram, 5 % each; exactly 0 % has its own bar
 IDS_SHOWN = 100  # of one reason for refusal
@@ -175,7 +176,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 def _asks_for_a_look(flags: pa.ChunkedArray) -> pa.ChunkedArray:
     """Say of each image whether a flag is left when the notes on its kind of file are taken away."""
-    left = pc.replace_substring_regex(pc.binary_join(flags, ";"), pattern="|".join((*words.NOTES, ";")), replacement="")
+    left = pc.replace_substring_regex(pc.binary_join(flags, ";"), pattern="|".join((*NOTES, ";")), replacement="")
     return pc.not_equal(left, "")
 
 

@@ -13,6 +13,7 @@ from covseg.report import words
 from covseg.report.cohort import Cohort, summarise
 from covseg.report.pictures import Picture
 from covseg.report.selection import COLUMNS, Selection, TableRow, select
+from covseg.stages.severity import NOTES
 
 PRINTED_ROWS, PRINTED_PICTURES = 60, 20
 # Columns of the large view of one image: label and kind, in reading order. The six zones stand in a table of their own.
@@ -61,7 +62,7 @@ def render(table: pa.Table, pictures: list[Picture], presence: float | None = No
         "covseg.report", "report.html.j2", "report.css", "report.js",
         cohort=cohort, selection=selection, pictures=_pictured(pictures, selection),
         data=_data(cohort, selection, presence), presence=presence,
-        words=words, printed_rows=PRINTED_ROWS, printed_pictures=PRINTED_PICTURES,
+        words=words, notes=NOTES, printed_rows=PRINTED_ROWS, printed_pictures=PRINTED_PICTURES,
     )  # fmt: skip
 
 

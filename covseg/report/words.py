@@ -41,9 +41,6 @@ REASONS = {
     "missing": "Listed, but gone when it was read.",
 }
 
-# Flags that the kind of file alone explains: they say what is not known, not that something looks wrong.
-NOTES = ("laterality_unverified", "missing_spacing")
-
 FLAGS = {
     "inverted": "The grey values look inverted (bone dark).",
     "rotated": "The image looks rotated or mirrored.",

@@ -31,4 +31,13 @@ class EvaluateSettings(BaseModel):
     streams: int | None = Field(
         default=None, ge=1, description="Batches side by side, one CPU thread each; default: all."
     )
+    control: bool = Field(
+        default=True, description="Also ask what the model reads with the lungs, or all else, painted flat."
+    )
+    shifts: tuple[str, ...] = Field(
+        default=(), description="Also judge images shifted in size, sharpness, format and exposure: names, or 'all'."
+    )
+    twins: Path | None = Field(
+        default=None, description="CSV of the same images in another form, such as at real size; see the guide."
+    )
     draws: int = Field(default=2000, ge=100, le=100_000, description="Resamples of the bootstrap.")

@@ -29,6 +29,7 @@ QC_FLAGS = (
     "lung_ratio_out_of_range", "infection_outside_lung", "low_contrast", "out_of_distribution",
     "ensemble_disagreement", "laterality_unverified", "duplicate_content", "missing_spacing",
 )  # fmt: skip
+NOTES = ("laterality_unverified", "missing_spacing")  # the kind of file explains them: nothing looks wrong
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,241 @@
+"""Walk a labelled set under conditions: each image as it is, shifted, painted for the control, or its real-size twin.
+
+In: a pipeline, a set and the conditions. Out: a table, one row an (image, condition), numbers only. An image is read
+once and its conditions are the batches that meet in the model; answers are kept in the cache folder by model
+configuration, listing and condition, so that another run walks only what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from covseg.data import BadMask, LabelledImage, LabelledSet, read_truth
+from covseg.errors import RadiographRefused
+from covseg.evaluation.control import CONTROLS
+from covseg.evaluation.shifts import Pixels, Shift, shifted
+from covseg.metrics.image_results import score_counts
+from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, Scored, iter_batches
+from covseg.records import Entry, Mask, Radiograph, Truth
+from covseg.settings.environment import cache_folder
+from covseg.stages.read import read
+from covseg.stages.segment import Backend
+from covseg.stages.severity import NOTES
+from covseg.storage import LocalStore
+
+PLAIN, TWIN = "as it is", "real size"
+_CACHED_AS = 1  # raised whenever a condition of the same name makes other pixels or another row
+Make = Callable[[LabelledImage, Pixels, Truth], Pixels | None]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to an image before the pipeline sees it.
+
+    Parameters
+    ----------
+    name : str
+        Of the row.
+    make : callable
+        (labelled image, grey values ``(H, W)``, truth) to grey values of any size; None where it does not apply.
+    mask : callable or None
+        Moves a mask as the frame moved.
+    filtered : bool
+        False lets the image past the input filter: a control asks what the network reads, not whether it is asked.
+    """
+
+    name: str
+    make: Make
+    mask: Callable[[Mask], Mask] | None = None
+    filtered: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The numbers of one image under one condition; masks are compared at the (moved) truth's size.
+
+    Parameters
+    ----------
+    reason : str
+        Why it was refused; empty when it was scored. What was refused has no mask: all of its truth is missed.
+    flagged : bool
+        A QC flag that asks for a look was raised.
+    tp, fp, fn, lung_tp, lung_fp, lung_fn : int
+        Pixels; the lung's are -1 where the set has no lung masks.
+    presence, fraction, fraction_truth : float
+        NaN where there is none.
+    agreement : float
+        Dice with the mask of the image as it is, moved alike; 1 where both are empty, NaN where either was refused.
+    """
+
+    key: str
+    stratum: str
+    condition: str
+    reason: str
+    flagged: bool
+    tp: int
+    fp: int
+    fn: int
+    lung_tp: int
+    lung_fp: int
+    lung_fn: int
+    presence: float
+    fraction: float
+    fraction_truth: float
+    agreement: float
+
+
+_ARROW = {"str": pa.string(), "bool": pa.bool_(), "int": pa.int32(), "float": pa.float32()}
+SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in fields(Answer)])
+
+
+def plain() -> Condition:
+    """Return the image as it is."""
+    return Condition(PLAIN, lambda _image, pixels, _truth: pixels)
+
+
+def of_shift(name: str, shift: Shift) -> Condition:
+    """Return a shift as a condition."""
+    return Condition(name, lambda image, pixels, _truth: shifted(name, shift, pixels, image.key), shift.mask)
+
+
+def controls() -> list[Condition]:
+    """Return the controls; they want the true lung."""
+
+    def make(
+        paint: Callable[[Pixels, Mask], Pixels], _image: LabelledImage, pixels: Pixels, truth: Truth
+    ) -> Pixels | None:
+        return paint(pixels, truth.lung) if truth.lung is not None and truth.lung.any() else None
+
+    return [Condition(name, partial(make, paint), filtered=False) for name, (_, paint) in CONTROLS.items()]
+
+
+def walk(
+    pipeline: Pipeline,
+    backend: Backend,
+    dataset: LabelledSet,
+    conditions: list[Condition],
+    streams: int | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> pa.Table:
+    """Score every image under every condition, from the cache where it was done before.
+
+    Returns
+    -------
+    pyarrow.Table
+        `SCHEMA`, by condition and then in the set's order. An image whose truth cannot be believed, or that cannot
+        be read at all, has no row.
+    """
+    folder = LocalStore(cache_folder() / "conditions")
+    places = {one.name: f"{_digest(pipeline, dataset, one)}.parquet" for one in conditions}
+    missing = [one for one in conditions if not (folder.root / places[one.name]).is_file()]
+    if missing:
+        answers = list(_walk_images(pipeline, backend, dataset, missing, streams, progress))
+        for one in missing:
+            rows = [asdict(answer) for answer in answers if answer.condition == one.name]
+            folder.write(places[one.name], to_parquet(pa.Table.from_pylist(rows, schema=SCHEMA)))
+    return pa.concat_tables([pq.read_table(folder.root / place, schema=SCHEMA) for place in places.values()])
+
+
+def _digest(pipeline: Pipeline, dataset: LabelledSet, condition: Condition) -> str:
+    stated = f"{_CACHED_AS}|{pipeline.config.digest}|{dataset.root}|{dataset.digest}|{condition.name}"
+    return hashlib.sha256(stated.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _walk_images(
+    pipeline: Pipeline,
+    backend: Backend,
+    dataset: LabelledSet,
+    conditions: list[Condition],
+    streams: int | None,
+    progress: Callable[[int, int], None],
+) -> Iterator[Answer]:
+    """Yield the answers image by image, from several threads."""
+    unfiltered = pipeline.without_filter()
+    one = partial(_answers, pipeline, unfiltered, backend, dataset, conditions)
+    with ThreadPoolExecutor(streams or len(os.sched_getaffinity(0)), thread_name_prefix="stream") as pool:
+        for done, answers in enumerate(pool.map(one, dataset.images), 1):
+            yield from answers
+            progress(done, len(dataset.images))
+
+
+def _answers(
+    pipeline: Pipeline,
+    unfiltered: Pipeline,
+    backend: Backend,
+    dataset: LabelledSet,
+    conditions: list[Condition],
+    image: LabelledImage,
+) -> list[Answer]:
+    data = (dataset.root / image.key).read_bytes()
+    try:
+        radiograph = read(data)
+        truth = read_truth(dataset, image, (radiograph.pixels.shape[0], radiograph.pixels.shape[1]))
+    except (RadiographRefused, BadMask):
+        return []
+    entry = Entry(image.key, len(data), "")
+    made = [(one, one.make(image, radiograph.pixels, truth)) for one in (plain(), *conditions)]
+    present = [(one, pixels) for one, pixels in made if pixels is not None]
+    answers: list[Answer] = []
+    as_it_is: Result | None = None
+    for batch in iter_batches(present, pipeline.config.batch):
+        for filtered in (True, False):
+            part = [(one, pixels) for one, pixels in batch if one.filtered == filtered]
+            line = pipeline if filtered else unfiltered
+            results = line.score(backend, [_prepared(line, entry, radiograph, pixels) for _, pixels in part])
+            for (one, _), result in zip(part, results, strict=True):
+                as_it_is = as_it_is or result
+                answers.append(_answer(image, one, truth, result, as_it_is))
+    wanted = {one.name for one in conditions}
+    return [answer for answer in answers if answer.condition in wanted]
+
+
+def _prepared(pipeline: Pipeline, entry: Entry, radiograph: Radiograph, pixels: Pixels) -> PreparedImage:
+    return PreparedImage(entry, replace(radiograph, pixels=pixels), pipeline.model_pixels(pixels))
+
+
+def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Result, as_it_is: Result) -> Answer:
+    move = condition.mask or (lambda mask: mask)
+    infection, lung = move(truth.infection), None if truth.lung is None else move(truth.lung)
+    inside = None if lung is None else int(np.count_nonzero(lung))
+    fraction_truth = np.count_nonzero(infection & lung) / inside if lung is not None and inside else float("nan")
+    empty = np.zeros_like(infection)
+    guess = _like(result.masks.infection, infection) if isinstance(result, Scored) else empty
+    guess_lung = _like(result.masks.lung, infection) if isinstance(result, Scored) else empty
+    lungs = (-1, -1, -1) if lung is None else score_counts(guess_lung, lung)
+    row = result.row
+    agreement = float("nan")
+    if isinstance(result, Scored) and isinstance(as_it_is, Scored):
+        both, more, less = score_counts(guess, move(_like(as_it_is.masks.infection, truth.infection)))
+        agreement = 2 * both / (2 * both + more + less) if both + more + less else 1.0
+    return Answer(
+        image.key, image.stratum, condition.name, str(row.reason or "") if isinstance(result, Refused) else "",
+        bool(set(row.qc_flags) - set(NOTES)), *score_counts(guess, infection), *lungs,
+        float("nan") if row.infection_probability is None else row.infection_probability,
+        float("nan") if row.infected_fraction is None else row.infected_fraction, fraction_truth, agreement,
+    )  # fmt: skip
+
+
+def _like(mask: Mask, wanted: Mask) -> Mask:
+    """Bring a mask to the size of another, nearest pixel."""
+    if mask.shape == wanted.shape:
+        return mask
+    height, width = wanted.shape
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

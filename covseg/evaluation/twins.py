@@ -1,0 +1,84 @@
+"""Twins: the same images in another form (at real size, from another publisher), joined to a labelled set by a CSV.
+
+In: a CSV and a labelled set. Out: a condition whose pixels are the twin's and whose truth is the set's. The CSV names,
+a line each, the twin's file (column ``film`` or ``image``, in ``images/`` beside the CSV) and the image of the set that
+it is (``covidqu`` or ``of``: its file name); ``split`` and ``stratum`` where a name alone is not enough.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from covseg.data import LabelledImage, LabelledSet
+from covseg.errors import RadiographRefused, SetRefused, UsageError
+from covseg.evaluation.conditions import TWIN, Condition
+from covseg.evaluation.shifts import Pixels
+from covseg.records import Truth
+from covseg.stages.read import read
+
+FILE, PARTNER = ("image", "film"), ("of", "covidqu")
+IMAGES = "images"
+
+
+def read_twins(path: Path, dataset: LabelledSet) -> dict[str, Path]:
+    """Return the twin's file of each image that has one, by the image's key.
+
+    Raises
+    ------
+    UsageError
+        When the CSV is missing, lacks a column, or names a file or an image that is not there; when no twin is of
+        this split; when an image has two.
+    """
+    if not path.is_file():
+        raise UsageError(f"--twins {path}: no such file; wanted a CSV with columns {FILE[0]} and {PARTNER[0]}")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [_column(path, rows, names) for names in (FILE, PARTNER)]
+    by_name: dict[tuple[str, str], LabelledImage] = {}
+    for image in dataset.images:
+        by_name |= {(Path(image.key).name, stratum): image for stratum in (image.stratum.casefold(), "")}
+    twins: dict[str, Path] = {}
+    for number, row in enumerate(rows, 2):
+        if row.get("split", "").casefold() not in ("", dataset.split.casefold()):
+            continue
+        name, partner = (row[column] for column in columns)
+        found = by_name.get((partner, row.get("stratum", "").casefold()))
+        if found is None:
+            raise UsageError(f"{path}, line {number}: no image {partner!r} in split {dataset.split} of {dataset.root}")
+        if found.key in twins:
+            raise UsageError(f"{path}, line {number}: {partner!r} has a twin already, {twins[found.key].name}")
+        twins[found.key] = path.parent / IMAGES / name
+        if not twins[found.key].is_file():
+            raise UsageError(f"{path}, line {number}: no file {twins[found.key]}; wanted the twin of {partner!r}")
+    if not twins:
+        raise UsageError(f"{path}: {len(rows)} twins, none of split {dataset.split} of {dataset.root}")
+    return twins
+
+
+def _column(path: Path, rows: list[dict[str, str]], names: tuple[str, str]) -> str:
+    found = [name for name in names if rows and name in rows[0]]
+    if not found:
+        there = ", ".join(rows[0]) if rows else "no line"
+        raise UsageError(f"{path}: no column {names[0]!r} (or {names[1]!r}); it has {there}")
+    return found[0]
+
+
+def with_twins(dataset: LabelledSet, twins: dict[str, Path]) -> LabelledSet:
+    """Return the images of a set that have a twin."""
+    return replace(dataset, images=tuple(image for image in dataset.images if image.key in twins), excluded=())
+
+
+def of_twins(twins: dict[str, Path]) -> Condition:
+    """Return the twins as a condition."""
+
+    def make(image: LabelledImage, _pixels: Pixels, _truth: Truth) -> Pixels:
+        try:
+            return np.asarray(read(twins[image.key].read_bytes()).pixels, np.float32)
+        except RadiographRefused as refused:
+            raise SetRefused(f"{twins[image.key]}: {refused}; leave it out of the twins' CSV") from refused
+
+    return Condition(TWIN, make)
