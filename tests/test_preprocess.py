@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from covseg.records import Masks
 from covseg.stages.postprocess import restore
-from covseg.stages.preprocess import prepare, standardise
+from covseg.stages.preprocess import prepare, standardise, to_source_side
 
 
 def masks_of(size: int) -> Masks:
@@ -52,6 +52,32 @@ def test_shrinking_averages_instead_of_aliasing():
     assert np.abs(prepare(stripes, 64)).max() < 1e-3
 
 
+def test_an_image_of_the_source_side_is_not_touched():
+    pixels = np.random.default_rng(0).random((256, 256), np.float32)
+    assert np.array_equal(prepare(pixels, 224, source_side=256), prepare(pixels, 224))
+
+
+@pytest.mark.parametrize("side", [512, 1024, 2048, 3000])
+def test_the_same_image_at_any_size_comes_to_the_same_pixels(side):
+    """A band-limited image, sampled coarsely or finely."""
+    coarse = [np.sin((np.arange(256) + 0.5) / 256 * turns * np.pi).astype(np.float32) for turns in (17, 23)]
+    wanted = to_source_side((np.outer(*coarse) + 1) / 2, 256)
+    places = (np.arange(side) + 0.5) / side
+    down, across = (np.sin(places * turns * np.pi).astype(np.float32) for turns in (17, 23))
+    found = to_source_side((np.outer(down, across) + 1) / 2, 256)
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.999
+    assert found.shape == (256, 256)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(64, 600), st.integers(64, 600))
+def test_the_path_to_the_source_side_keeps_the_mean(height, width):
+    pixels = np.random.default_rng(0).random((height, width), np.float32)
+    small = to_source_side(pixels, 256)
+    assert small.shape == (256, 256)
+    assert float(small.mean()) == pytest.approx(float(pixels.mean()), abs=0.01)
+
+
 def test_a_12_bit_image_keeps_its_shades():
     ramp = (np.tile(np.arange(512, dtype=np.float32) * 8, (300, 1)) / 4095).astype(np.float32)
     assert len(np.unique(prepare(ramp, 256)[0])) == 256
@@ -67,6 +93,6 @@ def test_training_and_scoring_give_equal_pixels():
     empty = np.zeros_like(images)
     split = ImageArrays(["a.png"], ("Normal",), np.array([0]), images, empty, empty, "", "own set")
     for normalisation in ("standardise", "unit"):
-        recipe = load_recipe("fast", ["input.size=128", f"input.normalisation={normalisation}"])
+        recipe = load_recipe("lungs", ["input.size=128", f"input.normalisation={normalisation}"])
         trained = Samples(split, recipe)[-1, 0][0][0].numpy()
         assert np.array_equal(trained, prepare(images[0].astype(np.float32) / 255, 128, normalisation))

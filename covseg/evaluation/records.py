@@ -41,6 +41,11 @@ class Measured(Record):
         """``.744 [.721, .766]``."""
         return interval(self.value, self.low, self.high)
 
+    @property
+    def known(self) -> bool:
+        """Whether there is a number at all."""
+        return bool(np.isfinite(self.value))
+
 
 class MetricLine(Record):
     """One number of the table: of which images, its name, interval and n; see `covseg.metrics.measures.Name`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covseg.evaluation.records import Evaluation, Robustness, ShiftLine
+from covseg.evaluation.records import ControlLine, Evaluation, Robustness, ShiftLine
 from covseg.metrics.convention import REDUCTIONS, Empty, pixel_metrics
 from covseg.metrics.intervals import short
 from covseg.metrics.mask_metrics import MASK_METRICS
@@ -88,10 +88,7 @@ def _other_table(evaluation: Evaluation, rows: list[str]) -> list[str]:
 
 def robustness_lines(found: Robustness) -> list[str]:
     """Say what the control, the twins and the shifts showed, the worst shift first; nothing where nobody asked."""
-    lines = []
-    if found.control:
-        cells = [f"{line.words}, against {line.against} {line.auroc}" for line in found.control]
-        lines += ["Control, AUROC of the image-level probability:", *(f"  {cell}" for cell in cells)]
+    lines = _control(found.control)
     if found.twins or found.shifts:
         lines.append(
             f"{'images':<36}{'n':>5}{'COVID-19 Dice':>15}{'lost':>7}{'specif.':>9}{'lost':>7}{'marked':>8}{'lung':>6}"
@@ -99,6 +96,16 @@ def robustness_lines(found: Robustness) -> list[str]:
         )
     lines += [_robustness_line(line) for line in (*found.twins, *found.worst_first)]
     return [*lines, "* nothing like it in training"] if any(not line.seen for line in found.shifts) else lines
+
+
+def _control(control: tuple[ControlLine, ...]) -> list[str]:
+    """One line a control, one column a group of images without infection."""
+    against = dict.fromkeys(line.against for line in control)
+    lines = [f"{'control: AUROC of the probability against':<46}" + "".join(f"{name:>22}" for name in against)]
+    for words in dict.fromkeys(line.words for line in control):
+        cells = {line.against: str(line.auroc) for line in control if line.words == words}
+        lines.append(f"{words:<46}" + "".join(f"{cells.get(name, '-'):>22}" for name in against))
+    return lines if control else []
 
 
 def _robustness_line(line: ShiftLine) -> str:

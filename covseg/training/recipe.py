@@ -63,11 +63,9 @@ class InputConfig(_Frozen):
         1, description="Grey; grey and the lung mask; grey as RGB; RGB and the lung mask."
     )
     view: int = Field(
-        0,
-        ge=0,
-        multiple_of=32,
+        0, ge=0, multiple_of=32, exclude_if=lambda side: not side,
         description="Side of the lungs' box on the grid of a network that sees no more.",
-    )
+    )  # fmt: skip
     normalisation: Literal["standardise", "unit", "imagenet"] = Field(
         "unit", description="Zero mean and unit deviation per image; [0, 1]; ImageNet mean and deviation per channel."
     )
@@ -131,7 +129,7 @@ class AugmentConfig(_Frozen):
     blur: float = Field(0.0, ge=0, le=1)
     noise: float = Field(0.0, ge=0, le=1)
     noise_std: tuple[float, float] = Field((0.0088, 0.0152), description="Range, as a share of full scale.")
-    path: PathConfig = PathConfig()
+    path: PathConfig = Field(PathConfig(), exclude_if=lambda path: path == PathConfig())
 
 
 class DataConfig(_Frozen):

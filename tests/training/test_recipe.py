@@ -83,7 +83,7 @@ def test_what_an_author_gave_stands_exactly(name, given):
         ("loss.focal=-1", "loss.focal: Input should be greater than or equal to 0"),
         ("input.channels=3", "input.channels: 3 is for unet, unetpp, segformer, not plain-unet"),
         ("network.dropout=0.3", f"network.dropout is for {takers('dropout')}, not plain-unet"),
-        ("network.attention=scse", "'scse' is for unet, unetpp, encoder-unet, not plain-unet"),
+        ("network.attention=scse", "'scse' is for unet, unetpp, encoder-unet, lung-view, not plain-unet"),
         ("loss.classes=0.2", "set network.classes=true"),
         ("ours=['loss.bec']", "no field of a recipe"),
         ("batch.size=8", "'batch' is a value"),
@@ -101,14 +101,14 @@ def test_an_unknown_recipe_names_the_nearest():
 
 
 def test_a_network_that_is_made_of_an_encoder_wants_one():
-    with pytest.raises(UsageError, match=r"network.encoder: encoder-unet wants one, a name in timm"):
+    with pytest.raises(UsageError, match=r"network.encoder: lung-view wants one, a name in timm"):
         load_recipe("fast", ["network.encoder="])
 
 
 def test_the_digests_of_the_shipped_recipes_are_what_their_runs_recorded():
     digests = {name: load_recipe(name).digest[:16] for name in ("fast", "accurate", "cascade-unet-effb0", "unet-small")}
     assert digests == {
-        "fast": "ff02976e239dfe0c", "accurate": "9c550e1aab68bedc", "cascade-unet-effb0": "904dd27022ae9f0b",
+        "fast": "3b0c3bcfe32243ce", "accurate": "27c6ced103f3def9", "cascade-unet-effb0": "904dd27022ae9f0b",
         "unet-small": "6b548419607458bf",
     }  # fmt: skip
 

@@ -131,7 +131,7 @@ def test_the_loss_falls_and_the_folder_holds_what_it_says(made_set, tmp_path):
     assert len(facts.data_sha256["Train"]) == 64
     assert list(json.loads((tmp_path / "run.json").read_text())) == [
         "label", "recipe_sha256", "seed", "weights", "lung_channel", "set", "strata", "films", "limit", "drop_leaks",
-        "data_sha256", "parameters", "ranks", "device", "threads", "torch", "python", "code_version",
+        "data_sha256", "side", "parameters", "ranks", "device", "threads", "torch", "python", "code_version",
     ]  # fmt: skip
 
 
