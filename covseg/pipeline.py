@@ -28,7 +28,7 @@ from covseg.stages.postprocess import postprocess, restore, temper
 from covseg.stages.preprocess import prepare
 from covseg.stages.read import read
 from covseg.stages.segment import Backend, segment
-from covseg.stages.severity import measure, qc_flags
+from covseg.stages.severity import fraction_interval, measure, qc_flags
 from covseg.storage import Store
 
 Finished = TypeVar("Finished")
@@ -190,6 +190,7 @@ class Pipeline:
     ) -> Row:
         extent, radiograph = measure(masks), image.radiograph
         height, width = radiograph.pixels.shape
+        low, high = fraction_interval(extent.infected_fraction, prediction.presence, self.model.intervals)
         return self._row(
             image.entry,
             sha256=radiograph.sha256,
@@ -201,6 +202,8 @@ class Pipeline:
             **extent.cells(radiograph.pixel_spacing_mm),
             infection_probability=prediction.presence,
             threshold=self.model.thresholds.infection,
+            fraction_low=low,
+            fraction_high=high,
             gate_score=score,
             qc_flags=qc_flags(extent, radiograph, self.model.flags, filter_flags),
         )
@@ -213,7 +216,8 @@ def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
         model_id=model.id,
         weights_sha256=model.weights_sha256,
         model_settings=model.model_dump(
-            mode="json", include={"size", "normalisation", "source_side", "thresholds", "flags", "input_filter"}
+            mode="json",
+            include={"size", "normalisation", "source_side", "thresholds", "flags", "input_filter", "intervals"},
         ),
         backend=backend.name,
         batch=batch,

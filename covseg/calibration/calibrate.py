@@ -1,7 +1,8 @@
 """Calibrate a model on a split: thresholds, minimum areas, image-level threshold, temperature.
 
-The network runs once over the split through the pipeline; all settings are tried on counts. The
-choice is written into the model's JSON with how it was made and the cross-fitted estimate.
+The network runs once over the split through the pipeline; all settings are tried on counts. Intervals of the infected
+fraction are fitted to the settings that were chosen. All of it is written into the model's JSON with how it was made
+and the cross-fitted estimate.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from covseg.calibration.fit import (
     fold_sums,
     temper_all,
 )
+from covseg.calibration.intervals import Coverage, IntervalFit, fit_and_judge
 from covseg.calibration.threshold_grid import (
     Grid,
     GridCounts,
@@ -40,6 +42,7 @@ from covseg.errors import UsageError
 from covseg.evaluation.records import Record
 from covseg.evaluation.run import entries_of
 from covseg.metrics.image_level import calibration_error, log_loss
+from covseg.metrics.image_results import true_fraction
 from covseg.metrics.intervals import Difference, Estimate, Floats
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
@@ -52,6 +55,7 @@ from covseg.stages.postprocess import temper
 from covseg.stages.preprocess import resize
 from covseg.storage import LocalStore
 
+Counted = tuple[GridCounts, bool, float, int]  # with any true infection, true fraction, stratum
 CLEANING = {"infection", "min_component_share", "min_infection_share"}  # what no temperature changes
 
 
@@ -61,13 +65,14 @@ class Calibration:
 
     `start` and `chosen` are the thresholds before and after; the chosen presence is on the tempered scale. The fits go
     from one setting at a time to all together, and the last one is chosen. The reliability is log loss and calibration
-    error before, after (optimistic), and cross-fitted.
+    error before, after (optimistic), and cross-fitted. The intervals are None for a set without lung masks.
     """
 
     start: Thresholds
     chosen: Thresholds
     fits: list[Fit]
     reliability: dict[str, float]
+    intervals: IntervalFit | None
     table: Table
     grid: Grid
     dataset: LabelledSet
@@ -99,6 +104,7 @@ class CalibrationRecord(Record):
     gain: Difference
     specificity_gain: Difference
     reliability: dict[str, float]
+    intervals: Coverage | None = None
 
 
 def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Calibration:
@@ -155,7 +161,8 @@ def fit_all(
     stages = {"before": probability, "after": temper_all(probability, temperature), "crossfit": held_out}
     quality = {f"log_loss_{name}": float(log_loss(stage, positive).mean()) for name, stage in stages.items()}
     quality |= {f"calibration_error_{name}": calibration_error(stage, positive) for name, stage in stages.items()}
-    return Calibration(start, chosen, fits, quality, table, grid, dataset, excluded, int((~scored).sum()))
+    intervals = fit_and_judge(table, grid, best, least, temperature, dataset.strata)
+    return Calibration(start, chosen, fits, quality, intervals, table, grid, dataset, excluded, int((~scored).sum()))
 
 
 def _with_start(grid: Grid, start: Thresholds) -> Grid:
@@ -187,10 +194,10 @@ def _count_all(
     pipeline = Pipeline(raw, resolve(folder.model_copy(update={"config": raw}), backend, settings.batch))
     labelled = {image.key: image for image in dataset.images}
 
-    def finish(result: Result) -> tuple[GridCounts, bool, int] | None:
+    def finish(result: Result) -> Counted | None:
         return _count_image(result, dataset, labelled[result.row.key], grid, raw.thresholds.lung)
 
-    counted: list[tuple[GridCounts, bool, int]] = []
+    counted: list[Counted] = []
     streams = settings.streams or len(os.sched_getaffinity(0))
     walk = stream(pipeline, backend, LocalStore(dataset.root), entries_of(dataset), streams, finish)
     for done, image in enumerate(walk, 1):
@@ -200,25 +207,24 @@ def _count_all(
         raise UsageError(
             f"no image of {dataset.root} {dataset.split} can be judged; covseg data check names the reasons"
         )
-    counts, positive, strata = zip(*counted, strict=True)
+    counts, positive, fraction, strata = map(list, zip(*counted, strict=True))
     excluded = len(dataset.images) - len(counted) + len(dataset.excluded)
-    return stack(list(counts), list(positive), list(strata), grid), excluded
+    return stack(counts, positive, fraction, strata, grid), excluded
 
 
-def _count_image(
-    result: Result, dataset: LabelledSet, image: LabelledImage, grid: Grid, lung: float
-) -> tuple[GridCounts, bool, int] | None:
+def _count_image(result: Result, dataset: LabelledSet, image: LabelledImage, grid: Grid, lung: float) -> Counted | None:
     shape = None if isinstance(result, Refused) else result.masks.infection.shape
     try:
-        truth = read_truth(dataset, image, shape).infection
+        truth = read_truth(dataset, image, shape)
     except BadMask:
         return None
-    stratum = dataset.strata.index(image.stratum)
+    positive = bool(truth.infection.any())
+    facts = positive, true_fraction(truth.infection, truth.lung), dataset.strata.index(image.stratum)
     if isinstance(result, Refused):
-        return refused_counts(grid, bool(truth.any())), bool(truth.any()), stratum
+        return refused_counts(grid, positive), *facts
     side = result.prediction.infection.shape[0]
-    on_grid = (resize(truth * 255, side, side) > 127).astype(np.uint8)
-    return count_grid(result.prediction, on_grid, grid, lung), bool(truth.any()), stratum
+    on_grid = (resize(truth.infection * 255, side, side) > 127).astype(np.uint8)
+    return count_grid(result.prediction, on_grid, grid, lung), *facts
 
 
 def write_thresholds(path: Path, calibration: Calibration, settings: CalibrateSettings) -> None:
@@ -226,6 +232,9 @@ def write_thresholds(path: Path, calibration: Calibration, settings: CalibrateSe
 
     def change(config: dict[str, Any]) -> None:
         config["thresholds"] = calibration.chosen.model_dump(mode="json")
+        config.pop("intervals", None)  # they were of the thresholds before
+        if calibration.intervals:
+            config["intervals"] = calibration.intervals.intervals.model_dump(mode="json")
         made = record(calibration, settings.specificity)
         config.setdefault("metrics", {})["calibration"] = made.model_dump(mode="json", exclude={"intended_use"})
 
@@ -244,6 +253,7 @@ def record(calibration: Calibration, least: float) -> CalibrationRecord:
         crossfit_dice=best.crossfit_dice, crossfit_specificity=best.crossfit_specificity, gain=best.gain,
         specificity_gain=best.specificity_gain,
         reliability={name: round(value, 5) for name, value in calibration.reliability.items()},
+        intervals=calibration.intervals and calibration.intervals.quality,
     )  # fmt: skip
 
 

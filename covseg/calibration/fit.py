@@ -7,6 +7,7 @@ also judged by settings that were chosen without its fold, and that number is th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import exp
 
@@ -123,13 +124,20 @@ def _values(table: Table, dice: Floats, kept: NDArray[np.bool_]) -> Floats:
 
 def _cross_fit(table: Table, grid: Grid, least: float, seed: int) -> Floats:
     """Score every image by the setting that was chosen without its fold."""
+    values = np.full((len(table.positive), 2), np.nan)
+    for here, chosen in held_out_choices(table, grid, least, seed):
+        values[here] = _values(table, *outcomes(table, chosen))[here]
+    return values
+
+
+def held_out_choices(
+    table: Table, grid: Grid, least: float, seed: int
+) -> Iterator[tuple[NDArray[np.bool_], Thresholds]]:
+    """Yield each fold's images ``(N,)`` and the setting that was chosen without them."""
     folds = folds_of(table.strata, seed)
     sums = fold_sums(table, grid, folds)
-    values = np.full((len(folds), 2), np.nan)
     for fold in range(FOLDS):
-        chosen = choose(sums, [other for other in range(FOLDS) if other != fold], grid, least)
-        values[folds == fold] = _values(table, *outcomes(table, chosen))[folds == fold]
-    return values
+        yield folds == fold, choose(sums, [other for other in range(FOLDS) if other != fold], grid, least)
 
 
 def folds_of(strata: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -41,6 +41,8 @@ class GridCounts:
         Share of the grid that is marked before the lung clips it.
     marked : ndarray of bool, shape (T, A)
         Anything is left inside the lung.
+    fraction : ndarray of float32, shape (T, A)
+        Marked share of the lung, on the grid; NaN without a lung.
     presence : float
         The network's own probability of any infection.
     """
@@ -48,6 +50,7 @@ class GridCounts:
     dice: NDArray[np.float32]
     area: NDArray[np.float32]
     marked: NDArray[np.bool_]
+    fraction: NDArray[np.float32]
     presence: float
 
 
@@ -68,9 +71,12 @@ def count_grid(prediction: Prediction, truth: Mask, grid: Grid, lung_threshold: 
     marked, tp, inside = counts[..., 0], counts[..., 1], counts[..., 2]
     total = inside + np.count_nonzero(truth)
     dice = np.where((total > 0) & truth.any(), 2 * tp / np.maximum(total, 1), 0)
+    lung_area = np.count_nonzero(lung)
+    fraction = inside / lung_area if lung_area else np.full_like(inside, np.nan)
     return GridCounts(
-        dice.astype(np.float32), (marked / truth.size).astype(np.float32), inside > 0, prediction.presence
-    )
+        dice.astype(np.float32), (marked / truth.size).astype(np.float32), inside > 0, fraction.astype(np.float32),
+        prediction.presence,
+    )  # fmt: skip
 
 
 def _at_threshold(raw: NDArray[np.bool_], truth: Mask, lung: Mask, grid: Grid) -> Floats:
@@ -87,7 +93,8 @@ def refused_counts(grid: Grid, positive: bool) -> GridCounts:
     """Stand in for an image that the pipeline refused: a miss, or a false alarm that no setting removes."""
     shape = len(grid.infection), len(grid.min_component_share)
     area = np.full(shape, np.inf, np.float32)
-    return GridCounts(np.zeros(shape, np.float32), area, np.full(shape, not positive), float("inf"))
+    fraction = np.full(shape, np.nan, np.float32)
+    return GridCounts(np.zeros(shape, np.float32), area, np.full(shape, not positive), fraction, float("inf"))
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,11 @@ class Table:
 
     Parameters
     ----------
-    dice, area, marked : ndarray, shape (N, T, A)
+    dice, area, marked, fraction : ndarray, shape (N, T, A)
     presence : ndarray of float64, shape (N,)
     positive : ndarray of bool, shape (N,)
+    fraction_truth : ndarray of float64, shape (N,)
+        Infected share of the true lung at source size; NaN where the set has none.
     strata : ndarray of int64, shape (N,)
     axes : Grid
         What T and A stand for.
@@ -107,8 +116,10 @@ class Table:
     dice: Floats
     area: Floats
     marked: NDArray[np.bool_]
+    fraction: Floats
     presence: Floats
     positive: NDArray[np.bool_]
+    fraction_truth: Floats
     strata: NDArray[np.int64]
     axes: Grid
 
@@ -117,14 +128,18 @@ class Table:
         return self.axes.infection.index(infection), self.axes.min_component_share.index(min_component_share)
 
 
-def stack(images: list[GridCounts], positive: list[bool], strata: list[int], grid: Grid) -> Table:
+def stack(
+    images: list[GridCounts], positive: list[bool], fraction_truth: list[float], strata: list[int], grid: Grid
+) -> Table:
     """Stack images, swept over `grid`, into a `Table`."""
     return Table(
         np.stack([image.dice for image in images]).astype(np.float64),
         np.stack([image.area for image in images]).astype(np.float64),
         np.stack([image.marked for image in images]),
+        np.stack([image.fraction for image in images]).astype(np.float64),
         np.array([image.presence for image in images]),
         np.array(positive),
+        np.array(fraction_truth, dtype=np.float64),
         np.array(strata, dtype=np.int64),
         grid,
     )
@@ -144,3 +159,10 @@ def outcomes(table: Table, thresholds: Thresholds) -> tuple[Floats, NDArray[np.b
     place = table.place(thresholds.infection, thresholds.min_component_share)
     kept = (table.area[:, *place] >= thresholds.min_infection_share) & (table.presence >= thresholds.presence)
     return np.where(kept, table.dice[:, *place], 0.0), kept & table.marked[:, *place]
+
+
+def fractions(table: Table, thresholds: Thresholds) -> Floats:
+    """Return each image's infected fraction ``(N,)`` under one setting of its axes; NaN without a lung or refused."""
+    fraction = table.fraction[:, *table.place(thresholds.infection, thresholds.min_component_share)]
+    _, kept = outcomes(table, thresholds)
+    return np.where(kept | np.isnan(fraction), fraction, 0.0)

@@ -109,7 +109,7 @@ def score_masks(
     return ImageResult(
         key, stratum, "", height, width, tp, fp, fn, *lung, int(status(tp + fp, tp + fn)),
         {name: metric.measure(pair) for name, metric in MASK_METRICS.items()}, presence,
-        np.nan if fraction is None else fraction, _fraction(pair.truth, truth.lung),
+        np.nan if fraction is None else fraction, true_fraction(pair.truth, truth.lung),
         _area((pair.guess ^ pair.truth) & border_band(pair.lung)), lesions, missed,
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def refused(key: str, stratum: str, reason: str, truth: Truth) -> ImageResult:
     lesions, _ = _small_lesions(np.zeros_like(truth.infection), truth.infection)
     return ImageResult(
         key, stratum, reason, height, width, 0, 0, _area(truth.infection), *lung, int(Surface.REFUSED),
-        dict.fromkeys(MASK_METRICS, np.nan), np.nan, np.nan, _fraction(truth.infection, truth.lung),
+        dict.fromkeys(MASK_METRICS, np.nan), np.nan, np.nan, true_fraction(truth.infection, truth.lung),
         0, lesions, lesions,
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def score_counts(guess: Mask, real: Mask) -> tuple[int, int, int]:
     return both, _area(guess) - both, _area(real) - both
 
 
-def _fraction(infection: Mask, lung: Mask | None) -> float:
+def true_fraction(infection: Mask, lung: Mask | None) -> float:
     """Share of the true lung; infection outside it is not counted. NaN without a lung."""
     area = 0 if lung is None else _area(lung)
     return _area(infection & lung) / area if lung is not None and area else float("nan")

@@ -104,9 +104,21 @@ def _use(config: ModelConfig) -> list[str]:
         "## Intended use and limits", "", f"- {plain(config.intended_use)}",
         f"- Every image is seen as {config.size} x {config.size} pixels: small lesions vanish, edges are rough.",
         f"- Input filter: {refused if config.input_filter else 'none: every image passes'}.",
-        *(f"- {limit}" for limit in LIMITS),
+        *_intervals(config), *(f"- {limit}" for limit in LIMITS),
         "- Images of other sources, detectors or ages than the training data: not known until measured there.",
     ]  # fmt: skip
+
+
+def _intervals(config: ModelConfig) -> list[str]:
+    """Say what the interval of the fraction holds, measured; nothing where the model gives none."""
+    if config.intervals is None:
+        return []
+    recorded = config.metrics.get("calibration", {}).get("intervals") or {}
+    held = [f"{plain(name)} {_interval(part)}, n {part['n']}" for name, part in recorded.get("coverage", {}).items()]
+    measured = f"truth inside, cross-fitted: {'; '.join(held)}" if held else "its coverage is not recorded"
+    limit = "It speaks of images like those that it was fitted to: other archives have other errors."
+    name = "Interval of the infected fraction (`fraction_low`, `fraction_high`)"
+    return [f"- {name}: level {config.intervals.level:g}; {measured}. {limit}"]
 
 
 def _data(config: ModelConfig) -> list[str]:
@@ -123,7 +135,11 @@ def _training(config: ModelConfig) -> list[str]:
 
 def _settings(config: ModelConfig) -> list[str]:
     limits = config.input_filter.model_dump(include={"refuse_above", "flag_above"}) if config.input_filter else {}
-    groups = ("", config.thresholds.model_dump()), ("flag ", config.flags.model_dump()), ("input filter ", limits)
+    intervals = config.intervals.model_dump() if config.intervals else {}
+    groups = (
+        ("", config.thresholds.model_dump()), ("flag ", config.flags.model_dump()), ("input filter ", limits),
+        ("interval ", intervals),
+    )  # fmt: skip
     rows = (row for prefix, settings in groups for row in _flat(settings, prefix))
     return ["## Thresholds", "", *table(("setting", "value"), rows)]
 

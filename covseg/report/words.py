@@ -114,6 +114,12 @@ SCALES = {
     ),
 }
 
+INTERVAL = (
+    "Stands with an infected fraction. On images like those that the model was tuned on, the fraction of the reference "
+    "masks lies inside about as often as the level says, or more often (the model’s card gives level and measurement). "
+    "Another archive, detector or population has other errors, which it does not cover."
+)
+
 ZERO = (
     "An infected fraction of 0 % means that the model marked nothing on the radiograph. It does not mean clear lungs. "
     "In the training data (COVID-QU-Ex), radiographs of pneumonia other than COVID-19 have empty infection masks, "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from covseg.records import RESEARCH_ONLY
 
@@ -67,6 +68,36 @@ class InputFilterLimits(_Frozen):
         return isinstance(other, InputFilterLimits) and self.model_dump() == other.model_dump()
 
 
+class FractionIntervals(_Frozen):
+    """What an interval adds to the infected fraction, per bin: conformal quantiles of truth - prediction on Val.
+
+    The bins: an empty mask, an empty mask of doubtful presence, then marked masks between the edges, in rising order.
+    """
+
+    level: float = Field(gt=0, lt=1, description="share of images like those of Val whose interval holds the truth")
+    doubtful_presence: float = Field(ge=0, le=1, description="an empty mask is doubtful from this presence on")
+    edges: tuple[float, ...] = Field(description="of the bins of marked masks, rising; a bin holds its lower edge")
+    low: tuple[float, ...] = Field(description="added to the fraction for the lower end; at most 0")
+    high: tuple[float, ...] = Field(description="added to the fraction for the upper end; at least 0")
+    n: tuple[int, ...] = Field(description="images behind each bin")
+
+    @property
+    def bins(self) -> list[str]:
+        """What each bin holds, in words."""
+        presence, edges = f"{self.doubtful_presence:.3g}", [0, *self.edges, 1]
+        empty = [f"nothing marked, presence {words} {presence}" for words in ("under", "from")]
+        return [*empty, *(f"marked, {low:g} to {high:g} of the lung" for low, high in pairwise(edges))]
+
+    @model_validator(mode="after")
+    def _one_of_each_a_bin(self) -> Self:
+        bins, found = len(self.edges) + 3, {len(self.low), len(self.high), len(self.n)}
+        if found != {bins}:
+            raise ValueError(f"low, high and n have {sorted(found)} entries, wanted {bins}, one a bin")
+        if list(self.edges) != sorted(self.edges) or max(self.low) > 0 or min(self.high) < 0:
+            raise ValueError("wanted rising edges, low at most 0 and high at least 0")
+        return self
+
+
 class ModelConfig(_Frozen):
     """The content of ``covseg.json``."""
 
@@ -83,6 +114,11 @@ class ModelConfig(_Frozen):
     flags: FlagLimits = FlagLimits()
     input_filter: InputFilterLimits | None = Field(
         None, alias="gate", description="None lets every image pass, without a score"
+    )
+    intervals: FractionIntervals | None = Field(
+        None,
+        exclude_if=lambda intervals: intervals is None,
+        description="None leaves fraction_low and fraction_high null",
     )
     presence_source: str = "image-level head, sigmoid"
     weights_sha256: str

@@ -49,7 +49,7 @@ class ScoringConfig(BaseModel):
     model_id: str
     weights_sha256: str
     model_settings: dict[str, Any] = Field(
-        alias="card", description="thresholds, flag limits and input filter limits of the model's JSON"
+        alias="card", description="thresholds, limits and intervals of the model's JSON"
     )
     backend: str = Field(description="name, version, device kind and precision")
     batch: int = Field(description="images a forward pass")

@@ -10,13 +10,14 @@ Sources: extent per lung, Wong et al. 2020 (doi 10.1148/radiol.2020201160, fig. 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg.records import LEFT, RIGHT, Masks, Radiograph
-from covseg.settings.model import FlagLimits
+from covseg.settings.model import FlagLimits, FractionIntervals
 
 GRADE_TABLE = "area-share-1"
 GRADES = ("none", "mild", "moderate", "severe", "critical")
@@ -151,6 +152,37 @@ def _zones(lung_rows: NDArray[np.int64], infected_rows: NDArray[np.int64]) -> li
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def fraction_interval(
+    fraction: float | None, presence: float, intervals: FractionIntervals | None
+) -> tuple[float | None, float | None]:
+    """Return the ends of the infected fraction's interval, in [0, 1] around it; None without a lung or intervals.
+
+    Parameters
+    ----------
+    fraction : float or None
+        Infected share of the lung.
+    presence : float
+        Probability of any infection, tempered.
+    intervals : FractionIntervals or None
+        From the model's JSON.
+    """
+    if fraction is None or intervals is None:
+        return None, None
+    place = interval_bin(fraction, presence, intervals.doubtful_presence, intervals.edges)
+    return max(0.0, fraction + intervals.low[place]), min(1.0, fraction + intervals.high[place])
+
+
+def interval_bin(fraction: float, presence: float, doubtful_presence: float, edges: tuple[float, ...]) -> int:
+    """Return the bin of `FractionIntervals` that an image falls into.
+
+    Examples
+    --------
+    >>> [interval_bin(fraction, 0.2, 0.1, (0.5,)) for fraction in (0, 0.1, 0.5)], interval_bin(0, 0.01, 0.1, (0.5,))
+    ([1, 2, 3], 0)
+    """
+    return 2 + bisect_right(edges, fraction) if fraction > 0 else int(presence >= doubtful_presence)
 
 
 UPRIGHT = "L\\F"  # rows run to the patient's left, columns to the feet

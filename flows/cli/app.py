@@ -40,7 +40,7 @@ COMMANDS = {
     "gc": "Remove from a destination what killed runs left behind.",
     "phantom": "Make chest radiographs with known lungs and infection, for the demo and the tests.",
     "evaluate": "Judge a model on a labelled split: every averaging convention, every stratum, with intervals.",
-    "calibrate": "Choose thresholds, minimum areas and temperature on Val; write them into the model.",
+    "calibrate": "Choose thresholds, temperature and intervals on Val; write them into the model.",
     "compare": "Compare evaluations image by image: paired differences with intervals, and cost.",
     "models": "Models: release, combine, fit-filter, card; in a registry list, show, pull, push, promote.",
     "recipes": "List and explain the training recipes.",

@@ -20,7 +20,7 @@ class CalibrateConfig(CalibrateSettings, Options):
 
 
 def calibrate(config: CalibrateConfig) -> int:
-    """Choose thresholds, minimum areas, image-level threshold and temperature on Val; write them into the model."""
+    """Choose thresholds, minimum areas, temperature and intervals of the fraction on Val; write them into the model."""
     from covseg.calibration.run import run
     from covseg.registry import open_model
 
@@ -46,8 +46,17 @@ def screen(calibration: Calibration, least: float) -> list[str]:
         f"objective: highest mean Dice on positives, specificity on negatives >= {least}; model grid",
         *_fits(calibration),
         f"probability: log loss {loss}, calibration error {error} (cross-fitted)",
+        *_intervals(calibration),
         *(f"{name:>22}  {before[name]:g} -> {value:g}" for name, value in after.items()),
     ]
+
+
+def _intervals(calibration: Calibration) -> list[str]:
+    if calibration.intervals is None:
+        return ["intervals of the infected fraction: none, the set has no lung masks"]
+    quality = calibration.intervals.quality
+    held = ", ".join(f"{name} {estimate} n {estimate.n}" for name, estimate in quality.coverage.items())
+    return [f"intervals of the infected fraction at {quality.level}, truth inside (cross-fitted): {held}"]
 
 
 def _fits(calibration: Calibration) -> list[str]:

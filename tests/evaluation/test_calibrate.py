@@ -1,6 +1,7 @@
 """Calibration: counts equal masks, the estimate is not optimistic, the JSON keeps the rest."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from covseg.calibration.threshold_grid import (
     Grid,
     Table,
     count_grid,
+    fractions,
     outcomes,
     presence_candidates,
     refused_counts,
@@ -50,15 +52,18 @@ def truth_of(seed, size=48):
 @given(st.integers(0, 10_000), st.sampled_from(SMALL.presence), st.sampled_from(SMALL.min_infection_share))
 def test_counts_of_a_sweep_are_those_of_the_pipelines_own_masks(seed, presence, share):
     image, truth = prediction(seed), truth_of(seed + 1)
-    table = stack([count_grid(image, truth, SMALL, 0.5)], [bool(truth.any())], [0], SMALL)
+    table = stack([count_grid(image, truth, SMALL, 0.5)], [bool(truth.any())], [np.nan], [0], SMALL)
     for level in SMALL.infection:
         for part in SMALL.min_component_share:
             chosen = Thresholds(infection=level, min_component_share=part, min_infection_share=share, presence=presence)
-            mask = postprocess(image, chosen).infection
+            masks = postprocess(image, chosen)
+            mask, lung = masks.infection, np.count_nonzero(masks.lung)
             [dice], [kept] = outcomes(table, chosen)
             total = int(mask.sum()) + int(truth.sum())
             assert kept == mask.any()
             assert dice == pytest.approx(2 * int((mask & truth).sum()) / total)
+            [fraction] = fractions(table, chosen)
+            assert fraction == pytest.approx(mask.sum() / lung if lung else np.nan, nan_ok=True)
 
 
 def made_table(seed=0, images=200):
@@ -69,7 +74,10 @@ def made_table(seed=0, images=200):
     dice = np.where(positive[:, None, None], generator.uniform(0.3, 0.9, (images, 1, 1)) + np.zeros(shape), 0)
     area = np.where(positive[:, None, None], 0.1, generator.uniform(0, 0.05, (images, 1, 1))) + np.zeros(shape)
     presence = np.clip(np.where(positive, 0.7, 0.3) + 0.2 * generator.standard_normal(images), 0.01, 0.99)
-    return Table(dice, area, np.ones(shape, bool), presence, positive, (~positive).astype(np.int64), SMALL)
+    fraction = np.where(positive[:, None, None], generator.uniform(0.1, 0.9, (images, 1, 1)), 0.05) + np.zeros(shape)
+    truth = np.where(positive, np.clip(fraction[:, 0, 0] + 0.1 * generator.standard_normal(images), 0, 1), 0)
+    strata = (~positive).astype(np.int64)
+    return Table(dice, area, np.ones(shape, bool), fraction, presence, positive, truth, strata, SMALL)
 
 
 def brute_force(table, grid, least):
@@ -129,9 +137,7 @@ def test_the_cross_fitted_estimate_does_not_believe_noise(made_set):
     gaps = []
     for seed in range(6):
         table = made_table(seed, 80)
-        noise = Table(
-            table.dice, table.area * 0 + 0.1, table.marked, generator.random(80), table.positive, table.strata, SMALL
-        )
+        noise = replace(table, area=table.area * 0 + 0.1, presence=generator.random(80))
         found = fit_all(noise, SMALL, Thresholds(), 0.9, open_set(made_set, "Val"), 0)
         best = found.fits[-1]
         gaps.append(best.specificity.value - best.crossfit_specificity.value)
@@ -140,10 +146,11 @@ def test_the_cross_fitted_estimate_does_not_believe_noise(made_set):
 
 def test_a_refused_image_cannot_be_helped_by_any_setting():
     images = [refused_counts(SMALL, positive) for positive in (True, False)]
-    table = stack(images, [True, False], [0, 1], SMALL)
+    table = stack(images, [True, False], [0.3, 0.0], [0, 1], SMALL)
     for presence in (0.0, 1.0):
         dice, kept = outcomes(table, Thresholds(presence=presence))
         assert dice[0] == 0 and kept[1]
+        assert np.isnan(fractions(table, Thresholds(presence=presence))).all()
 
 
 def test_the_temperature_is_that_of_a_general_optimiser_and_keeps_the_order():
@@ -186,6 +193,7 @@ def test_calibrate_writes_thresholds_and_leaves_the_rest(made_set, model_copy):
     config = open_folder(model_copy).config
     assert config.thresholds == found.chosen
     assert config.metrics["calibration"]["counts"] == {"COVID-19": 8, "Non-COVID": 4, "Normal": 4}
+    assert set(after) - set(before) == {"intervals"} and config.intervals == found.intervals.intervals
     assert {name: after[name] for name in before if name not in ("thresholds", "metrics")} == {
         name: before[name] for name in before if name not in ("thresholds", "metrics")
     }

@@ -139,7 +139,7 @@
     const parts = [make("p", fraction === null ? "No lung found" : `${write("percent", fraction)} infected`, "total")];
     if (fraction !== null) parts.push(make("p", `of the lung area; grade ${value(row, "grade")}, a share of area, not clinical severity`, "soft"));
     if (value(row, "fraction_low") !== null)
-      parts.push(make("p", `interval ${write("percent", value(row, "fraction_low"))} to ${write("percent", value(row, "fraction_high"))}`, "soft"));
+      parts.push(make("p", `interval of the fraction: ${write("percent", value(row, "fraction_low"))} to ${write("percent", value(row, "fraction_high"))}`, "soft"));
     parts.push(...unmarked(row).map((text) => make("p", text)));
     if (fraction === 0) parts.push(make("p", "0 % does not mean clear lungs: see Severity.", "callout"));
     return [...parts, zones(row)];
