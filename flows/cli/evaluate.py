@@ -20,7 +20,7 @@ class EvaluateConfig(EvaluateSettings, Options):
 
 
 def evaluate(config: EvaluateConfig) -> int:
-    """Judge a model on a labelled split, or beside readers' scores: every convention, every stratum, with intervals."""
+    """Judge a model on a labelled split, or beside readers' scores: every convention, with intervals."""
     from covseg.data.scores import has_scores
 
     lines, shown, files = _scores(config) if has_scores(config.data) else _masks(config)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ def document(
         conventions=_conventions(draws),
         limits=LIMITS,
         lines=tuple(compare(scores, answers, draws, seed)),
-        warnings=tuple(_warnings(scores, data, facts)),
+        warnings=(*_lost(scores, answers, data), *_warnings(scores, data, facts)),
     )
 
 
@@ -56,8 +58,8 @@ def _conventions(draws: int) -> dict[str, str]:
         "no_lung": "where no lung was found there is no fraction and no extent, never 0",
         "mean": "of the readers who scored the image; of present their majority, a tie is left out",
         "between_readers": "on images that both scored and covseg answered, so that the rows can be laid side by side",
-        "bias": "of a row A - B it is A minus B; limits of agreement are bias +- 1.96 standard deviations (Bland and Altman "
-        "1986)",
+        "bias": "of a row A - B it is A minus B; limits of agreement are bias +- 1.96 standard deviations (Bland and "
+        "Altman 1986)",
         "image_level": CONVENTIONS["image_level"],
         "interval": f"{LEVEL:.0%} percentile bootstrap over images inside strata, {draws} draws; images of one "
         "patient count as independent",
@@ -81,17 +83,25 @@ def _facts(scores: ScoreSet, score: str) -> ScoreFacts:
     return ScoreFacts(name=score, words=scale.words, ours=scale.ours, same_units=scale.same_units, cells=cells)
 
 
-def _warnings(scores: ScoreSet, data: SetFacts, facts: tuple[ScoreFacts, ...]) -> list[str]:
-    """Return what a reader must know before quoting a number."""
-    warnings = []
+def _lost(scores: ScoreSet, answers: Answers, data: SetFacts) -> Iterator[str]:
+    """Yield what became of images that have no number, or a number of 0 where readers saw something."""
     if refused := data.refused_count:
-        reasons: dict[str, int] = {}
-        for counts in data.refused.values():
-            reasons = {**reasons, **{name: reasons.get(name, 0) + count for name, count in counts.items()}}
-        named = ", ".join(f"{name} {count}" for name, count in reasons.items())
-        warnings.append(f"{refused} of {data.images} images were refused and have no number: {named}")
+        reasons = Counter(reason for reason in answers.reasons if reason)
+        named = ", ".join(f"{name} {count}" for name, count in sorted(reasons.items()))
+        yield f"{refused} of {data.images} images were refused and have no number: {named}"
     if data.no_lung:
-        warnings.append(f"no lung was found in {data.no_lung} images: they have no fraction and no extent")
+        yield f"no lung was found in {data.no_lung} images: they have no fraction and no extent"
+    for score in scores.scores:
+        if scale_of(score).same_units and (read := raters(scores, score)):
+            seen = list(read.values())[-1] > 0
+            empty = seen & (answers.columns[scale_of(score).ours[0]] == 0)
+            if empty.any():
+                yield f"{score}: covseg marks nothing in {empty.sum()} of {seen.sum()} that readers score above 0"
+
+
+def _warnings(scores: ScoreSet, data: SetFacts, facts: tuple[ScoreFacts, ...]) -> list[str]:
+    """Return what else a reader must know before quoting a number."""
+    warnings = []
     if partial := [f"{reader} {count}" for reader, count in data.readers.items() if count < data.images]:
         warnings.append(f"not everybody scored all {data.images} images: {', '.join(partial)}")
     for score in facts:

@@ -15,7 +15,7 @@ from covseg.pages import charts
 from covseg.pages.environment import render_page
 
 APART = 10  # images listed where covseg and the readers are furthest apart
-COLUMNS = {**text.HEADS, "limit_low": "lower limit of agreement", "limit_high": "upper limit of agreement"}
+COLUMNS = {**text.HEADS, "limit_low": "lower limit", "limit_high": "upper limit"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def render(evaluation: ExternalEvaluation, scores: ScoreSet, answers: Answers) -
         content=evaluation,
         blocks=[_block(evaluation, facts, scores, answers) for facts in evaluation.scores],
         refused=refused,
-        cell=text.cell,
+        digits=text.digits,
         every=ALL,
     )
 
@@ -67,20 +67,20 @@ def _pictures(
     for ours in scale.ours:
         column = answers.columns[ours]
         known = ~np.isnan(values) & ~np.isnan(column)
-        said, found = values[known], column[known]
-        if len(said) < 2:
+        scored, found = values[known], column[known]
+        if len(scored) < 2:
             continue
         if score == PRESENT:
-            if len(set(said)) == 2:
-                drawn += presence_charts(found, said == 1)
+            if len(set(scored)) == 2:
+                drawn += presence_charts(found, scored == 1)
             continue
         title = f"{score} of {reader}"
-        plot = charts.scatter(said, found, title, (f"{score}, {reader}", ours), diagonal=scale.same_units)
+        plot = charts.scatter(scored, found, title, (f"{score}, {reader}", ours), diagonal=scale.same_units)
         drawn.append((plot, f"Scatter plot of {ours} against {title}"))
         if scale.same_units:
             words = f"mean of covseg and {reader}", f"covseg - {reader}"
-            drawn.append((charts.bland_altman(found, said, f"{score}: agreement", words), "Bland-Altman plot"))
+            drawn.append((charts.bland_altman(found, scored, f"{score}: agreement", words), "Bland-Altman plot"))
             keys = [key for key, there in zip(answers.keys, known, strict=True) if there]
-            worst = np.argsort(-np.abs(found - said), kind="stable")[:APART]
-            apart = [(keys[place], float(said[place]), float(found[place])) for place in worst]
+            worst = np.argsort(-np.abs(found - scored), kind="stable")[:APART]
+            apart = [(keys[place], float(scored[place]), float(found[place])) for place in worst]
     return drawn, apart

@@ -47,18 +47,27 @@ def screen(evaluation: ExternalEvaluation) -> list[str]:
 
 
 def _score(evaluation: ExternalEvaluation, score: ScoreFacts) -> list[str]:
-    measured = {line.metric for line in evaluation.lines if line.score == score.name}
+    pairs = evaluation.pairs(ALL, score.name)
+    between = [pair for pair in pairs if pair[1] not in score.ours]
+    apart = score.name == PRESENT  # readers have other measures there
+    tables = [[pair for pair in pairs if pair not in between], between] if apart else [pairs]
+    rows = [row for chosen in tables if chosen for row in _table(evaluation, score, chosen)]
+    return ["", f"{score.name}: {score.words}; beside {', '.join(score.ours)}", *rows]
+
+
+def _table(evaluation: ExternalEvaluation, score: ScoreFacts, pairs: list[tuple[str, str]]) -> list[str]:
+    lines = [line for line in evaluation.lines if line.score == score.name]
+    measured = {line.metric for line in lines if (line.reader, line.found) in pairs}
     shown = [metric for metric in metrics(score.name) if metric in measured]
-    rows = [["", "n", *(HEADS[metric] for metric in shown), "limits of agreement" if "bias" in shown else ""]]
-    for reader, found in evaluation.pairs(ALL, score.name):
+    rows = [["", "n", *(HEADS[metric] for metric in shown), "95 % limits" if "bias" in shown else ""]]
+    for reader, found in pairs:
         named = {metric: evaluation.line(ALL, score.name, reader, found, metric) for metric in measured}
         n = max(line.n for line in named.values() if line)
         low, high = (named.get(metric) for metric in LIMITS_OF_AGREEMENT)
         limits = f"{_value(low)} to {_value(high)}" if low and high else ""
         rows.append([pair_name(score, reader, found), str(n), *(cell(named[metric]) for metric in shown), limits])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return ["", f"{score.name}: {score.words}; beside {', '.join(score.ours)}", *table]
+    return ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _value(line: Agreement) -> str:
