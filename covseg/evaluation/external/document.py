@@ -96,7 +96,8 @@ def _lost(scores: ScoreSet, answers: Answers, data: SetFacts) -> Iterator[str]:
             seen = list(read.values())[-1] > 0
             empty = seen & (answers.columns[scale_of(score).ours[0]] == 0)
             if empty.any():
-                yield f"{score}: covseg marks nothing in {empty.sum()} of {seen.sum()} that readers score above 0"
+                counts = f"{empty.sum()} of {seen.sum()} images"
+                yield f"{score}: covseg marks nothing in {counts} that readers score above 0"
 
 
 def _warnings(scores: ScoreSet, data: SetFacts, facts: tuple[ScoreFacts, ...]) -> list[str]:

@@ -12,29 +12,16 @@ from covseg.evaluation.records import Measured, ModelFacts, Record
 
 
 class Agreement(Measured):
-    """One number: how `found` agrees with what `reader` said.
+    """One number: how `found` agrees with what `reader` said."""
 
-    Parameters
-    ----------
-    stratum : str
-        Of which images; ``all`` is every one.
-    score : str
-        Column of ``scores.csv``.
-    reader : str
-        Who is taken as the reference; ``mean`` (of ``present``: ``majority``) is all readers together.
-    found : str
-        What is compared with it: a column of the severity table, or another reader.
-    metric : str
-        Of two columns of numbers ``pearson_r``, ``spearman_r`` and, in equal units, ``bias`` (found minus reader),
-        ``limit_low``, ``limit_high``, ``mae``; of ``present`` ``sensitivity``, ``specificity``, ``auroc``, and between
-        readers ``agreement``, ``kappa``.
-    """
-
-    stratum: str
-    score: str
-    reader: str
-    found: str
-    metric: str
+    stratum: str = Field(description="of which images; all is every one")
+    score: str = Field(description="column of scores.csv")
+    reader: str = Field(description="the reference; mean (of present: majority) is all readers together")
+    found: str = Field(description="what is compared with it: a column of the severity table, or another reader")
+    metric: str = Field(
+        description="of numbers pearson_r, spearman_r and, in equal units, bias (found minus reader), limit_low, "
+        "limit_high, mae; of present sensitivity, specificity, auroc, and between readers agreement, kappa"
+    )
 
     @property
     def known(self) -> bool:
