@@ -69,7 +69,10 @@ def _no_split(root: Path, split: str) -> UsageError:
     for deeper in sorted(path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_dir()):
         if any(_child(deeper, name) for name in SPLITS):
             return SplitAbsent(f"no split under {root}, but there is one under {deeper}: pass --data {str(deeper)!r}")
-    return UsageError(f"no labelled set under {root}: wanted the folders Train, Val or Test, or a {LABELS}")
+    return UsageError(
+        f"no labelled set under {root}: wanted the folders Train, Val or Test, or a {LABELS}; "
+        "to evaluate beside readers' scores images/ and scores.csv"
+    )
 
 
 def _child(folder: Path, *names: str) -> Path | None:

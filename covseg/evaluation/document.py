@@ -83,7 +83,7 @@ def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed
     cost = {"images_per_second": _rate(evaluated), "backend": config.backend}
     return Evaluation(
         intended_use=RESEARCH_ONLY,
-        model=_model(config),
+        model=model_facts(config),
         data=_data(dataset, evaluated),
         lung_mask=identity.lung,
         conventions=CONVENTIONS | {name: metric.words for name, metric in MASK_METRICS.items()},
@@ -98,7 +98,8 @@ def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed
     )
 
 
-def _model(config: ScoringConfig) -> ModelFacts:
+def model_facts(config: ScoringConfig) -> ModelFacts:
+    """Say which model was evaluated."""
     return ModelFacts(
         id=config.model_id, weights_sha256=config.weights_sha256, config_sha256=config.digest, backend=config.backend,
         thresholds=config.model_settings["thresholds"], code_version=config.code_version,

@@ -71,23 +71,18 @@ def _charts(results: ImageResults) -> list[tuple[str, str]]:
     predicted, truth = results.column("fraction"), results.column("fraction_truth")
     known = ~np.isnan(predicted) & ~np.isnan(truth)
     if known.sum() > 1:
-        drawn.append((_bland_altman(predicted[known], truth[known]), "Bland-Altman plot of the infected fraction"))
+        labels = "mean of predicted and true fraction", "predicted - true"
+        plot = charts.bland_altman(predicted[known], truth[known], "Infected fraction: agreement", labels)
+        drawn.append((plot, "Bland-Altman plot of the infected fraction"))
     presence = results.column("presence")
     scored = ~np.isnan(presence)
     if positive[scored].any() and not positive[scored].all():
-        drawn += _presence_charts(presence[scored], positive[scored])
+        drawn += presence_charts(presence[scored], positive[scored])
     return drawn
 
 
-def _bland_altman(predicted: Floats, truth: Floats) -> str:
-    difference = predicted - truth
-    bias, spread = difference.mean(), 1.96 * difference.std(ddof=1)
-    levels = {"bias": bias, "upper limit": bias + spread, "lower limit": bias - spread}
-    labels = "mean of predicted and true fraction", "predicted - true"
-    return charts.scatter((predicted + truth) / 2, difference, "Infected fraction: agreement", labels, levels)
-
-
-def _presence_charts(presence: Floats, positive: Booleans) -> list[tuple[str, str]]:
+def presence_charts(presence: Floats, positive: Booleans) -> list[tuple[str, str]]:
+    """Draw ROC and reliability of the image-level probability; both classes must be there."""
     roc = charts.lines(
         {"image-level probability": roc_curve(presence, positive)}, "ROC: any infection",
         ("1 - specificity", "sensitivity"), diagonal=True,

@@ -135,16 +135,25 @@ def _with_f1_count(n: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _image_level(results: ImageResults, groups: NDArray[np.int64]) -> Iterator[Measure]:
-    """Yield sensitivity and specificity of "the mask is not empty", and the AUROC of the probability."""
-    positive, refused = results.positive, results.refused
     marked = (results.column("tp") + results.column("fp")) > 0
+    return image_level(results.positive, marked, results.refused, results.column("presence"), groups)
+
+
+def image_level(
+    positive: NDArray[np.bool_],
+    marked: NDArray[np.bool_],
+    refused: NDArray[np.bool_],
+    presence: Floats,
+    groups: NDArray[np.int64],
+) -> Iterator[Measure]:
+    """Yield sensitivity and specificity of "the mask is not empty", and the AUROC of the probability; all ``(N,)``."""
     right = np.where(positive, marked, ~marked) & ~refused
     values = np.stack([np.where(positive, right, np.nan), np.where(positive, np.nan, right)], axis=1)
     names = Name("image level", "sensitivity"), Name("image level", "specificity")
     yield Measure(names, weighted_mean(values), groups, (~np.isnan(values)).sum(axis=0))
-    scored = ~refused & ~np.isnan(results.column("presence"))
+    scored = ~refused & ~np.isnan(presence)
     if positive[scored].any() and not positive[scored].all():
-        statistic = _of(scored, auroc(results.column("presence")[scored], positive[scored]))
+        statistic = _of(scored, auroc(presence[scored], positive[scored]))
         yield Measure((Name("image level", "auroc"),), statistic, groups, np.array([scored.sum()]))
 
 

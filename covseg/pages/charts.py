@@ -67,9 +67,15 @@ def histogram(groups: Series, title: str, x: str, limits: tuple[float, float] = 
 
 
 def scatter(
-    x: Floats, y: Floats, title: str, labels: tuple[str, str], levels: Series | None = None, log: bool = False
+    x: Floats,
+    y: Floats,
+    title: str,
+    labels: tuple[str, str],
+    levels: Series | None = None,
+    log: bool = False,
+    diagonal: bool = False,
 ) -> str:
-    """Draw points (as pixels inside the SVG, so that size does not grow with images) and horizontal levels."""
+    """Draw points (as pixels inside the SVG, so that size does not grow with images), levels and the line x = y."""
 
     def draw(axes: Axes) -> None:
         axes.scatter(x, y, s=9, alpha=0.45, color=BLUE, linewidths=0, rasterized=True)
@@ -79,8 +85,18 @@ def scatter(
                           ha="right", va="bottom", fontsize=8)  # fmt: skip
         if log:
             axes.set_xscale("log")
+        if diagonal:
+            axes.axline((0, 0), slope=1, color=GREY, linestyle=":", linewidth=1)
 
     return chart(draw, title, *labels)
+
+
+def bland_altman(found: Floats, reference: Floats, title: str, labels: tuple[str, str]) -> str:
+    """Draw differences against means, with bias and 95 % limits of agreement, of two or more aligned values."""
+    difference = found - reference
+    bias, spread = difference.mean(), 1.96 * difference.std(ddof=1)
+    levels = {"bias": bias, "upper limit": bias + spread, "lower limit": bias - spread}
+    return scatter((found + reference) / 2, difference, title, labels, levels)
 
 
 def lines(

@@ -13,11 +13,16 @@ class EvaluateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG.")
-    data: Path = Field(description="Folder with Train, Val, Test (COVID-QU-Ex), or with images/, masks/, labels.csv.")
+    model: str = Field(default="default", description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG.")
+    data: Path = Field(
+        description="Folder with Train, Val, Test (COVID-QU-Ex), with images/, masks/, labels.csv, or with images/ and "
+        "scores.csv (readers' scores)."
+    )
     split: str = Field(default="Val", description="Name of the split; 'all' for a set without splits.")
     output: Path = Field(
-        default=Path("evaluation"), description="Folder for metrics.json, cases.parquet and evaluation.html."
+        default=Path("evaluation"),
+        description="Folder for metrics.json, cases.parquet and evaluation.html; of scores external.json, "
+        "scores.parquet and external.html.",
     )
     strata: tuple[str, ...] = Field(default=(), description="Only these strata; default: all.")
     limit: int | None = Field(default=None, ge=2, description="About so many images, spread over the strata.")

@@ -39,7 +39,7 @@ COMMANDS = {
     "verify": "Check everything that a destination published, independently; exit 1 on any breach.",
     "gc": "Remove from a destination what killed runs left behind.",
     "phantom": "Make chest radiographs with known lungs and infection, for the demo and the tests.",
-    "evaluate": "Judge a model on a labelled split: every averaging convention, every stratum, with intervals.",
+    "evaluate": "Judge a model on a labelled split, or beside readers' scores: every convention, with intervals.",
     "calibrate": "Choose thresholds, temperature and intervals on Val; write them into the model.",
     "compare": "Compare evaluations image by image: paired differences with intervals, and cost.",
     "models": "Models: release, combine, fit-filter, card; in a registry list, show, pull, push, promote.",

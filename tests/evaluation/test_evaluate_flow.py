@@ -13,7 +13,7 @@ def test_the_flow_takes_the_commands_fields_flat():
 
     parameters = inspect.signature(evaluate.fn).parameters
     assert set(parameters) == set(EvaluateSettings.model_fields)
-    assert parameters["split"].default == "Val" and parameters["model"].default is inspect.Parameter.empty
+    assert parameters["split"].default == "Val" and parameters["model"].default == "default"
     assert evaluate.parameters.properties["limit"]["title"]
 
 

@@ -1,0 +1,1 @@
+"""A model beside readers' scores: external validation on images that have no masks."""
