@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, PreparedImage, Refused, Scored, resolve
+from covseg.pipeline import Pipeline, Refused, Scored, resolve
 from covseg.records import Entry, Radiograph
 from covseg.registry import open_model
 
@@ -78,11 +78,7 @@ class Model:
         """
         grey = _grey(pixels)
         radiograph = Radiograph(grey, hashlib.sha256(grey.tobytes()).hexdigest(), None, pixel_spacing_mm, "array")
-        image = PreparedImage(
-            Entry("array", grey.nbytes, ""),
-            radiograph,
-            self._pipeline.model_pixels(grey),
-        )
+        image = self._pipeline.prepare(Entry("array", grey.nbytes, ""), radiograph)
         (result,) = self._pipeline.score(self._backend, [image])
         if isinstance(result, Refused):
             row = result.row

@@ -23,9 +23,10 @@ from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.settings.environment import code_version, project_key
 from covseg.settings.model import ModelConfig
 from covseg.settings.score import ScoringConfig
+from covseg.stages.image_quality import measure_quality, quality_flags
 from covseg.stages.input_filter import input_filter
 from covseg.stages.postprocess import postprocess, restore, temper
-from covseg.stages.preprocess import prepare
+from covseg.stages.preprocess import SOURCE_SIDE, prepare, to_source_side
 from covseg.stages.read import read
 from covseg.stages.segment import Backend, segment
 from covseg.stages.severity import fraction_interval, measure, qc_flags
@@ -37,10 +38,23 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A radiograph that is ready for the model: where it came from, its source pixels, and the model's ``(S, S)``."""
+    """A radiograph that is ready for the model.
+
+    Parameters
+    ----------
+    entry : Entry
+        Where it came from.
+    radiograph : Radiograph
+        Its source pixels.
+    small : ndarray of float32, shape (SOURCE_SIDE, SOURCE_SIDE)
+        Grey values in [0, 1] at the side of the training images, where sharpness is judged.
+    model_pixels : ndarray of float32, shape (S, S)
+        What the model sees.
+    """
 
     entry: Entry
     radiograph: Radiograph
+    small: NDArray[np.float32]
     model_pixels: NDArray[np.float32]
 
 
@@ -112,14 +126,16 @@ class Pipeline:
         try:
             radiograph = read(data)
             with _stage(Stage.PREPROCESS):
-                prepared = self.model_pixels(radiograph.pixels)
-            return PreparedImage(entry, radiograph, prepared)
+                return self.prepare(entry, radiograph)
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
 
-    def model_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring grey values ``(H, W)`` in [0, 1] to the model's grid."""
-        return prepare(pixels, self.model.size, self.model.normalisation, self.model.source_side)
+    def prepare(self, entry: Entry, radiograph: Radiograph) -> PreparedImage:
+        """Bring an image to the side of the training images, and to the model's grid."""
+        side = self.model.source_side
+        small = to_source_side(radiograph.pixels, SOURCE_SIDE)
+        pixels = small if side == SOURCE_SIDE else radiograph.pixels
+        return PreparedImage(entry, radiograph, small, prepare(pixels, self.model.size, self.model.normalisation, side))
 
     def score(self, backend: Backend, images: list[PreparedImage]) -> list[Result]:
         """Run one batch through the model and on to its rows."""
@@ -189,6 +205,7 @@ class Pipeline:
         filter_flags: tuple[str, ...],
     ) -> Row:
         extent, radiograph = measure(masks), image.radiograph
+        flags = (*filter_flags, *quality_flags(measure_quality(radiograph.pixels, image.small), self.model.flags))
         height, width = radiograph.pixels.shape
         low, high = fraction_interval(extent.infected_fraction, prediction.presence, self.model.intervals)
         return self._row(
@@ -205,7 +222,7 @@ class Pipeline:
             fraction_low=low,
             fraction_high=high,
             gate_score=score,
-            qc_flags=qc_flags(extent, radiograph, self.model.flags, filter_flags),
+            qc_flags=qc_flags(extent, radiograph, self.model.flags, flags),
         )
 
 

@@ -27,6 +27,7 @@ def test_the_row_of_the_made_image_is_the_default_models() -> None:
     found = (row.infected_fraction, row.infected_fraction_right, row.infected_fraction_left)
     assert [float(cell) for cell in shown[:3]] == pytest.approx(found, abs=0.03)
     assert (shown[3], shown[5]) == (str(row.extent_0_8), str(row.grade))
+    assert shown[7] == ", ".join(row.qc_flags)
     assert [float(cell) for cell in cells("truth")[:3]] == pytest.approx(
         list(made.infected_fractions.values()), abs=0.001
     )

@@ -1,6 +1,7 @@
 """Fractions, zones, scores and flags against counts made by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,3 +118,18 @@ def test_a_flat_image_and_a_small_lung_are_flagged():
         measure(lungs()), flat, FlagLimits(lung_area_fraction=(0.5, 0.6), lung_ratio_right_left=(0.9, 1.1))
     )
     assert flags == ("lung_area_out_of_range", "lung_ratio_out_of_range", "low_contrast")
+
+
+@pytest.mark.parametrize(
+    ("cut", "flagged"), [((0, 0, 0, 0), False), ((0, 0, 10, 0), False), ((5, 0, 10, 0), True), ((5, 5, 10, 20), True)]
+)
+def test_lungs_that_two_sides_of_the_frame_cut_are_flagged(cut, flagged):
+    whole, (top, bottom, left, right) = lungs(), cut
+    side = np.ascontiguousarray(whole.side[top : 100 - bottom, left : 100 - right])
+    masks = replace(whole, side=side, lung=(side > 0).astype(np.uint8), infection=np.zeros_like(side))
+    assert ("lungs_touch_border" in qc_flags(measure(masks), radiograph(), FlagLimits())) is flagged
+
+
+def test_every_flag_is_explained_in_the_guide():
+    guide = (Path(__file__).resolve().parents[1] / "docs" / "guide" / "results.md").read_text()
+    assert [flag for flag in QC_FLAGS if f"`{flag}`" not in guide] == []

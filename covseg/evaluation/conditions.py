@@ -25,8 +25,8 @@ from covseg.errors import RadiographRefused
 from covseg.evaluation.control import CONTROLS
 from covseg.evaluation.shifts import Pixels, Shift, shifted
 from covseg.metrics.image_results import score_counts
-from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, Scored, iter_batches
-from covseg.records import Entry, Mask, Radiograph, Truth
+from covseg.pipeline import Pipeline, Refused, Result, Scored, iter_batches
+from covseg.records import Entry, Mask, Truth
 from covseg.settings.environment import cache_folder
 from covseg.stages.read import read
 from covseg.stages.segment import Backend
@@ -199,16 +199,12 @@ def _answers(
         for filtered in (True, False):
             part = [(one, pixels) for one, pixels in batch if one.filtered == filtered]
             line = pipeline if filtered else unfiltered
-            results = line.score(backend, [_prepared(line, entry, radiograph, pixels) for _, pixels in part])
+            results = line.score(backend, [line.prepare(entry, replace(radiograph, pixels=pixels)) for _, pixels in part])
             for (one, _), result in zip(part, results, strict=True):
                 as_it_is = as_it_is or result
                 answers.append(_answer(image, one, truth, result, as_it_is))
     wanted = {one.name for one in conditions}
     return [answer for answer in answers if answer.condition in wanted]
-
-
-def _prepared(pipeline: Pipeline, entry: Entry, radiograph: Radiograph, pixels: Pixels) -> PreparedImage:
-    return PreparedImage(entry, replace(radiograph, pixels=pixels), pipeline.model_pixels(pixels))
 
 
 def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Result, as_it_is: Result) -> Answer:

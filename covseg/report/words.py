@@ -58,6 +58,17 @@ FLAGS = {
     "low_contrast": "The image has little contrast.",
     "out_of_distribution": "The image is unlike those that the model was tuned on.",
     "ensemble_disagreement": "The models of the ensemble disagree on this image.",
+    "lungs_touch_border": "The lungs reach two or more sides of the image: part of the chest is cut off.",
+    "low_resolution": "Fewer pixels, or less fine detail, than the images that the model learnt from.",
+    "sharpness_out_of_range": (
+        "Unusually blurred, or unusually sharp or noisy, beside the images that the model learnt from."
+    ),
+    "heavy_compression": "Strong JPEG compression shows as blocks of 8 × 8 pixels.",
+    "few_grey_levels": "The image has few distinct grey levels.",
+    "border": "A wide border of one grey lies along a side of the image.",
+    "burned_in_text": (
+        "Letters are burned into the image: they could name a patient. Most small ones are not noticed."
+    ),
     "laterality_unverified": (
         "The file does not say that the patient’s right is on the left of the image, or says otherwise; "
         "it is taken to be there."

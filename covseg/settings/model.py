@@ -37,7 +37,8 @@ class Thresholds(_Frozen):
 class FlagLimits(_Frozen):
     """Limits of the QC flags; a released model's are the .005 and .995 quantiles of its Val images.
 
-    `one_lung_share` and `contrast` are set by hand, and `infection_outside_lung` is no lower than .01.
+    `one_lung_share` and `contrast` are set by hand, and `infection_outside_lung` is no lower than .01. Those from
+    `lung_on_frame` on are of the acquisition, the same for every model: ``infra/decisions/quality-flags.md``.
     """
 
     lung_area_fraction: tuple[float, float] = (0.08, 0.6)
@@ -45,6 +46,14 @@ class FlagLimits(_Frozen):
     one_lung_share: float = 0.05
     infection_outside_lung: float = 0.2
     contrast: float = 0.08
+    lung_on_frame: float = Field(0.02, description="of a side of the frame; two sides with more lung on them cut it")
+    shorter_side: int = Field(256, description="pixels of the source; the side of the training images")
+    detail_db: float = Field(-30.0, description="see ImageQuality in covseg/stages/image_quality.py, as all below")
+    sharpness_db: tuple[float, float] = (-18.0, -10.5)
+    blockiness: float = 1.3
+    grey_levels: int = 64
+    border_share: float = Field(0.1, description="of a side; what training draws at most")
+    letters: int = Field(3, description="in a row")
 
 
 class InputFilterLimits(_Frozen):

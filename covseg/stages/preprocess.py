@@ -15,6 +15,8 @@ from PIL import Image
 
 FloatImage = NDArray[np.float32]
 
+SOURCE_SIDE = 256  # pixels; the images of COVID-QU-Ex
+
 
 def prepare(
     pixels: FloatImage, size: int, normalisation: str = "standardise", source_side: int | None = None

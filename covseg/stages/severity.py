@@ -28,7 +28,8 @@ ZONES = [f"infected_fraction_{side}_{level}" for side, _ in SIDES for level in L
 QC_FLAGS = (
     "inverted", "rotated", "lungs_not_found", "one_lung_only", "merged_lungs", "lung_area_out_of_range",
     "lung_ratio_out_of_range", "infection_outside_lung", "low_contrast", "out_of_distribution",
-    "ensemble_disagreement", "laterality_unverified", "duplicate_content", "missing_spacing",
+    "ensemble_disagreement", "lungs_touch_border", "low_resolution", "sharpness_out_of_range", "heavy_compression",
+    "few_grey_levels", "border", "burned_in_text", "laterality_unverified", "duplicate_content", "missing_spacing",
 )  # fmt: skip
 NOTES = ("laterality_unverified", "missing_spacing")  # the kind of file explains them: nothing looks wrong
 
@@ -47,6 +48,7 @@ class Extent:
     largest_component_share: float | None
     merged: bool
     outside_share: float
+    on_frame: tuple[float, ...]  # lung along the top, bottom, left and right side of the frame, shares of the side
 
     @property
     def infected_fraction(self) -> float | None:
@@ -134,6 +136,7 @@ def measure(masks: Masks) -> Extent:
     return Extent(
         fractions, lung_area, infected_area, totals["right"][0], totals["left"][0], masks.lung.size,
         masks.component_count, masks.largest_component_share, masks.merged, masks.outside_share,
+        tuple(float(side.mean()) for side in (masks.lung[0], masks.lung[-1], masks.lung[:, 0], masks.lung[:, -1])),
     )  # fmt: skip
 
 
@@ -189,7 +192,7 @@ UPRIGHT = "L\\F"  # rows run to the patient's left, columns to the feet
 
 
 def qc_flags(
-    extent: Extent, radiograph: Radiograph, limits: FlagLimits, filter_flags: tuple[str, ...] = ()
+    extent: Extent, radiograph: Radiograph, limits: FlagLimits, other_flags: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """Raise the flags of the closed set that this image deserves, in the set's order.
 
@@ -199,8 +202,8 @@ def qc_flags(
         For contrast, spacing and laterality.
     limits : FlagLimits
         From the model's JSON.
-    filter_flags : tuple of str
-        What the input filter raised (inverted, rotated, out_of_distribution).
+    other_flags : tuple of str
+        What the input filter raised (inverted, rotated, out_of_distribution) and what `quality_flags` did.
     """
     raised = {
         "infection_outside_lung": extent.outside_share > limits.infection_outside_lung,
@@ -209,7 +212,7 @@ def qc_flags(
         "laterality_unverified": radiograph.orientation != UPRIGHT,
         **(_lung_flags(extent, limits) if extent.lung_area_px else {"lungs_not_found": True}),
     }
-    return tuple(flag for flag in QC_FLAGS if flag in filter_flags or raised.get(flag))
+    return tuple(flag for flag in QC_FLAGS if flag in other_flags or raised.get(flag))
 
 
 def _lung_flags(extent: Extent, limits: FlagLimits) -> dict[str, bool]:
@@ -221,4 +224,5 @@ def _lung_flags(extent: Extent, limits: FlagLimits) -> dict[str, bool]:
         "one_lung_only": one_lung,
         "lung_ratio_out_of_range": not one_lung and not least_ratio <= right / left <= most_ratio,
         "merged_lungs": extent.merged,
+        "lungs_touch_border": sum(share > limits.lung_on_frame for share in extent.on_frame) > 1,
     }
