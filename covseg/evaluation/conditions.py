@@ -199,7 +199,9 @@ def _answers(
         for filtered in (True, False):
             part = [(one, pixels) for one, pixels in batch if one.filtered == filtered]
             line = pipeline if filtered else unfiltered
-            results = line.score(backend, [line.prepare(entry, replace(radiograph, pixels=pixels)) for _, pixels in part])
+            results = line.score(
+                backend, [line.prepare(entry, replace(radiograph, pixels=pixels)) for _, pixels in part]
+            )
             for (one, _), result in zip(part, results, strict=True):
                 as_it_is = as_it_is or result
                 answers.append(_answer(image, one, truth, result, as_it_is))
