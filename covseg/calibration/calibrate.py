@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from covseg.calibration.fit import (
     FOLDS,
@@ -79,6 +80,11 @@ class Calibration:
     excluded: int
     refused: int
 
+    @property
+    def demanded(self) -> str:
+        """Whose specificity the choice had to keep, in words."""
+        return ", ".join(self.dataset.strata[place] for place in self.table.demanded) or "the others"
+
 
 class CalibrationRecord(Record):
     """The choice, its estimate and how it was made; the parts are those of `Fit`.
@@ -101,6 +107,7 @@ class CalibrationRecord(Record):
     specificity: Estimate
     crossfit_dice: Estimate
     crossfit_specificity: Estimate
+    crossfit_specificity_by_stratum: dict[str, Estimate] = Field(default_factory=dict)
     gain: Difference
     specificity_gain: Difference
     reliability: dict[str, float]
@@ -121,10 +128,12 @@ def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] 
     folder = open_model(settings.model)
     if folder.reference and not settings.dry_run:
         raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, calibrate DIR, push that")
+    demanded = _demanded(dataset, settings.specificity_on)
     start = folder.config.thresholds
     grid = _with_start(Grid(), start)
     table, excluded = _count_all(settings, folder, dataset, grid, progress)
-    if table.positive.all() or not table.positive.any():
+    table = replace(table, demanded=demanded)
+    if not table.negative.any() or not table.positive.any():
         raise UsageError(
             f"{settings.data} {dataset.split} has one class only: wanted images with and without infection"
         )
@@ -136,6 +145,16 @@ def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] 
     if not settings.dry_run:
         write_thresholds(folder.path, calibration, settings)
     return calibration
+
+
+def _demanded(dataset: LabelledSet, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the places of strata by name."""
+    known = {stratum.casefold(): place for place, stratum in enumerate(dataset.strata) if dataset.counts[stratum]}
+    for name in names:
+        if name.casefold() not in known:
+            there = ", ".join(stratum for stratum, count in dataset.counts.items() if count)
+            raise UsageError(f"--specificity-on {name}: no such stratum in {dataset.split}; it has {there}")
+    return tuple(known[name.casefold()] for name in names)
 
 
 def fit_all(
@@ -245,12 +264,16 @@ def record(calibration: Calibration, least: float) -> CalibrationRecord:
     """Return the choice, its estimate and how it was made."""
     best, dataset = calibration.fits[-1], calibration.dataset
     return CalibrationRecord(
-        objective=f"highest mean Dice over images with infection, image-level specificity on the others >= {least}",
+        objective=f"highest mean Dice over images with infection, image-level specificity on {calibration.demanded} "
+        f">= {least}",
         split=dataset.split, digest=dataset.digest, counts=dataset.counts, left_out=calibration.excluded,
         refused=calibration.refused,
         estimate=f"{FOLDS}-fold cross-fitted, {REPEATS} repeats, on the model grid; intervals over images",
         before=calibration.start, chosen=calibration.chosen, dice=best.dice, specificity=best.specificity,
         crossfit_dice=best.crossfit_dice, crossfit_specificity=best.crossfit_specificity, gain=best.gain,
+        crossfit_specificity_by_stratum={
+            dataset.strata[stratum]: estimate for stratum, estimate in best.crossfit_by_stratum.items()
+        },
         specificity_gain=best.specificity_gain,
         reliability={name: round(value, 5) for name, value in calibration.reliability.items()},
         intervals=calibration.intervals and calibration.intervals.quality,
@@ -277,5 +300,5 @@ def along(calibration: Calibration, setting: str) -> tuple[Floats, Floats, Float
     rows = []
     for value in values:
         dice, kept = outcomes(table, best.model_copy(update={setting: value}))
-        rows.append((dice[table.positive].mean(), 1 - kept[~table.positive].mean()))
+        rows.append((dice[table.positive].mean(), 1 - kept[table.negative].mean()))
     return np.array(values), *np.array(rows).T

@@ -29,7 +29,7 @@ class Sums:
     Parameters
     ----------
     dice, alarms : ndarray
-        Sum of Dice over positives; negatives that keep a mask.
+        Sum of Dice over positives; negatives that keep a mask, of those whose specificity is demanded.
     positives, negatives : ndarray, shape (F,)
     """
 
@@ -53,11 +53,11 @@ def fold_sums(table: Table, grid: Grid, folds: NDArray[np.int64], count: int = F
         area, marked, scores = table.area[:, *place, None], table.marked[:, *place, None], table.dice[:, *place, None]
         large = area >= np.array(grid.min_infection_share)
         for fold in range(shape[0]):
-            here, there = (folds == fold) & table.positive, (folds == fold) & ~table.positive
+            here, there = (folds == fold) & table.positive, (folds == fold) & table.negative
             dice[fold, t, a] = (scores[here] * large[here]).T @ passes[here]
             alarms[fold, t, a] = (marked[there] & large[there]).T.astype(np.float64) @ passes[there]
-    positives = np.bincount(folds, table.positive, shape[0]).astype(np.float64)
-    return Sums(dice, alarms, positives, np.bincount(folds, minlength=shape[0]) - positives)
+    positives, negatives = (np.bincount(folds, images, shape[0]) for images in (table.positive, table.negative))
+    return Sums(dice, alarms, positives.astype(np.float64), negatives.astype(np.float64))
 
 
 def choose(sums: Sums, kept: list[int], grid: Grid, least: float) -> Thresholds:
@@ -90,6 +90,7 @@ class Fit:
     crossfit_specificity: Estimate
     gain: Difference
     specificity_gain: Difference
+    crossfit_by_stratum: dict[int, Estimate]
 
 
 def fit(name: str, table: Table, grid: Grid, least: float, start: tuple[Floats, NDArray[np.bool_]]) -> Fit:
@@ -110,21 +111,34 @@ def fit(name: str, table: Table, grid: Grid, least: float, start: tuple[Floats, 
     apparent = _values(table, *outcomes(table, chosen))
     held_out = np.mean([_cross_fit(table, grid, least, seed) for seed in range(REPEATS)], axis=0)
     groups = table.strata
-    mean, before, after = weighted_mean(apparent), weighted_mean(_values(table, *start)), weighted_mean(held_out)
-    n = (~np.isnan(apparent)).sum(axis=0)
+    judged = [values[:, :2] for values in (apparent, _values(table, *start), held_out)]
+    mean, before, after = map(weighted_mean, judged)
+    n = (~np.isnan(judged[0])).sum(axis=0)
     (dice, clean), (held_dice, held_clean) = estimates(mean, groups, n), estimates(after, groups, n)
     gain, clean_gain = paired(after, before, groups)
-    return Fit(name, chosen, dice, clean, held_dice, held_clean, gain, clean_gain)
+    by_stratum = _by_stratum(table, held_out)
+    return Fit(name, chosen, dice, clean, held_dice, held_clean, gain, clean_gain, by_stratum)
+
+
+def _by_stratum(table: Table, held_out: Floats) -> dict[int, Estimate]:
+    """Return the specificity of each stratum without infection, demanded or not."""
+    found = {}
+    for stratum in np.unique(table.strata[~table.positive]).tolist():
+        clean = held_out[(table.strata == stratum) & ~table.positive, 2:]
+        groups, n = np.zeros(len(clean), np.int64), np.array([len(clean)])
+        (found[stratum],) = estimates(weighted_mean(clean), groups, n)
+    return found
 
 
 def _values(table: Table, dice: Floats, kept: NDArray[np.bool_]) -> Floats:
-    """Return (Dice of positives, cleanness of negatives) ``(N, 2)``, NaN for the other class."""
-    return np.stack([np.where(table.positive, dice, np.nan), np.where(table.positive, np.nan, ~kept)], axis=1)
+    """Return Dice of positives, and cleanness of negatives: those demanded, and all; ``(N, 3)``, NaN for the others."""
+    columns = [(table.positive, dice), (table.negative, ~kept), (~table.positive, ~kept)]
+    return np.stack([np.where(images, values, np.nan) for images, values in columns], axis=1)
 
 
 def _cross_fit(table: Table, grid: Grid, least: float, seed: int) -> Floats:
     """Score every image by the setting that was chosen without its fold."""
-    values = np.full((len(table.positive), 2), np.nan)
+    values = np.full((len(table.positive), 3), np.nan)
     for here, chosen in held_out_choices(table, grid, least, seed):
         values[here] = _values(table, *outcomes(table, chosen))[here]
     return values

@@ -111,6 +111,8 @@ class Table:
     strata : ndarray of int64, shape (N,)
     axes : Grid
         What T and A stand for.
+    demanded : tuple of int
+        Strata whose specificity is demanded; () demands it of all images without infection.
     """
 
     dice: Floats
@@ -122,6 +124,12 @@ class Table:
     fraction_truth: Floats
     strata: NDArray[np.int64]
     axes: Grid
+    demanded: tuple[int, ...] = ()
+
+    @property
+    def negative(self) -> NDArray[np.bool_]:
+        """Images whose masks are the false alarms that a demand on specificity counts."""
+        return ~self.positive & (np.isin(self.strata, self.demanded) if self.demanded else True)
 
     def place(self, infection: float, min_component_share: float) -> tuple[int, int]:
         """Return the (t, a) of a setting."""

@@ -44,7 +44,7 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         cannot be recorded.
     """
     dataset = open_set(settings.data, settings.split).select(settings.strata, settings.limit)
-    asked = chosen(settings.shifts)
+    shifts = chosen(settings.shifts)
     twins = read_twins(settings.twins, open_set(settings.data, settings.split)) if settings.twins else {}
     folder = open_model(settings.model)
     if ledger.is_test(dataset.split):
@@ -59,7 +59,7 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         first = evaluated.excluded[0].detail if evaluated.excluded else "the listing is empty"
         raise SetRefused(f"no image of {settings.data} split {dataset.split} can be judged; first reason: {first}")
     evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, _cost(folder)), settings.draws)
-    robustness = _robustness(settings, pipeline, backend, dataset, asked, twins, progress)
+    robustness = _robustness(settings, pipeline, backend, dataset, shifts, twins, progress)
     evaluation = evaluation.model_copy(update={"robustness": robustness})
     if ledger.is_test(dataset.split):
         evaluation = evaluation.model_copy(update={"test_use": _record(folder.path, evaluation)})
@@ -77,7 +77,7 @@ def _robustness(
     twins: dict[str, Path],
     progress: Callable[[int, int], None],
 ) -> Robustness:
-    """Walk the set once more under every condition that was asked for."""
+    """Walk the set once more under every condition that is wanted."""
     conditions = [of_shift(name, shift) for name, shift in shifts.items()]
     conditions += controls() if settings.control and all(image.lung for image in dataset.images) else []
     found, draws = Robustness(), settings.draws

@@ -134,11 +134,14 @@ def _turned(plane: Plane, degrees: float) -> Plane:
 
 
 def _framed(plane: Plane, share: float, value: float) -> Plane:
-    """Add a border of a share of each side (negative: cut it off)."""
+    """Add a border of a share of each side; negative: cut it off, and stretch the rest to the same size."""
     height, width = plane.shape
     down, across = round(abs(share) * height), round(abs(share) * width)
     if share < 0:
-        return np.ascontiguousarray(plane[down : height - down, across : width - across])
+        how = cv2.INTER_NEAREST if plane.dtype == np.uint8 else cv2.INTER_LINEAR
+        cut = np.ascontiguousarray(plane[down : height - down, across : width - across])
+        stretched: Plane = cv2.resize(cut, (width, height), interpolation=how)
+        return stretched
     fill = value if plane.dtype != np.uint8 else 0
     return np.pad(plane, ((down, down), (across, across)), constant_values=fill)
 
@@ -228,7 +231,7 @@ def chosen(names: tuple[str, ...]) -> dict[str, Shift]:
     for name in names:
         if name not in (*SHIFTS, "all"):
             near = difflib.get_close_matches(name, SHIFTS, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            meant = f"; did you mean {near[0]}?" if near else ":"
             raise UsageError(f"no shift {name!r}{meant} wanted all, or some of {', '.join(SHIFTS)}")
     return SHIFTS if "all" in names else {name: SHIFTS[name] for name in SHIFTS if name in names}
 

@@ -18,6 +18,9 @@ class CalibrateSettings(BaseModel):
     split: str = Field(default="Val", description="Name of the split; the Test split is refused.")
     output: Path = Field(default=Path("calibration"), description="Folder for calibration.html and calibration.json.")
     specificity: float = Field(default=0.98, gt=0, le=1, description="Least specificity on images without infection.")
+    specificity_on: tuple[str, ...] = Field(
+        default=(), description="Strata whose specificity is demanded; default: all images without infection."
+    )
     limit: int | None = Field(default=None, ge=10, description="About so many images, spread over the strata.")
     backend: Literal["onnx", "torch"] = Field(
         default="onnx", description="What runs the model; torch is the reference."

@@ -47,7 +47,7 @@ class FlagLimits(_Frozen):
     infection_outside_lung: float = 0.2
     contrast: float = 0.08
     lung_on_frame: float = Field(0.02, description="of a side of the frame; two sides with more lung on them cut it")
-    shorter_side: int = Field(256, description="pixels of the source; the side of the training images")
+    shorter_side: int = Field(240, description="pixels of the source; training images have 256")
     detail_db: float = Field(-30.0, description="see ImageQuality in covseg/stages/image_quality.py, as all below")
     sharpness_db: tuple[float, float] = (-18.0, -10.5)
     blockiness: float = 1.3

@@ -31,7 +31,7 @@ QC_FLAGS = (
     "ensemble_disagreement", "lungs_touch_border", "low_resolution", "sharpness_out_of_range", "heavy_compression",
     "few_grey_levels", "border", "burned_in_text", "laterality_unverified", "duplicate_content", "missing_spacing",
 )  # fmt: skip
-NOTES = ("laterality_unverified", "missing_spacing")  # the kind of file explains them: nothing looks wrong
+NOTES = ("laterality_unverified", "missing_spacing", "burned_in_text")  # said of the file: no number is in doubt
 
 
 @dataclass(frozen=True)

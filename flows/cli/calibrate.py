@@ -43,12 +43,18 @@ def screen(calibration: Calibration, least: float) -> list[str]:
     before, after = calibration.start.model_dump(), calibration.chosen.model_dump()
     return [
         f"{dataset.name} {dataset.split}: {counts}; {left_out}",
-        f"objective: highest mean Dice on positives, specificity on negatives >= {least}; model grid",
+        f"objective: highest mean Dice on positives, specificity on {calibration.demanded} >= {least}; model grid",
         *_fits(calibration),
+        f"specificity by stratum (cross-fitted): {_by_stratum(calibration)}",
         f"probability: log loss {loss}, calibration error {error} (cross-fitted)",
         *_intervals(calibration),
         *(f"{name:>22}  {before[name]:g} -> {value:g}" for name, value in after.items()),
     ]
+
+
+def _by_stratum(calibration: Calibration) -> str:
+    names, best = calibration.dataset.strata, calibration.fits[-1]
+    return ", ".join(f"{names[place]} {estimate}" for place, estimate in best.crossfit_by_stratum.items())
 
 
 def _intervals(calibration: Calibration) -> list[str]:
