@@ -1,8 +1,8 @@
 """Fit the input filter to a model folder: images in, ``gate.safetensors`` and limits out.
 
-Train images, plain and jittered, stand for frontal chest radiographs; `covseg.synthetic.negatives` draws
-what is not one. Limits are quantiles of Val. No real negative takes part. ``metrics.gate`` of the model
-config says what was measured. Run: ``covseg models fit-filter FOLDER --data ROOT``.
+Train images, plain, jittered and taken otherwise, stand for frontal chest radiographs;
+`covseg.synthetic.negatives` draws what is not one. Limits are quantiles of Val. No real negative takes part.
+``metrics.gate`` of the model config says what was measured. Run: ``covseg models fit-filter FOLDER --data ROOT``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,16 @@ from covseg.stages.segment import segment
 from covseg.storage import LocalStore
 from covseg.synthetic.drawings import Image
 from covseg.synthetic.negatives import FAMILIES, Draw, jitter
+from covseg.training.acquisition import acquired
 from covseg.training.dataset import ImageArrays, load_split
 from covseg.training.lungs import on_grid
+from covseg.training.recipe import load_recipe
 
 log = logging.getLogger(__name__)
 
 AXES = {"features": 48, "lung": 24, "film": 48, "shape": 12, "grey": 12}
 WEIGHT_DECAY = 1e-3
+ACQUIRED_AS = "lungs"  # recipe whose acquisitions a frontal image may have gone through
 EDGE_QUANTILE = 0.995  # of Val; where margin and density, each on its own scale, read 1
 REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val; see infra/decisions/input-filter.md
 # Real archives hold these; they get `LIKELY_TIMES` as many members to fit.
@@ -174,6 +178,14 @@ def refused_on_other_half(scores: NDArray[np.float32], rounds: int = 200) -> flo
     return round(float(np.mean(shares)), 4)
 
 
+def _as_elsewhere(image: Image, seed: int) -> list[Image]:
+    """Return a frontal image as other archives may hold it: moved a little, and with that taken or kept otherwise."""
+    random = np.random.default_rng([0, seed])
+    moved = jitter(image, random)
+    path = load_recipe(ACQUIRED_AS).augment.path.model_copy(update={"share": 1.0})
+    return [moved, acquired(moved, np.zeros((*moved.shape, 1), np.uint8), path, random)[0]]
+
+
 def _share(hits: NDArray[np.bool_]) -> float:
     return round(float(hits.mean()), 4)
 
@@ -199,8 +211,7 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     torch.set_num_threads(1)  # the fits are too small for two
     extract = feature_extractor(folder)
     train, val = load_split(root, "Train", count), load_split(root, "Val")
-    jittered = np.random.default_rng(0)
-    frontal = extract([*train.images, *(jitter(image, jittered) for image in train.images)])
+    frontal = extract([*train.images, *chain.from_iterable(map(_as_elsewhere, train.images, count_from(0)))])
     val_blocks = extract(list(val.images))
     numbers = fit_whitening(frontal)
     drawn, fresh = {}, {}
