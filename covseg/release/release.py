@@ -150,16 +150,23 @@ def _behind_lungs(recipe: Recipe, own: _Built, lung_model: str) -> _Built:
     standardise = prepared(recipe) == "standardise"
     if standardise and config.normalisation != "standardise":
         raise UsageError(f"{lung_model} wants images as they are, the run standardised ones: choose another lung model")
-    first = {
-        "network": config.network, "network_args": config.network_args, "size": config.size,
-        "standardise": config.normalisation == "standardise" and not standardise,
-    }  # fmt: skip
+    first, weights = _lung_stage(config, load_file(lung.weights))
+    first["standardise"] = first.get("standardise") or (config.normalisation == "standardise" and not standardise)
     combined = {
         "lung": first, "infection": stage, "sees_lung": recipe.input.sees_lung,
         "constrained": recipe.lung_constraint,
     }  # fmt: skip
-    state = prefixed(load_file(lung.weights), "lung.") | prefixed(own.state, "infection.")
+    state = prefixed(weights, "lung.") | prefixed(own.state, "infection.")
     return _Built("cascade", combined, state)
+
+
+def _lung_stage(config: ModelConfig, state: State) -> tuple[dict[str, Any], State]:
+    """Return what draws a model's lungs, and its weights: of a cascade its first stage alone."""
+    if config.network != "cascade":
+        return {"network": config.network, "network_args": config.network_args, "size": config.size}, state
+    stage = dict(config.network_args["lung"])
+    weights = {name.removeprefix("lung."): value for name, value in state.items() if name.startswith("lung.")}
+    return stage | {"size": stage.get("size") or config.size}, weights
 
 
 def _learnt_from(facts: RunFacts) -> str:
