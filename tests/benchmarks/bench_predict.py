@@ -49,7 +49,7 @@ with (out / "rows.csv").open("w") as file:
             small = (small - small.mean()) / small.std()
         with torch.no_grad():
             logits = network.forward_with_features(torch.from_numpy(small)[None, None])[0]
-        lung, infection = (cv2.resize(p, film.shape[::-1]) > 0.5 for p in logits.sigmoid()[0].numpy())
+        lung, infection = (cv2.resize(p, image.shape[::-1]) > 0.5 for p in logits.sigmoid()[0].numpy())
         label_map = lung.astype(np.uint8) + (lung & infection)
         cv2.imwrite(str(out / path.name), label_map)
         rows.writerow([path.name, (lung & infection).sum() / max(lung.sum(), 1)])
@@ -61,6 +61,14 @@ from pathlib import Path
 import cv2
 for path in sorted(Path(sys.argv[1]).iterdir()):
     cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+"""
+PREPARE = """
+import sys
+from pathlib import Path
+import cv2, numpy as np
+from covseg.stages.preprocess import prepare
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    prepare(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) / np.float32(255), 256, "standardise", 256)
 """
 FLOOR = """
 import sys
@@ -135,6 +143,7 @@ def measure(root: Path, images: int, size: int) -> dict[str, dict[str, float]]:
 
     ways = {
         "decode only, 1 core": (lambda n: ["-c", DECODE, str(folders[n])], 1),
+        "decode and prepare, 1 core": (lambda n: ["-c", PREPARE, str(folders[n])], 1),
         "model only, torch, 1 core": (lambda n: ["-c", FLOOR, str(n), "torch", "1"], 1),
         "model only, onnx, 1 core": (lambda n: ["-c", FLOOR, str(n), "onnx", "1"], 1),
         "model only, onnx, 2 cores": (lambda n: ["-c", FLOOR, str(n), "onnx", "2"], 2),

@@ -82,7 +82,7 @@ def write_twins(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def test_twins_that_do_not_match_are_said_before_the_first_image(made_set, twins):
-    dataset, rows = open_set(made_set, "Val"), list(csv.DictReader(twins.open()))
+    dataset, rows = open_set(made_set, "Val"), list(csv.DictReader(twins.read_text().splitlines()))
     assert len(read_twins(twins, dataset)) == 4
     broken = {
         "no image 'nobody.png' in split Val": [rows[0] | {"of": "nobody.png"}],
