@@ -191,7 +191,10 @@ def _answers(
     except (RadiographRefused, BadMask):
         return []
     entry = Entry(image.key, len(data), "")
-    made = [(one, one.make(image, radiograph.pixels, truth)) for one in (plain(), *conditions)]
+    made = [
+        (one, one.make(image, radiograph.pixels, truth))
+        for one in (plain(), *(one for one in conditions if one.name != PLAIN))
+    ]
     present = [(one, pixels) for one, pixels in made if pixels is not None]
     answers: list[Answer] = []
     as_it_is: Result | None = None

@@ -109,6 +109,7 @@ def test_an_evaluation_under_shifts_names_the_worst_first_and_runs_from_its_cach
     found = evaluate(settings).robustness
     assert [line.name for line in found.shifts] == ["jpeg90", "blur2", "rotate+7"]
     assert {line.images for line in found.shifts} == {16} and found.twins[0].images == 4
+    assert {line.auroc.n for line in found.control if line.against == "all others"} == {16}
     losses = [max(line.covid_dice_lost.value, line.specificity_lost.value) for line in found.worst_first]
     assert losses == sorted(losses, reverse=True)
     assert {line.name for line in found.control} == {"as it is", "flat_lungs", "flat_box", "lungs_only"}
