@@ -33,7 +33,9 @@ class NetworkConfig(_Frozen):
 
     kind: str = Field(description="Name of the network, see covseg/networks/table.py.")
     encoder: str = Field("", description="Name of the encoder in the network's library; empty for our own networks.")
-    weights: str = Field("none", description="'imagenet' (hub), 'none', or a local path or bucket URL of a state dict.")
+    weights: str = Field(
+        "none", description="'imagenet' (hub), 'none', or a path or URL of an encoder's state dict, or a run's."
+    )
     widths: tuple[int, ...] = Field((), description="Channels of each level, top first; empty keeps the network's own.")
     dropout: float = Field(0.0, ge=0, lt=1, description="On the features before the mask head.")
     attention: Literal["none", "scse", "gates"] = Field(

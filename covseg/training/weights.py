@@ -44,8 +44,9 @@ def fill(network: nn.Module, recipe: Recipe) -> str:
     else:
         data = _bytes(wanted)
         state, source = _read(data, wanted), f"{Path(wanted).name}, sha256 {hashlib.sha256(data).hexdigest()}"
-    if set(network.state_dict()) <= set(state):  # a run's own weights: the whole network goes on
-        network.load_state_dict({name: state[name].float() for name in network.state_dict()})
+    own = network.state_dict()
+    if all(name in state and state[name].shape == own[name].shape for name in own):  # a run's: the whole of it goes on
+        network.load_state_dict({name: state[name].to(own[name].dtype) for name in own})
         return source
     encoder = network.get_submodule("encoder")
     encoder.load_state_dict(_fitted(state, encoder.state_dict(), wanted))

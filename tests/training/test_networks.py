@@ -151,3 +151,21 @@ def test_a_grid_that_a_network_cannot_take_is_refused_by_its_setting():
     recipe = load_recipe("unet-plain", ["network.widths=[4, 4, 4, 4, 4, 4, 4]", "input.size=96"])
     with pytest.raises(UsageError, match=r"plain-unet at input.size 96: .*; wanted mask logits \(1, 1, 96"):
         Learner(recipe, Rank(), 1)
+
+
+def test_the_weights_of_a_run_of_the_same_network_go_on_as_a_whole(tmp_path):
+    from safetensors.torch import save_file
+
+    from covseg.training.weights import fill
+
+    settings = ["network.kind=encoder-unet", "input.channels=1", "input.view=0", "network.encoder=lcnet_050"]
+    recipe = load_recipe("fast", settings)
+    first, second, wider = (build(*network_arguments(one)) for one in (recipe, recipe, load_recipe("lungs", settings)))
+    save_file(first.state_dict(), tmp_path / "run.safetensors")
+    source = fill(second, load_recipe("fast", [*settings, f"network.weights={tmp_path}/run.safetensors"]))
+    assert source.startswith("run.safetensors, sha256")
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+    # a network without its presence head takes the encoder alone
+    fill(wider, load_recipe("lungs", [*settings, f"network.weights={tmp_path}/run.safetensors"]))
+    assert torch.equal(first.encoder.state_dict()["conv_stem.weight"], wider.encoder.state_dict()["conv_stem.weight"])
+    assert not torch.equal(first.head.weight, wider.head.weight)
