@@ -84,6 +84,36 @@ def quarantined_share(statuses: Mapping[str, int]) -> float:
     return failed / (statuses.get("scored", 0) + failed) if failed else 0.0
 
 
+def objections(statuses: Mapping[str, int], max_failed: float, max_out_of_scope: float = 1.0) -> list[str]:
+    """Say in words why what came of some images is not accepted; no objection where it is, or where no image was.
+
+    Parameters
+    ----------
+    statuses : mapping
+        Status to count.
+    max_failed, max_out_of_scope : float
+        Largest share that is quarantined, of those scored or quarantined; and that is out of scope, of all.
+
+    Examples
+    --------
+    >>> objections({"scored": 3, "quarantined": 1}, 0.05)
+    ['1 images quarantined, 25.0% of the readable; --max-failed allows 5.0%']
+    >>> objections({"out_of_scope": 2}, 0.05)
+    ['no image was scored']
+    """
+    images, outside = sum(statuses.values()), statuses.get("out_of_scope", 0)
+    found = []
+    if images and not statuses.get("scored"):
+        found.append("no image was scored")
+    if (share := quarantined_share(statuses)) > max_failed:
+        failed = f"{statuses['quarantined']} images quarantined, {share:.1%} of the readable"
+        found.append(f"{failed}; --max-failed allows {max_failed:.1%}")
+    if images and outside / images > max_out_of_scope:
+        beyond = f"{outside} images out of scope, {outside / images:.1%} of all"
+        found.append(f"{beyond}; --max-out-of-scope allows {max_out_of_scope:.1%}")
+    return found
+
+
 def to_arrow(rows: Iterable[Row]) -> pa.Table:
     """Return the table in `SCHEMA`, sorted by key."""
     ordered = sorted(rows, key=_place)

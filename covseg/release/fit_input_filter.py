@@ -211,7 +211,8 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     torch.set_num_threads(1)  # the fits are too small for two
     extract = feature_extractor(folder)
     train, val = (
-        fill_lungs(load_split(root, split, limit, targets=()), folder) for split, limit in (("Train", count), ("Val", None))
+        fill_lungs(load_split(root, split, limit, targets=()), folder)
+        for split, limit in (("Train", count), ("Val", None))
     )
     frontal = extract([*train.images, *chain.from_iterable(map(_as_elsewhere, train.images, count_from(0)))])
     val_blocks = extract(list(val.images))

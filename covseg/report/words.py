@@ -34,6 +34,7 @@ REASONS = {
     "too_small": "Too few pixels to show a chest.",
     "no_contrast": "All pixels are nearly the same grey.",
     "burned_in_annotation": "The header says that text is burned into the image; it could name a patient.",
+    "access_denied": "The file may not be read by the user that scored; those beside it may.",
     "checksum_mismatch": "The bytes that arrived are not the bytes that were listed.",
     "nonfinite_logits": "The model answered with numbers that are not finite.",
     "worker_killed": "Scoring this file ended its process twice.",

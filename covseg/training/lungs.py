@@ -1,4 +1,4 @@
-"""Lung masks: the true ones, or those that a model folder draws, for a four-channel network and for the input filter."""
+"""Lung masks, true or drawn by a model folder: for a four-channel network, and for the input filter."""
 
 from __future__ import annotations
 

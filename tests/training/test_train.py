@@ -55,7 +55,7 @@ def stop_after(step: int) -> Hooks:
 def test_a_run_of_one_step_an_epoch_stops_when_asked_or_late_and_goes_on(made_set, tmp_path):
     job = TrainingJob(made_set, tmp_path / "whole")
     whole = train(tiny("batch=64"), job)
-    with pytest.raises(Stopped, match="after step 1 of 3, state saved; .*--resume"):
+    with pytest.raises(Stopped, match=r"after step 1 of 3, state saved; .*--resume"):
         train(tiny("batch=64"), TrainingJob(made_set, tmp_path / "cut"), stop_after(1))
     with pytest.raises(Stopped, match="after step 2 of 3"):
         train(tiny("batch=64"), TrainingJob(made_set, tmp_path / "cut", resume=True, minutes=1e-9))
