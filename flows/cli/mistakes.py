@@ -64,9 +64,9 @@ def read_config(path: Path, commands: Sequence[str]) -> None:
         raise UsageError(f"--config {path}: not text in UTF-8 at byte {error.start}; wanted a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error))
-        said, line = found.groups() if found else (str(error), None)
+        message, line = found.groups() if found else (str(error), None)
         place = f", line {line}" if line else ", at its end" if found else ""
-        raise UsageError(f"--config {path}{place}: no TOML: {said}") from None
+        raise UsageError(f"--config {path}{place}: no TOML: {message}") from None
     for name, table in content.items():
         if name not in commands or not isinstance(table, dict):
             line = _line(path, (), name) or _line(path, (name,), "")

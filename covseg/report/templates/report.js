@@ -75,6 +75,9 @@
       return sign * compare(a, b) || place(one) - place(other);
     });
     lines[0].parentNode.append(...lines);
+    const placed = new Map(lines.map((line, index) => [place(line), index]));
+    tiles.sort((one, other) => placed.get(place(one)) - placed.get(place(other)));
+    byId("gallery")?.append(...tiles);
     update();
   };
 
