@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from covseg.records import RESEARCH_ONLY, Row
 
+INTENDED_USE = "intended_use"  # last column of the CSV; Parquet has it in its metadata
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
 Cell = str | int | float | list[str] | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -28,7 +29,7 @@ def _arrow_type(annotation: str) -> pa.DataType:
 
 
 SCHEMA = pa.schema(
-    [(column.name, _arrow_type(str(column.type))) for column in fields(Row)], {"intended_use": RESEARCH_ONLY}
+    [(column.name, _arrow_type(str(column.type))) for column in fields(Row)], {INTENDED_USE: RESEARCH_ONLY}
 )
 
 
@@ -128,13 +129,13 @@ def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:
 
 
 def to_csv(table: pa.Table) -> bytes:
-    """Return UTF-8 CSV with a header; lists joined by ``;``, null as an empty cell."""
+    """Return UTF-8 CSV with a header; lists joined by ``;``, null as an empty cell, last what it may be used for."""
     return csv_header(table.schema) + csv_lines(table)
 
 
 def csv_header(schema: pa.Schema) -> bytes:
     """Return the first line."""
-    return ",".join(schema.names).encode() + b"\n"
+    return ",".join([*schema.names, INTENDED_USE]).encode() + b"\n"
 
 
 def csv_lines(table: pa.Table) -> bytes:
@@ -143,7 +144,7 @@ def csv_lines(table: pa.Table) -> bytes:
     writer = csv.writer(sink, lineterminator="\n")
     for batch in table.to_batches(max_chunksize=10_000):
         columns = [[_cell(value) for value in column.to_pylist()] for column in batch.columns]
-        writer.writerows(zip(*columns, strict=True))
+        writer.writerows(zip(*columns, [RESEARCH_ONLY] * len(batch), strict=True))
     return sink.getvalue().encode()
 
 

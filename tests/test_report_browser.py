@@ -159,7 +159,9 @@ def test_a_heading_sorts_by_the_keyboard_and_one_heading_at_a_time_says_so(brows
 
 def test_the_pictures_follow_the_table(browser):
     def shown() -> list[int]:
-        tiles = "return [...document.querySelectorAll('#gallery li:not([hidden])')].map((one) => Number(one.dataset.place))"
+        tiles = (
+            "return [...document.querySelectorAll('#gallery li:not([hidden])')].map((one) => Number(one.dataset.place))"
+        )
         return [11 - place for place in browser.execute_script(tiles)]  # the table opens with image 11
 
     assert shown() == ids(browser)[:-1]
@@ -408,7 +410,7 @@ def test_in_print_everything_fits_the_width_of_a4_and_controls_are_gone(browser)
 
 
 def last_page(browser: webdriver.Chrome, path: Path) -> list[str]:
-    """Print the page that is open on A4; return the lines of text on the last sheet, without the banner of every one."""
+    """Print the open page; return the lines of text on the last sheet, but for the banner that every sheet has."""
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
     path.write_bytes(base64.b64decode(printed["data"]))
     text = subprocess.run(["pdftotext", "-layout", str(path), "-"], capture_output=True, text=True, check=True).stdout
