@@ -8,6 +8,7 @@ EXAMPLES = {
     "publish": "covseg publish s3://scored/2026 --hide-keys",
     "verify": "covseg verify s3://scored/2026",
     "gc": "covseg gc s3://scored/2026 --dry-run",
+    "diff": "covseg diff scored/before scored/after -o difference/",
     "phantom": "covseg phantom 24 phantoms/ --format both --bad",
     "evaluate": "covseg evaluate default --data COVID-QU-Ex/ --split Val -o evaluation/",
     "calibrate": "covseg calibrate models/mine --data COVID-QU-Ex/ -o calibration/",
