@@ -10,7 +10,7 @@
     |   |-- SplitAbsent            2    a labelled set that has other splits than the one asked for
     |   `-- SetRefused             2    a labelled set that is not whole; names an image
     |       `-- BadMask            2    one truth mask; its image is left out and counted
-    |-- NotAccepted                3    nothing: it is published, with more refusals than allowed
+    |-- NotAccepted                3    nothing: it is published, with nothing scored or more refusals than allowed
     |-- EnvironmentFailed          4    the run: storage, network, machine or cluster gave way
     |   |-- ModelWorkerLost        4    one shard's attempt, which is retried
     |   |-- StorageUnreachable     4
@@ -70,6 +70,7 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     NO_CONTRAST = "no_contrast"
     BURNED_IN_ANNOTATION = "burned_in_annotation"
+    ACCESS_DENIED = "access_denied"
     CHECKSUM_MISMATCH = "checksum_mismatch"
     NONFINITE_LOGITS = "nonfinite_logits"
     WORKER_KILLED = "worker_killed"
@@ -186,7 +187,7 @@ class BadMask(SetRefused):
 
 
 class NotAccepted(CovsegError):
-    """Published, but more images were quarantined than allowed."""
+    """Published, but nothing was scored, or more images were quarantined or out of scope than allowed."""
 
     exit_code = 3
 

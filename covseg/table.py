@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from covseg.records import RESEARCH_ONLY, Row
 
+INTENDED_USE = "intended_use"  # last column of the CSV; Parquet has it in its metadata
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
 Cell = str | int | float | list[str] | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -28,7 +29,7 @@ def _arrow_type(annotation: str) -> pa.DataType:
 
 
 SCHEMA = pa.schema(
-    [(column.name, _arrow_type(str(column.type))) for column in fields(Row)], {"intended_use": RESEARCH_ONLY}
+    [(column.name, _arrow_type(str(column.type))) for column in fields(Row)], {INTENDED_USE: RESEARCH_ONLY}
 )
 
 
@@ -84,6 +85,36 @@ def quarantined_share(statuses: Mapping[str, int]) -> float:
     return failed / (statuses.get("scored", 0) + failed) if failed else 0.0
 
 
+def objections(statuses: Mapping[str, int], max_failed: float, max_out_of_scope: float = 1.0) -> list[str]:
+    """Say in words why what came of some images is not accepted; no objection where it is, or where no image was.
+
+    Parameters
+    ----------
+    statuses : mapping
+        Status to count.
+    max_failed, max_out_of_scope : float
+        Largest share that is quarantined, of those scored or quarantined; and that is out of scope, of all.
+
+    Examples
+    --------
+    >>> objections({"scored": 3, "quarantined": 1}, 0.05)
+    ['1 images quarantined, 25.0% of the readable; --max-failed allows 5.0%']
+    >>> objections({"out_of_scope": 2}, 0.05)
+    ['no image was scored']
+    """
+    images, outside = sum(statuses.values()), statuses.get("out_of_scope", 0)
+    found = []
+    if images and not statuses.get("scored"):
+        found.append("no image was scored")
+    if (share := quarantined_share(statuses)) > max_failed:
+        failed = f"{statuses['quarantined']} images quarantined, {share:.1%} of the readable"
+        found.append(f"{failed}; --max-failed allows {max_failed:.1%}")
+    if images and outside / images > max_out_of_scope:
+        beyond = f"{outside} images out of scope, {outside / images:.1%} of all"
+        found.append(f"{beyond}; --max-out-of-scope allows {max_out_of_scope:.1%}")
+    return found
+
+
 def to_arrow(rows: Iterable[Row]) -> pa.Table:
     """Return the table in `SCHEMA`, sorted by key."""
     ordered = sorted(rows, key=_place)
@@ -98,13 +129,13 @@ def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:
 
 
 def to_csv(table: pa.Table) -> bytes:
-    """Return UTF-8 CSV with a header; lists joined by ``;``, null as an empty cell."""
+    """Return UTF-8 CSV with a header; lists joined by ``;``, null as an empty cell, last what it may be used for."""
     return csv_header(table.schema) + csv_lines(table)
 
 
 def csv_header(schema: pa.Schema) -> bytes:
     """Return the first line."""
-    return ",".join(schema.names).encode() + b"\n"
+    return ",".join([*schema.names, INTENDED_USE]).encode() + b"\n"
 
 
 def csv_lines(table: pa.Table) -> bytes:
@@ -113,7 +144,7 @@ def csv_lines(table: pa.Table) -> bytes:
     writer = csv.writer(sink, lineterminator="\n")
     for batch in table.to_batches(max_chunksize=10_000):
         columns = [[_cell(value) for value in column.to_pylist()] for column in batch.columns]
-        writer.writerows(zip(*columns, strict=True))
+        writer.writerows(zip(*columns, [RESEARCH_ONLY] * len(batch), strict=True))
     return sink.getvalue().encode()
 
 

@@ -23,6 +23,7 @@ from prefect.runtime import flow_run as current_run
 from covseg.archive import Plan
 from covseg.errors import NotAccepted
 from covseg.settings.score import ScoreSettings
+from covseg.table import objections
 from flows.artifacts import show_link, show_progress, show_text, start_progress, throttled
 from flows.main import logged_when_stopped, main
 from flows.parameters import take
@@ -102,9 +103,8 @@ def _score(settings: ScoreSettings) -> dict[str, Any]:
         summary = publish_snapshot(work, plan, progress)
     _show(summary)
     if not summary.accepted:
-        raise NotAccepted(
-            f"snapshot {summary.snapshot} is published, not accepted: quarantined images above max_failed"
-        )
+        why = "; ".join(objections(summary.statuses, summary.max_failed, summary.max_out_of_scope))
+        raise NotAccepted(f"snapshot {summary.snapshot} is published, not accepted: {why}")
     return summary.as_dict()
 
 

@@ -41,7 +41,7 @@ from covseg.records import Entry
 from covseg.storage import LocalStore, MemoryStore, Store, open_store
 from covseg.verify import verify
 from tests import archives
-from tests.archives import CONFIG, KEY, commit, images, make_masks, make_rows, make_run, score
+from tests.archives import CONFIG, KEY, LENIENT, commit, images, make_masks, make_rows, make_run, score
 
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 
@@ -418,6 +418,22 @@ def test_too_many_quarantined_images_are_published_but_not_accepted() -> None:
     assert json.loads(run.dest.read("manifests/1.json"))["failed_share"] == 0.1
 
 
+def test_too_many_images_out_of_scope_are_published_but_not_accepted_where_a_limit_is_given() -> None:
+    content = images(8) | {"t1": b"text", "t2": b"text"}
+    for limit, accepted in ((1.0, True), (0.2, True), (0.1, False)):
+        run = make_run()
+        _, _, manifest = score(run, MemoryStore(content, "source"), options=PublishOptions(max_out_of_scope=limit))
+        kept = json.loads(run.dest.read("manifests/1.json"))
+        assert (manifest.accepted, kept["accepted"]) == (accepted, accepted)
+        assert kept.get("max_out_of_scope", 1.0) == limit and ("max_out_of_scope" in kept) == (limit < 1)
+        assert publish(run, newest_plan(run), PublishOptions(), None, "again").accepted is accepted
+
+
+def test_a_snapshot_with_nothing_scored_is_not_accepted() -> None:
+    _, _, manifest = score(make_run(), MemoryStore({"t1": b"text", "t2": b"text"}, "source"), options=LENIENT)
+    assert manifest.accepted is False
+
+
 def test_nothing_is_published_when_no_image_has_a_lung_or_a_finite_answer() -> None:
     run, source = make_run(), MemoryStore(images(6) | {"t": b"text"}, "source")
     plan = make_plan(run, source)
@@ -757,7 +773,10 @@ def test_options_that_a_published_snapshot_does_not_take_are_said(
     for key, data in images(3).items():
         source.write(key, data)
     _, _, manifest = score(make_run(LocalStore(dest)), source, options=PublishOptions())
-    facts = {name: getattr(manifest, name) for name in ("accepted", "published_by", "mine", "max_failed", "hide_keys")}
+    facts = {
+        name: getattr(manifest, name)
+        for name in ("accepted", "published_by", "mine", "max_failed", "max_out_of_scope", "hide_keys")
+    }
     summary = Summary(
         1, 3, 0, 0, statuses={}, reasons={}, report="", table="", start_s=0, score_s=0, publish_s=0, **facts
     )

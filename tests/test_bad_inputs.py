@@ -13,7 +13,7 @@ BAD = bad_inputs()
 # Given later: by the input filter, the fetch, the model or the worker.
 NOT_AT_READ = {
     *(Reason.NOT_FRONTAL_CHEST, Reason.CHECKSUM_MISMATCH, Reason.NONFINITE_LOGITS, Reason.WORKER_KILLED),
-    *(Reason.CHANGED, Reason.MISSING),
+    *(Reason.CHANGED, Reason.MISSING, Reason.ACCESS_DENIED),
 }
 
 

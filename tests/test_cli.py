@@ -172,6 +172,38 @@ def test_a_place_that_cannot_be_written_is_the_environments_fault(image, capsys)
     assert "/proc/nowhere" in capsys.readouterr().err
 
 
+def test_a_folder_with_nothing_that_can_be_scored_is_not_accepted(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "one.png").write_text("no picture")
+    assert here("predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--json") == 3
+    answer, said = capsys.readouterr()
+    assert json.loads(answer)["accepted"] is False
+    assert "not accepted: no image was scored; " in said and "severity.csv says why" in said
+
+
+def test_too_many_images_out_of_scope_are_not_accepted_where_a_limit_is_given(image, tmp_path, capsys):
+    (image.parent / "two.png").write_text("no picture")
+    words = ["predict", str(image.parent), "-o", str(tmp_path / "out")]
+    assert here(*words, "--max-out-of-scope", "0.5") == 0
+    assert here(*words, "--max-out-of-scope", "0.4") == 3
+    assert "1 images out of scope, 50.0% of all; --max-out-of-scope allows 40.0%" in capsys.readouterr().err
+
+
+def test_an_unreadable_file_is_one_refused_row(image, tmp_path, monkeypatch, capsys):
+    (image.parent / "two.png").write_bytes(image.read_bytes())
+    opened = Path.open
+
+    def closed(path, *words, **options):
+        if path.name == "two.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert here("predict", str(image.parent), "-o", str(tmp_path / "out"), "--json") == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["scored"], answer["quarantined"], answer["reasons"]) == (1, 1, {"access_denied": 1})
+
+
 def test_files_of_an_earlier_run_are_told(image, tmp_path, capsys):
     assert here("predict", str(image.parent), "-o", str(tmp_path / "out")) == 0
     assert "earlier run" not in capsys.readouterr().err

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import covseg
 from covseg import pipeline as pipeline_module
@@ -16,7 +17,7 @@ from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import open_folder
 from covseg.pipeline import Pipeline, resolve
 from covseg.predict import Outputs, predict
-from covseg.records import Entry
+from covseg.records import RESEARCH_ONLY, Entry
 from covseg.storage import LocalStore, MemoryStore, entries
 from covseg.synthetic.bad_inputs import bad_inputs
 from covseg.synthetic.phantom import make_phantom
@@ -76,6 +77,16 @@ def test_equal_content_under_two_keys_is_reported_twice_and_marked_once(scored):
     assert by_key["film-2.png"].infected_fraction == by_key["again/film-2.png"].infected_fraction
 
 
+def test_every_picture_says_what_it_may_be_used_for_and_is_a_whole_png(scored):
+    _, objects = scored
+    pictures = [data for key, data in objects.items() if key.endswith(".png")]
+    assert {key.partition("/")[0] for key in objects if key.endswith(".png")} >= {"masks", "overlays"}
+    for data in pictures:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            assert image.text == {"Disclaimer": RESEARCH_ONLY}
+
+
 def test_parquet_csv_and_row_json_say_the_same(scored):
     rows, objects = scored
     parquet = pq.read_table(io.BytesIO(objects["severity.parquet"])).to_pylist()
@@ -86,6 +97,7 @@ def test_parquet_csv_and_row_json_say_the_same(scored):
             "" if record["infected_fraction"] is None else str(record["infected_fraction"])
         )
         assert line["qc_flags"] == ";".join(record["qc_flags"])
+        assert line["intended_use"] == RESEARCH_ONLY
     one = json.loads(objects[f"rows/{rows[0].input_id}.json"])
     assert one["infected_fraction"] == parquet[0]["infected_fraction"]
 

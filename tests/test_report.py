@@ -265,7 +265,7 @@ def test_a_large_table_gives_the_worst_a_sample_and_some_refusals_and_says_so():
     fractions = sorted((row.infected_fraction for row in rows if row.infected_fraction is not None), reverse=True)
     assert [row["infected_fraction"] for row in selection.rows[:1500]] == fractions[:1500]
     page = render(severity_table, []).decode()
-    assert "2,000 of 2,700 rows are here: the 1,500 most infected images" in page
+    assert "2,000 of 2,700 rows are here: the 1,500 most marked images" in page
 
 
 def test_every_picture_that_a_gallery_keeps_has_its_row_in_a_large_table():

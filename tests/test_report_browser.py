@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ import pytest
 
 from covseg import table
 from covseg.errors import Reason, Status
-from covseg.records import Masks, Row
+from covseg.records import RESEARCH_ONLY, Masks, Row
 from covseg.report import Gallery, render
 from covseg.stages import severity
 
@@ -153,6 +155,21 @@ def test_a_heading_sorts_by_the_keyboard_and_one_heading_at_a_time_says_so(brows
     assert [one.get_attribute("data-column") for one in browser.find_elements(By.CSS_SELECTOR, "th[aria-sort]")] == [
         "extent_0_8"
     ]
+
+
+def test_the_pictures_follow_the_table(browser):
+    def shown() -> list[int]:
+        tiles = (
+            "return [...document.querySelectorAll('#gallery li:not([hidden])')].map((one) => Number(one.dataset.place))"
+        )
+        return [11 - place for place in browser.execute_script(tiles)]  # the table opens with image 11
+
+    assert shown() == ids(browser)[:-1]
+    header(browser, "extent_0_8").find_element(By.TAG_NAME, "button").click()
+    assert shown() == ids(browser)[:-1] != list(range(11, -1, -1))
+    Select(browser.find_element(By.ID, "filter-flag")).select_by_value("rotated")
+    assert shown() == ids(browser) == [7, 3]
+    assert pictures(browser) == 2
 
 
 def test_grades_sort_by_severity_not_by_alphabet(browser):
@@ -390,6 +407,25 @@ def test_in_print_everything_fits_the_width_of_a4_and_controls_are_gone(browser)
         assert meanings.value_of_css_property("break-inside") == "avoid"
     finally:
         emulate(browser)
+
+
+def last_page(browser: webdriver.Chrome, path: Path) -> list[str]:
+    """Print the open page; return the lines of text on the last sheet, but for the banner that every sheet has."""
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
+    path.write_bytes(base64.b64decode(printed["data"]))
+    text = subprocess.run(["pdftotext", "-layout", str(path), "-"], capture_output=True, text=True, check=True).stdout
+    *_, sheet = text.rstrip("\f\n").split("\f")
+    return [line for line in sheet.splitlines() if line.strip() and line.strip() != RESEARCH_ONLY]
+
+
+def test_the_last_sheet_holds_the_whole_foot(browser, page, tmp_path):
+    if shutil.which("pdftotext") is None:
+        pytest.skip("no pdftotext on this machine (Debian: apt-get install poppler-utils)")
+    resize(browser, 703)
+    for height in range(0, 270, 15):  # millimetres: wherever the foot comes to lie on its sheet
+        browser.execute_script("document.querySelector('header').style.paddingBottom = arguments[0] + 'mm'", height)
+        lines = last_page(browser, tmp_path / "report.pdf")
+        assert len(lines) > 4 and any("holds no source file name" in line for line in lines), (height, lines)
 
 
 def test_without_script_everything_but_the_controls_is_there(browser):

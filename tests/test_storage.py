@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
@@ -272,6 +273,22 @@ def nobody() -> Iterator[None]:
 def test_a_read_only_folder_is_denied(nobody: None) -> None:
     with pytest.raises(StorageDenied, match="not allowed"):
         LocalStore(Path("/usr/covseg-dest")).write("x", b"1")
+
+
+def test_a_file_that_may_not_be_read_is_refused_and_its_folder_is_denied(nobody: None) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        store = LocalStore(Path(root))
+        store.write("a/closed.png", b"1")
+        store.write("a/open.png", b"2")
+        closed, opened = entries(store)
+        (Path(root) / "a" / "closed.png").chmod(0)
+        assert store.fetch(opened) == b"2"
+        with pytest.raises(RadiographRefused, match=r"access_denied .*owner or mode"):
+            store.fetch(closed)
+        (Path(root) / "a").chmod(0o600)
+        with pytest.raises(StorageDenied, match="not allowed"):
+            store.fetch(opened)
+        (Path(root) / "a").chmod(0o700)
 
 
 @pytest.fixture

@@ -263,6 +263,21 @@ def test_keys_that_need_quotes_or_a_disarming_hold_and_the_table_keeps_its_lines
         assert len(list(csv.reader(text))) == 1 + len(odd)
 
 
+def test_a_table_of_an_older_covseg_holds_and_one_with_other_words_for_its_use_does_not() -> None:
+    run = make_run()
+    score(run, MemoryStore({f"{place}.png": f"{place}".encode() for place in range(5)}, "source"))
+    text = run.dest.read("severity.csv").decode()
+    assert text.count("Research use only, not for diagnosis.") == 5
+    older = text.replace(",intended_use", "").replace(',"Research use only, not for diagnosis."', "").splitlines()
+    for lines, breaches in ((older, 0), (text.replace("Research use only", "Use", 1).splitlines(), 1)):
+        data = "".join(f"{line}\n" for line in lines).encode()
+        run.dest.objects["severity.csv"] = data  # type: ignore[attr-defined]
+        manifest = json.loads(run.commits.read("manifests/1.json"))
+        manifest["outputs"]["severity.csv"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        run.commits.objects["manifests/1.json"] = json.dumps(manifest).encode()  # type: ignore[attr-defined]
+        assert len(verify(run.dest).breaches) == breaches
+
+
 def test_orphans_are_counted_and_are_no_breach(scored: tuple[Run, Objects]) -> None:
     scored[1]["masks/" + "0" * 32 + "-" + "0" * 16 + ".png"] = b"left by a killed worker"
     verdict = verify(scored[0].dest)

@@ -135,7 +135,8 @@ class Work:
     def publish(self, plan: Plan, progress: Progress) -> Summary:
         """Check the sum, write table and report, and make the snapshot exist."""
         start = time.monotonic()
-        options = PublishOptions(self.settings.max_failed, self.settings.hide_keys)
+        settings = self.settings
+        options = PublishOptions(settings.max_failed, settings.hide_keys, max_out_of_scope=settings.max_out_of_scope)
         manifest = publish(self.job.run, plan, options, self.job.source, self.attempt)
         return Summary(
             snapshot=manifest.number,
@@ -150,6 +151,7 @@ class Work:
             report=f"{self.job.run.dest.url}/report.html",
             table=f"{self.job.run.dest.url}/severity.parquet",
             max_failed=manifest.max_failed,
+            max_out_of_scope=manifest.max_out_of_scope,
             hide_keys=manifest.hide_keys,
             start_s=self.start_s,
             score_s=self.score_s,

@@ -42,10 +42,10 @@ class Summary:
     retried : int
         Shards that this run retried.
     accepted : bool
-        False: published, but too many images were quarantined; exit code 3.
+        False: published, but nothing was scored, or too many images were quarantined or out of scope; exit code 3.
     published_by : str
         Attempt id of whoever published; ours when `mine`.
-    max_failed, hide_keys : float, bool
+    max_failed, max_out_of_scope, hide_keys : float, float, bool
         What the snapshot was judged and shown by; a published one keeps its own.
     start_s, score_s, publish_s : float
         Wall seconds: cluster and model start-up; the shards; the publishing.
@@ -63,6 +63,7 @@ class Summary:
     report: str
     table: str
     max_failed: float
+    max_out_of_scope: float
     hide_keys: bool
     start_s: float
     score_s: float

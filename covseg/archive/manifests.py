@@ -24,7 +24,7 @@ from covseg.errors import NotPublished
 from covseg.report import Picture, render
 from covseg.settings.environment import code_version
 from covseg.storage import Store, entries
-from covseg.table import quarantined_share
+from covseg.table import objections, quarantined_share
 
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 
@@ -41,6 +41,8 @@ class PublishOptions:
         Leave the source keys out of the published table.
     pictures : int
         At most this many images are drawn in the report: four fifths the worst, the rest a sample.
+    max_out_of_scope : float
+        Share of all images that may be out of scope in a snapshot that is accepted.
     timings : mapping of str to float
         Wall times of the run in seconds, by the caller's names; they stand in the manifest only.
     """
@@ -48,6 +50,7 @@ class PublishOptions:
     max_failed: float = 0.05
     hide_keys: bool = False
     pictures: int = 500
+    max_out_of_scope: float = 1.0
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -164,7 +167,6 @@ def _record(
     attempt_id: str,
     seconds: dict[str, float],
 ) -> Manifest:
-    share = quarantined_share(counts.statuses)
     return Manifest(
         number=plan.number,
         plan=PlanReference(name=plan_name(plan.number), sha256=plan.sha256),
@@ -172,9 +174,10 @@ def _record(
         images=counts.statuses.total(),
         statuses=counts.statuses,
         reasons=counts.reasons,
-        failed_share=round(share, 6),
+        failed_share=round(quarantined_share(counts.statuses), 6),
         max_failed=options.max_failed,
-        accepted=share <= options.max_failed,
+        max_out_of_scope=options.max_out_of_scope,
+        accepted=not objections(counts.statuses, options.max_failed, options.max_out_of_scope),
         hide_keys=options.hide_keys,
         outputs=outputs,
         pictures=shown,

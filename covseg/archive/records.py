@@ -182,7 +182,7 @@ class PlanReference(Record):
 class Manifest(Record):
     """``manifests/<n>.json``: snapshot n exists; its counts are over the whole snapshot.
 
-    A later call's options change neither `max_failed` nor `hide_keys`.
+    A later call's options change none of `max_failed`, `max_out_of_scope` and `hide_keys`.
     """
 
     format: Literal[1] = 1
@@ -194,7 +194,12 @@ class Manifest(Record):
     reasons: dict[str, int]
     failed_share: float = Field(description="quarantined / (scored + quarantined)")
     max_failed: float
-    accepted: bool = Field(description="failed_share is within max_failed; else it is published with exit code 3")
+    max_out_of_scope: float = Field(
+        1.0, exclude_if=lambda share: share == 1, description="of all images; 1 allows all and is not in the file"
+    )
+    accepted: bool = Field(
+        description="an image was scored, and both shares are within their limits; else published with exit code 3"
+    )
     hide_keys: bool = Field(description="the table has no keys")
     outputs: dict[str, FileRecord] = Field(description="the published files")
     pictures: NamedObject = Field(description="thumbnails of the report")

@@ -24,6 +24,7 @@ SIDE = 132  # pixels of one square
 COLUMNS = ("image", "lung", "truth", "prediction", "overlay")
 KEEP = {"best": 1, "worst": 2, "random": 1}
 KEEP_MISSED = 6
+SPARE = KEEP["best"] + KEEP["worst"]  # random ones kept beyond what is shown: so many may be best or worst
 ANY = ""
 MISSED = "missed small lesions"
 GROUPS = (*KEEP, MISSED)
@@ -86,10 +87,18 @@ class Examples:
             (heapq.heappush if len(heap) < size else heapq.heappushpop)(heap, (rank, result.key, strip))
 
     def strips(self) -> list[Strip]:
-        """Return the kept strips: by stratum, grade, group; best ranks first; missed small lesions last."""
-        places = sorted(self._kept.items(), key=lambda kept: _order(kept[0]))
-        ranked = (sorted(heap, key=lambda kept: (-kept[0], kept[1])) for _, heap in places)
-        return [strip for heap in ranked for _, _, strip in heap]
+        """Return the kept strips: by stratum, grade, group; best ranks first; missed small lesions last.
+
+        An image that is shown as best or worst is not shown again as a random one.
+        """
+        shown: list[Strip] = []
+        for place in sorted(self._kept, key=_order):
+            ranked = [strip for *_, strip in sorted(self._kept[place], key=lambda kept: (-kept[0], kept[1]))]
+            if place[-1] == "random":
+                before = {strip.key for strip in shown}
+                ranked = [strip for strip in ranked if strip.key not in before][: KEEP["random"]]
+            shown += ranked
+        return shown
 
 
 def _order(place: Place) -> tuple[bool, str, int, int]:
@@ -107,7 +116,8 @@ def groups_of(result: ImageResult, grade: str) -> list[tuple[Place, float, int]]
     chance = int(hashlib.sha256(result.key.encode()).hexdigest()[:8], 16)
     ranks = {"best": quality, "worst": -quality, "random": float(chance)}
     place = (result.stratum, grade)
-    wanted = [((*place, group), ranks[group], size) for group, size in KEEP.items()]
+    sizes = KEEP | {"random": KEEP["random"] + SPARE}
+    wanted = [((*place, group), ranks[group], size) for group, size in sizes.items()]
     if result.small_missed:
         wanted.append(((ANY, ANY, MISSED), float(result.small_missed), KEEP_MISSED))
     return wanted

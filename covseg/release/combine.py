@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from covseg.errors import UsageError
 from covseg.model_folder.export import add_graph
 from covseg.model_folder.folder import ModelFolder, open_folder
-from covseg.model_folder.write import prefixed, write_model
+from covseg.model_folder.write import prefixed, whole_folder, write_model
 from covseg.settings.model import ModelConfig
 
 
@@ -52,23 +52,24 @@ def combine(members: list[ModelFolder], target: Path, model_id: str, mirror: boo
         for config in configs
     ]
     states = [prefixed(load_file(member.weights), f"members.{index}.") for index, member in enumerate(members)]
-    write_model(
-        target,
-        {name: value for state in states for name, value in state.items()},
-        id=model_id,
-        network="ensemble",
-        network_args={"members": stages, "mirror": mirror},
-        size=size,
-        source_side=configs[0].source_side,
-        normalisation="unit" if "unit" in shared else "standardise",
-        flags=configs[0].flags,
-        presence_source="mean of the members': "
-        + "; ".join(dict.fromkeys(config.presence_source for config in configs)),
-        training=_training(configs),
-        licence=" ".join(dict.fromkeys(config.licence for config in configs)),
-        citation="; ".join(dict.fromkeys(config.citation for config in configs)),
-    )
-    add_graph(target)
+    with whole_folder(target) as place:
+        write_model(
+            place,
+            {name: value for state in states for name, value in state.items()},
+            id=model_id,
+            network="ensemble",
+            network_args={"members": stages, "mirror": mirror},
+            size=size,
+            source_side=configs[0].source_side,
+            normalisation="unit" if "unit" in shared else "standardise",
+            flags=configs[0].flags,
+            presence_source="mean of the members': "
+            + "; ".join(dict.fromkeys(config.presence_source for config in configs)),
+            training=_training(configs),
+            licence=" ".join(dict.fromkeys(config.licence for config in configs)),
+            citation="; ".join(dict.fromkeys(config.citation for config in configs)),
+        )
+        add_graph(place)
     return open_folder(target).config
 
 

@@ -36,7 +36,7 @@ from covseg.synthetic.drawings import Image
 from covseg.synthetic.negatives import FAMILIES, Draw, jitter
 from covseg.training.acquisition import acquired
 from covseg.training.dataset import ImageArrays, load_split
-from covseg.training.lungs import on_grid
+from covseg.training.lungs import fill_lungs, on_grid
 from covseg.training.recipe import load_recipe
 
 log = logging.getLogger(__name__)
@@ -196,9 +196,9 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     Parameters
     ----------
     root : Path
-        Holds ``Train`` and ``Val``.
+        Holds ``Train`` and ``Val``; no mask is needed.
     folder : ModelFolder
-        The model that the input filter stands behind.
+        The model that the input filter stands behind; it draws the lungs where the set has none.
     count, members : int
         Train images; drawn members of every family, from Train to fit (`LIKELY_TIMES` as many of the likely ones)
         and half as many from Val to measure.
@@ -210,7 +210,10 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     """
     torch.set_num_threads(1)  # the fits are too small for two
     extract = feature_extractor(folder)
-    train, val = load_split(root, "Train", count), load_split(root, "Val")
+    train, val = (
+        fill_lungs(load_split(root, split, limit, targets=()), folder)
+        for split, limit in (("Train", count), ("Val", None))
+    )
     frontal = extract([*train.images, *chain.from_iterable(map(_as_elsewhere, train.images, count_from(0)))])
     val_blocks = extract(list(val.images))
     numbers = fit_whitening(frontal)

@@ -18,7 +18,7 @@ from covseg.errors import ModelRefused, UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.export import add_graph
 from covseg.model_folder.folder import WEIGHTS, ModelFolder, open_folder
-from covseg.model_folder.write import State, prefixed, write_model
+from covseg.model_folder.write import State, prefixed, whole_folder, write_model
 from covseg.registry import open_model
 from covseg.settings.model import ModelConfig
 from covseg.stages.segment import segment
@@ -54,7 +54,7 @@ def release(
     run : Path
         Run folder with ``recipe.json``, ``run.json``, ``metrics.csv`` and weights.
     folder : Path
-        Made or overwritten.
+        Made or overwritten, when all is well; else left as it was.
     model_id : str
         Empty takes the recipe's name.
     lung_model : str
@@ -79,21 +79,22 @@ def release(
         _check_lungs(run, facts.lung_channel, recipe, lung_model)
         built = _behind_lungs(recipe, built, lung_model)
     terms, cited = PUBLISHED.get(facts.data_set, NOT_RECORDED)
-    write_model(
-        folder,
-        built.state,
-        id=model_id or recipe.name,
-        network=built.network,
-        network_args=built.arguments,
-        size=recipe.input.size,
-        source_side=facts.side,
-        normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
-        presence_source="image-level head, sigmoid" if has_head(recipe) else "strongest infection pixel",
-        training=_training(run, recipe, facts),
-        licence=LICENCE.format(licence or terms),
-        citation=citation or cited,
-    )
-    add_graph(folder)
+    with whole_folder(folder) as place:
+        write_model(
+            place,
+            built.state,
+            id=model_id or recipe.name,
+            network=built.network,
+            network_args=built.arguments,
+            size=recipe.input.size,
+            source_side=facts.side,
+            normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
+            presence_source="image-level head, sigmoid" if has_head(recipe) else "strongest infection pixel",
+            training=_training(run, recipe, facts),
+            licence=LICENCE.format(licence or terms),
+            citation=citation or cited,
+        )
+        add_graph(place)
     return open_folder(folder).config
 
 

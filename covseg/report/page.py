@@ -52,7 +52,7 @@ def render(table: pa.Table, pictures: list[Picture], presence: float | None = No
     table : pyarrow.Table
         In `covseg.table.SCHEMA`, of any length; the source key is neither needed nor shown.
     pictures : list of Picture
-        At most 500, in the order shown.
+        At most 500; they are shown in the order of the table.
     presence : float or None
         The model's threshold, 0 to 1, on the infection probability of a whole image: under it nothing is
         marked. None where the caller does not know it; the page then speaks of it without a number.
@@ -82,9 +82,10 @@ def _data(cohort: Cohort, selection: Selection, presence: float | None) -> dict[
 
 
 def _pictured(pictures: list[Picture], selection: Selection) -> list[tuple[Picture, int, TableRow]]:
-    """Pair each picture with the place and content of its row."""
+    """Pair each picture with the place and content of its row, in the order of the rows."""
     places = {row["input_id"]: place for place, row in enumerate(selection.rows)}
     for picture in pictures:
         if picture.input_id not in places:
             raise ValueError(f"picture {picture.input_id} has no row in the report: wanted pictures kept by a Gallery")
-    return [(picture, place := places[picture.input_id], selection.rows[place]) for picture in pictures]
+    ordered = sorted(pictures, key=lambda picture: places[picture.input_id])
+    return [(picture, place := places[picture.input_id], selection.rows[place]) for picture in ordered]

@@ -34,6 +34,7 @@ REASONS = {
     "too_small": "Too few pixels to show a chest.",
     "no_contrast": "All pixels are nearly the same grey.",
     "burned_in_annotation": "The header says that text is burned into the image; it could name a patient.",
+    "access_denied": "The file may not be read by the user that scored; those beside it may.",
     "checksum_mismatch": "The bytes that arrived are not the bytes that were listed.",
     "nonfinite_logits": "The model answered with numbers that are not finite.",
     "worker_killed": "Scoring this file ended its process twice.",
@@ -95,10 +96,10 @@ GRADE = (
 # One sentence per scale: what it is, its range, what it is not.
 SCALES = {
     "infected_fraction": (
-        "Infected fraction",
+        "Marked fraction",
         (
-            "Share of the lung area on the radiograph that the model marked as infected, 0 to 100 %. Projected "
-            "area, never volume."
+            "Share of the lung area on the radiograph that the model marked, 0 to 100 % (column infected_fraction). "
+            "Projected area, never volume."
         ),
     ),
     "extent_0_8": (
@@ -119,20 +120,21 @@ SCALES = {
     "infection_probability": (
         "Infection probability",
         (
-            "The model’s estimate, 0 to 1, that the image shows any infection at all. It is about the image as a "
-            "whole, not about a pixel. Under the model’s image-level threshold nothing is marked on the image."
+            "The model’s estimate, 0 to 1, that the image shows any infection as COVID-QU-Ex labels it. It is about "
+            "the image as a whole, not about a pixel. Under the model’s image-level threshold nothing is marked on the "
+            "image."
         ),
     ),
 }
 
 INTERVAL = (
-    "Stands with an infected fraction. On images like those that the model was tuned on, the fraction of the reference "
+    "Stands with a marked fraction. On images like those that the model was tuned on, the fraction of the reference "
     "masks lies inside about as often as the level says, or more often (the model’s card gives level and measurement). "
     "Another archive, detector or population has other errors, which it does not cover."
 )
 
 ZERO = (
-    "An infected fraction of 0 % means that the model marked nothing on the radiograph. It does not mean clear lungs. "
+    "A marked fraction of 0 % means that the model marked nothing on the radiograph. It does not mean clear lungs. "
     "In the training data (COVID-QU-Ex), radiographs of pneumonia other than COVID-19 have empty infection masks, "
     "exactly like normal ones, and each class was taken from its own collections. So the model was taught to leave "
     "other pneumonias unmarked, and it may in part recognise which collection a radiograph comes from."
@@ -140,7 +142,7 @@ ZERO = (
 
 PRESENCE = (
     "Nothing is marked on an image whose infection probability (of the image as a whole) is under the model’s "
-    "image-level threshold, whatever its pixels reach: its infected fraction is 0 %, while its probability picture, "
+    "image-level threshold, whatever its pixels reach: its marked fraction is 0 %, while its probability picture, "
     "which comes before any threshold, can still show colour."
 )
 

@@ -1,18 +1,34 @@
-"""Masks, overlays and probabilities of one image as PNG bytes, at its own size."""
+"""Masks, overlays and probabilities of one image as PNG bytes, at its own size; each says what it may be used for."""
 
 from __future__ import annotations
+
+import zlib
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.records import Masks, Prediction
+from covseg.records import RESEARCH_ONLY, Masks, Prediction
 
 FLAT_PNG = [
     cv2.IMWRITE_PNG_COMPRESSION, 1,
     cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
     cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE,
 ]  # fmt: skip
+
+
+def _text_chunk(keyword: str, text: str) -> bytes:
+    content = b"tEXt" + keyword.encode("latin-1") + b"\0" + text.encode("latin-1")
+    return (len(content) - 4).to_bytes(4, "big") + content + zlib.crc32(content).to_bytes(4, "big")
+
+
+_HEAD = 33  # bytes of a PNG's signature and its IHDR chunk, behind which other chunks may stand
+_LABEL = _text_chunk("Disclaimer", RESEARCH_ONLY)  # one of the keywords that the PNG specification names
+
+
+def _encode(image: NDArray[np.uint8], options: list[int]) -> bytes:
+    data = cv2.imencode(".png", image, options)[1].tobytes()
+    return data[:_HEAD] + _LABEL + data[_HEAD:]
 
 
 def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:
@@ -27,7 +43,7 @@ def overlay(pixels: NDArray[np.float32], masks: Masks) -> NDArray[np.uint8]:
 
 def mask_png(masks: Masks) -> bytes:
     """Return the label map as a PNG at source size; runs of equal pixels need no filter and no search."""
-    return cv2.imencode(".png", masks.label_map, FLAT_PNG)[1].tobytes()
+    return _encode(masks.label_map, FLAT_PNG)
 
 
 def probability_png(prediction: Prediction, height: int, width: int) -> bytes:
@@ -38,4 +54,4 @@ def probability_png(prediction: Prediction, height: int, width: int) -> bytes:
 
 def png(image: NDArray[np.uint8]) -> bytes:
     """Return a PNG, lightly compressed."""
-    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    return _encode(image, [cv2.IMWRITE_PNG_COMPRESSION, 1])

@@ -102,6 +102,10 @@ class LocalStore:
             except FileNotFoundError:
                 self._refuse_empty()
                 raise missing() from None
+            except PermissionError:
+                self.path(entry.key).stat()  # denied as well where it is the folder that is closed to us
+                detail = "the file's owner or mode does not let us read it, those of its folder do: change them"
+                raise RadiographRefused(Reason.ACCESS_DENIED, Stage.FETCH, detail) from None
             except (IsADirectoryError, NotADirectoryError):
                 self._refuse_empty()
                 detail = "planned as a file, now a folder or below a file: plan again to score what lies there"

@@ -52,9 +52,9 @@ class Store(Protocol):
         Raises
         ------
         RadiographRefused
-            ``missing`` when the object is gone, ``changed`` when its ETag is another, ``too_large`` above
-            `LARGEST_IMAGE`, ``checksum_mismatch`` when the ETag is a plain MD5 and the bytes, read three
-            times, do not have it.
+            ``missing`` when the object is gone, ``access_denied`` when this file alone may not be read,
+            ``changed`` when its ETag is another, ``too_large`` above `LARGEST_IMAGE`, ``checksum_mismatch``
+            when the ETag is a plain MD5 and the bytes, read three times, do not have it.
         """
         ...
 

@@ -1,13 +1,15 @@
-"""The lung masks that a four-channel network sees: predicted by a model folder, or the true ones, as declared."""
+"""Lung masks, true or drawn by a model folder: for a four-channel network, and for the input filter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg.model_folder.backends import open_backend
+from covseg.model_folder.folder import ModelFolder
 from covseg.registry import open_model
 from covseg.settings.model import ModelConfig
 from covseg.stages.preprocess import prepare, resize
@@ -43,12 +45,26 @@ def lung_masks(images: ImageArrays, recipe: Recipe, model: str) -> NDArray[np.ui
         return None
     if recipe.data.lung == "truth":
         return images.lungs
-    folder = open_model(model)
+    return drawn_lungs(images.images, open_model(model))
+
+
+def drawn_lungs(images: NDArray[np.uint8], folder: ModelFolder) -> NDArray[np.uint8]:
+    """Return the lungs {0, 255} that a model draws on grey images, ``(N, H, W)``, at its own threshold."""
     backend, config = open_backend(folder), folder.config
-    drawn = np.empty_like(images.images)
+    drawn = np.empty_like(images)
     for first in range(0, len(drawn), BATCH):
-        pixels = on_grid(images.images[first : first + BATCH], config)
+        pixels = on_grid(images[first : first + BATCH], config)
         for row, answer in enumerate(segment(backend, pixels), first):
             lung = resize(answer.lung, *drawn.shape[1:])
             drawn[row] = np.where(lung > config.thresholds.lung, 255, 0)
     return drawn
+
+
+def fill_lungs(images: ImageArrays, folder: ModelFolder) -> ImageArrays:
+    """Return images whose lungs are the model's own where they have no true ones."""
+    missing = np.flatnonzero(~images.lungs.any(axis=(1, 2)))
+    if not len(missing):
+        return images
+    lungs = images.lungs.copy()
+    lungs[missing] = drawn_lungs(images.images[missing], folder)
+    return replace(images, lungs=lungs)

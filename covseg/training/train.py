@@ -110,13 +110,13 @@ class TrainingLoop:
     def epoch(self) -> None:
         """Finish the epoch that runs: its steps, validation, what is saved and who hears of it."""
         progress, samples = self.progress, self.sets["Train"]
-        waiting_since = time.monotonic()
+        waiting_since, stop = time.monotonic(), False
         self.learner.learning.train()
         for batch in training_batches(samples, progress.epoch, progress.step, self.rank, self.job.workers):
             self._step(batch, waited=time.monotonic() - waiting_since)
             waiting_since = time.monotonic()
             self.hooks.step_done(self.learner.steps, self.learner.total_steps, self._means())
-            self._pause()
+            stop = self._pause()
         row = self._row()
         self._validate(row)
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
@@ -127,6 +127,8 @@ class TrainingLoop:
             self._save()
         log.info("epoch %d: %s", progress.epoch, {name: round(value, 4) for name, value in row.items()})
         self.hooks.epoch_done(row, self.job.out)
+        if stop and not self.over:
+            raise self._stopped()
 
     def _resumed(self) -> Progress:
         state = run_folder.load_state(self.job.out)
@@ -190,8 +192,8 @@ class TrainingLoop:
         else:
             progress.since_best += 1
 
-    def _pause(self) -> None:
-        """Save now and then; end the run here when any rank was asked to."""
+    def _pause(self) -> bool:
+        """Save now and then; end the run here when any rank was asked to, or say so after an epoch's last step."""
         done = self.progress.step
         late = self.job.minutes is not None and time.monotonic() - self.start > self.job.minutes * 60
         stop = self.rank.summed([float(self.hooks.stop() or late)])[0] > 0
@@ -200,10 +202,14 @@ class TrainingLoop:
                 self._save()
             self.hooks.saved(self.job.out)
         if stop and done < self.steps:
-            raise Stopped(
-                f"stopped after step {self.learner.steps} of {self.learner.total_steps}, state saved; "
-                "the same command with --resume goes on"
-            )
+            raise self._stopped()
+        return stop
+
+    def _stopped(self) -> Stopped:
+        return Stopped(
+            f"stopped after step {self.learner.steps} of {self.learner.total_steps}, state saved; "
+            "the same command with --resume goes on"
+        )
 
     def _save(self) -> None:
         run_folder.save_state(self.job.out, {"learner": self.learner.state(), "progress": vars(self.progress)})

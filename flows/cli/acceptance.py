@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flows.cli.console import warn
 
@@ -12,25 +11,38 @@ if TYPE_CHECKING:
     from workers.summary import Summary
 
 
-def refused_share(statuses: Mapping[str, int], max_failed: float) -> str:
-    """Say how many images were quarantined, and how many were allowed."""
-    from covseg.table import quarantined_share
+class Wanted(Protocol):
+    """How a command wants a snapshot judged and shown."""
 
-    share = f"{quarantined_share(statuses):.1%} of the readable"
-    return f"{statuses.get('quarantined', 0)} images quarantined, {share}; --max-failed allows {max_failed:.1%}"
+    @property
+    def hide_keys(self) -> bool:
+        """Leave the source keys out."""
+
+    @property
+    def max_failed(self) -> float:
+        """Largest share of quarantined images."""
+
+    @property
+    def max_out_of_scope(self) -> float:
+        """Largest share of images out of scope."""
 
 
-def warn_of_snapshot(snapshot: Manifest | Summary, number: int, *, hide_keys: bool, max_failed: float) -> None:
+def warn_of_snapshot(snapshot: Manifest | Summary, number: int, wanted: Wanted) -> None:
     """Say which options a published snapshot does not take, because it keeps its own, and whether it is accepted."""
-    if hide_keys and not snapshot.hide_keys:
+    from covseg.table import objections
+
+    if wanted.hide_keys and not snapshot.hide_keys:
         warn(
             f"snapshot {number} was published with its keys and keeps them; --hide-keys counts from the next "
             "one on: score into another DEST to leave them out now"
         )
-    if max_failed != snapshot.max_failed:
-        warn(
-            f"snapshot {number} was judged by --max-failed {snapshot.max_failed:g} and stays so; "
-            f"{max_failed:g} counts from the next one on"
-        )
+    limits = {"--max-failed": (snapshot.max_failed, wanted.max_failed)}
+    limits["--max-out-of-scope"] = snapshot.max_out_of_scope, wanted.max_out_of_scope
+    for option, (judged, now) in limits.items():
+        if judged != now:
+            warn(
+                f"snapshot {number} was judged by {option} {judged:g} and stays so; {now:g} counts from the next one on"
+            )
     if not snapshot.accepted:
-        warn(f"published, not accepted: {refused_share(snapshot.statuses, snapshot.max_failed)}")
+        why = objections(snapshot.statuses, snapshot.max_failed, snapshot.max_out_of_scope)
+        warn(f"published, not accepted: {'; '.join(why)}")

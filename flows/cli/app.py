@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import App, CycloptsError
 from cyclopts.config import Toml
-from pydantic import ValidationError as PydanticError
 
-from covseg.errors import CovsegError, UsageError
+from covseg.errors import UsageError
 from covseg.settings.environment import code_version
-from flows.cli.console import show, show_json, warn
+from flows.cli.console import show_json, warn
+from flows.cli.examples import EXAMPLES, ending
+from flows.cli.mistakes import explain, read_config
 
 # Said before anything heavy is imported: no library of ours calls home.
 QUIET = {
@@ -22,22 +24,13 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-# Which extra brings a package that the core does without.
-EXTRAS = {
-    **dict.fromkeys(("albumentations", "segmentation_models_pytorch", "scipy", "tensorboard"), "train"),
-    **dict.fromkeys(("onnx", "onnxscript", "timm", "torch", "torchvision"), "train"),
-    "matplotlib": "evaluate",
-    "optuna": "search",
-    "prefect": "flow",
-    "ray": "ray",
-    "s3fs": "s3",
-}
 COMMANDS = {
     "predict": "Score an image or a folder in this process: masks, rows and a report.",
     "score": "Score an archive in a folder or a bucket on Ray; run again to resume.",
     "publish": "Publish what is committed in a destination, or rebuild its newest table and report.",
     "verify": "Check everything that a destination published, independently; exit 1 on any breach.",
     "gc": "Remove from a destination what killed runs left behind.",
+    "diff": "Compare two scored destinations image by image: grades, fractions, refusals, what changed most.",
     "phantom": "Make chest radiographs with known lungs and infection, for the demo and the tests.",
     "evaluate": "Judge a model on a labelled split, or beside readers' scores: every convention, with intervals.",
     "calibrate": "Choose thresholds, temperature and intervals on Val; write them into the model.",
@@ -46,19 +39,20 @@ COMMANDS = {
     "recipes": "List and explain the training recipes.",
     "train": "Train a recipe, here or on Ray; a run folder that can be resumed.",
     "data": "Look at a labelled set: counts, masks, near-duplicates across splits.",
+    "version": "Print the version.",
 }
 
 app = App(
     name="covseg",
     help="Mark the infected part of the lung on chest radiographs. Research use only, not for diagnosis.\n\n"
-    "Every command also takes --config FILE.toml (a table named after the command; flags win) and --debug "
+    "Every command also takes --json, --config FILE.toml (a table named after the command; flags win) and --debug "
     "(tracebacks).",
     version=code_version,
     help_format="plaintext",
 )
 for name, line in COMMANDS.items():
-    app.command(f"flows.cli.{name}:{name}", name=name, help=line)
-app.command(lambda: show(code_version()), name="version", help="Print the version.")
+    epilogue = {"help_epilogue": ending(name)} if name in EXAMPLES else {}  # a group of commands has none of its own
+    app.command(f"flows.cli.{name}:{name}", name=name, help=line, **epilogue)
 
 
 def main() -> None:
@@ -84,15 +78,17 @@ def run(words: list[str]) -> int:
         os.environ.setdefault(name, value)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    config = None
     try:
-        result = app(_take_config(words), exit_on_error=False, print_error=False, result_action="return_value")
+        config, words = _take_config(words)
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
         if debug and isinstance(error, Exception) and not isinstance(error, CycloptsError):
             raise
-        message, code = explain(error)
+        message, code = explain(error, words, config)
         if "--json" in words:
             show_json({"error": message, "exit_code": code})
         warn(message)
@@ -100,36 +96,15 @@ def run(words: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _take_config(words: list[str]) -> list[str]:
-    """Point the app at ``--config FILE`` and take the two words out."""
+def _take_config(words: list[str]) -> tuple[Path | None, list[str]]:
+    """Point the app at ``--config FILE``; return the file, and the words without the two."""
     app.config = ()
     if "--config" not in words:
-        return words
+        return None, words
     place = words.index("--config")
     if place + 1 == len(words):
         raise UsageError("--config wants a file: covseg predict --config covseg.toml")
-    path = words[place + 1]
-    if not os.path.isfile(path):
-        raise UsageError(f"--config {path}: no such file; wanted a TOML file")
+    path = Path(words[place + 1])
+    read_config(path, list(COMMANDS))
     app.config = Toml(path, must_exist=True, use_commands_as_keys=True)
-    return words[:place] + words[place + 2 :]
-
-
-def explain(error: BaseException) -> tuple[str, int]:
-    """Return what a person reads of an error that ended a command, and the exit code."""
-    match error:
-        case CycloptsError(__cause__=PydanticError() as cause) if not isinstance(error, MissingArgumentError):
-            first = cause.errors(include_url=False)[0]
-            option = f"--{first['loc'][-1]}".replace("_", "-") if first["loc"] else "the settings"
-            return f"{option} {first['input']}: {first['msg'].removeprefix('Value error, ')}", UsageError.exit_code
-        case CycloptsError():
-            return str(error), UsageError.exit_code
-        case CovsegError():
-            return str(error), error.exit_code
-        case KeyboardInterrupt():
-            return "interrupted; what was written is whole, run the same command again", 130
-        case ModuleNotFoundError(name=str(name)) if extra := EXTRAS.get(name.partition(".")[0]):
-            return f"this needs {name}, which is not installed: pip install 'covseg[{extra}]'", UsageError.exit_code
-        case OSError():
-            return f"{error.strerror or error}: {error.filename or 'no file named'}", 4
-    return f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", 1
+    return path, words[:place] + words[place + 2 :]

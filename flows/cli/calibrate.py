@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from covseg.settings.calibrate import CalibrateSettings
-from flows.cli.console import progress, show, table
-from flows.cli.options import OUTPUT, Options, same
+from flows.cli.console import progress, show_result, table
+from flows.cli.options import OUTPUT, Json, Options, same
 
 if TYPE_CHECKING:
     from covseg.calibration.calibrate import Calibration
@@ -17,19 +17,22 @@ class CalibrateConfig(CalibrateSettings, Options):
     """What `covseg calibrate` can be told, by flags or by a TOML file."""
 
     output: Annotated[Path, OUTPUT] = same(CalibrateSettings, "output")
+    json_: Json = False
 
 
 def calibrate(config: CalibrateConfig) -> int:
     """Choose thresholds, minimum areas, temperature and intervals of the fraction on Val; write them into the model."""
+    from covseg.calibration.calibrate import record
     from covseg.calibration.run import run
     from covseg.registry import open_model
 
     with progress("images") as report:
         calibration = run(config, report)
-    show(*screen(calibration, config.specificity))
     folder = open_model(config.model).path
     where = "nothing written: dry run" if config.dry_run else f"written into {folder}/covseg.json"
-    show(f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis.")
+    files = f"{where}; the curves are in {config.output}/calibration.html. Research use only, not for diagnosis."
+    document = record(calibration, config.specificity).model_dump(mode="json")
+    show_result(document, [*screen(calibration, config.specificity), files], as_json=config.json_)
     return 0
 
 

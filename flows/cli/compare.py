@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from flows.cli.console import show, table
-from flows.cli.options import OUTPUT, Options
+from flows.cli.console import show_result, table
+from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:
     from covseg.evaluation.compare import Contrast, Labelled
@@ -24,6 +24,7 @@ class CompareConfig(Options):
     )
     output: Annotated[Path | None, OUTPUT] = Field(None, description="Also write the rows as JSON here.")
     draws: int = Field(2000, ge=100, le=100_000, description="Resamples of the paired bootstrap.")
+    json_: Json = False
 
 
 def compare(config: CompareConfig) -> int:
@@ -34,11 +35,12 @@ def compare(config: CompareConfig) -> int:
 
     evaluations = open_evaluations(list(config.evaluations))
     rows = contrast(evaluations, config.draws)
+    record = {"intended_use": RESEARCH_ONLY, "rows": [asdict(row) for row in rows]}
     if config.output:
-        record = {"intended_use": RESEARCH_ONLY, "rows": [asdict(row) for row in rows]}
         config.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    show(*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label))
-    show("Paired bootstrap over images; p is two-sided and not corrected for the number of rows.", RESEARCH_ONLY)
+    meaning = "Paired bootstrap over images; p is two-sided and not corrected for the number of rows."
+    lines = [*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label), meaning, RESEARCH_ONLY]
+    show_result(record, lines, as_json=config.json_)
     return 0
 
 

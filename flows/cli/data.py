@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App
 from pydantic import Field
 
-from flows.cli.console import progress, show
-from flows.cli.options import OUTPUT, Options
+from flows.cli.console import progress, show_result
+from flows.cli.examples import ending
+from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:
     from covseg.datacheck.check import Check
@@ -25,9 +26,10 @@ class CheckConfig(Options):
     root: Path = Field(description="Folder with Train, Val, Test (COVID-QU-Ex), or with images/, masks/, labels.csv.")
     against: Path | None = Field(default=None, description="Another set, for duplicates between the two.")
     output: Annotated[Path, OUTPUT] = Field(Path("data-check"), description="Folder for data.html and data.json.")
+    json_: Json = False
 
 
-@data.command
+@data.command(help_epilogue=ending("data check"))
 def check(config: CheckConfig) -> int:
     """Count, check masks, draw samples, and list exact and near duplicates across splits."""
     from covseg.datacheck.check import check as run
@@ -38,10 +40,11 @@ def check(config: CheckConfig) -> int:
     with progress("images") as report:
         checked = run(config.root, config.against, report)
     store = LocalStore(config.output)
-    store.write("data.json", json.dumps(record(checked).model_dump(mode="json"), indent=1).encode())
+    document = record(checked).model_dump(mode="json")
+    store.write("data.json", json.dumps(document, indent=1).encode())
     store.write("data.html", render_check(checked, config.root.name))
-    show(*screen(checked))
-    show(f"{config.output}/data.html, data.json. Research use only, not for diagnosis.")
+    files = f"{config.output}/data.html, data.json. Research use only, not for diagnosis."
+    show_result(document, [*screen(checked), files], as_json=config.json_)
     return 0
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from flows.cli.console import show, show_result
+from flows.cli.console import show_result
 from flows.cli.options import OUTPUT, Json, Options
+
+if TYPE_CHECKING:
+    from covseg.settings.model import ModelConfig
 
 
 class CardConfig(Options):
@@ -19,6 +22,7 @@ class CardConfig(Options):
         None, description="Folder that covseg evaluate FOLDER -o has written: tables by stratum, and failures."
     )
     dry_run: bool = Field(False, description="Print the card instead.")
+    json_: Json = False
 
 
 class ReleaseConfig(Options):
@@ -31,6 +35,7 @@ class ReleaseConfig(Options):
     licence: str = Field("", description="Of the training data, where it is no published set.")
     citation: str = Field("", description="Of the training data, where it is no published set.")
     data: Path | None = Field(None, description="Folder with Val: prove the exported graph on real images.")
+    json_: Json = False
 
 
 class CombineConfig(Options):
@@ -40,6 +45,7 @@ class CombineConfig(Options):
     output: Annotated[Path, OUTPUT] = Field(description="A new or empty folder.")
     name: str = Field(description="Id of the new model.")
     mirror: bool = Field(False, description="Every model also reads the image mirrored: twice the cost.")
+    json_: Json = False
 
 
 class FitFilterConfig(Options):
@@ -60,9 +66,10 @@ def release(config: ReleaseConfig) -> int:
 
     images = val_images(config.data) if config.data else None  # before anything is written
     made = make(config.run, config.output, config.name, config.lung_model, config.licence, config.citation)
-    if images is not None:
-        show(f"export differs from torch by {check_export(open_model(config.output), images):.1e} at most")
-    show(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+    proved = None if images is None else check_export(open_model(config.output), images)
+    lines = [] if proved is None else [f"export differs from torch by {proved:.1e} at most"]
+    lines.append(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+    show_result({**_made(made, config.output), "export_difference": proved}, lines, as_json=config.json_)
     return 0
 
 
@@ -72,7 +79,8 @@ def combine(config: CombineConfig) -> int:
     from covseg.release.combine import combine as join
 
     made = join([open_model(folder) for folder in config.folders], config.output, config.name, config.mirror)
-    show(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
+    line = f"{made.id} written to {config.output}; {_unfinished(config.output)}"
+    show_result(_made(made, config.output), [line], as_json=config.json_)
     return 0
 
 
@@ -95,10 +103,17 @@ def card(config: CardConfig) -> int:
     folder = open_model(config.folder)
     evidence = read_evidence(folder, config.evaluation) if config.evaluation else None
     if config.dry_run:
-        show(render_card(folder, evidence))
+        text = render_card(folder, evidence)
+        show_result({"id": folder.config.id, "card": text}, [text], as_json=config.json_)
         return 0
-    show(f"{write_card(folder, evidence)} written. Research use only, not for diagnosis.")
+    path = write_card(folder, evidence)
+    line = f"{path} written. Research use only, not for diagnosis."
+    show_result({"id": folder.config.id, "path": str(path)}, [line], as_json=config.json_)
     return 0
+
+
+def _made(model: ModelConfig, folder: Path) -> dict[str, object]:
+    return {"id": model.id, "weights_sha256": model.weights_sha256, "folder": str(folder)}
 
 
 def _unfinished(folder: Path) -> str:

@@ -10,6 +10,7 @@ from cyclopts import App
 from pydantic import Field
 
 from flows.cli.console import show_result
+from flows.cli.examples import ending
 from flows.cli.model_folders import card, combine, fit_filter, release
 from flows.cli.options import OUTPUT, Json, Options
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from covseg.registry.versions import Version
 
 models = App(name="models")
-for command in (release, combine, fit_filter, card):
-    models.command(command)
+for name, command in (("release", release), ("combine", combine), ("fit-filter", fit_filter), ("card", card)):
+    models.command(command, help_epilogue=ending(f"models {name}"))
 _REGISTRY = "Folder or s3://bucket/prefix; default: COVSEG_REGISTRY."
 _REFERENCE = (
     "[REGISTRY/]NAME@TAG; the tag is v1, v2 ..., candidate or champion; the default registry is COVSEG_REGISTRY."
@@ -70,7 +71,7 @@ class PromoteConfig(Options):
     json_: Json = False
 
 
-@models.command(name="list")
+@models.command(name="list", help_epilogue=ending("models list"))
 def list_(config: ListConfig = ListConfig()) -> int:  # noqa: B008
     """List a registry's models: versions, candidate, champion."""
     from covseg.registry import listing, registry
@@ -84,7 +85,7 @@ def list_(config: ListConfig = ListConfig()) -> int:  # noqa: B008
     return 0
 
 
-@models.command
+@models.command(help_epilogue=ending("models show"))
 def show(config: ShowConfig) -> int:
     """Show a model's versions and who was champion when; or one version, its files and its card."""
     from covseg.registry import listing, registry
@@ -118,7 +119,7 @@ def _show_version(ref: str, as_json: bool) -> int:
     return 0
 
 
-@models.command
+@models.command(help_epilogue=ending("models pull"))
 def pull(config: PullConfig) -> int:
     """Bring a version here, every digest checked: into the cache, or into a folder of your own."""
     from covseg.registry import registry
@@ -133,7 +134,7 @@ def pull(config: PullConfig) -> int:
     return 0
 
 
-@models.command
+@models.command(help_epilogue=ending("models push"))
 def push(config: PushConfig) -> int:
     """Make a model folder the next version of a model; the same content twice is one version."""
     from covseg.registry import registry
@@ -148,7 +149,7 @@ def push(config: PushConfig) -> int:
     return 0
 
 
-@models.command
+@models.command(help_epilogue=ending("models promote"))
 def promote(config: PromoteConfig) -> int:
     """Make a version candidate or champion; the history keeps who was it before."""
     from covseg.registry import registry

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from covseg.errors import UsageError
 from flows.cli.console import show_values
-from flows.cli.options import Json, Options
+from flows.cli.options import OUTPUT, Json, Options
 
 FORMATS = {
     "png": ("png",),
@@ -23,7 +23,9 @@ class PhantomConfig(Options):
     """What `covseg phantom` can be told."""
 
     count: int = Field(ge=1, description="Images to make.")
-    directory: Path = Field(description="Folder for images/, truth/lung/, truth/infection/ and truth.csv.")
+    output: Annotated[Path, OUTPUT] = Field(
+        description="Folder for images/, truth/lung/, truth/infection/ and truth.csv."
+    )
     seed: int = Field(0, ge=0, description="Of the first image; the others follow by one.")
     size: int = Field(512, ge=64, le=8192, description="Height in pixels, and width without --width.")
     width: int | None = Field(None, ge=64, le=8192, description="Width in pixels.")
@@ -53,7 +55,7 @@ def _images(config: PhantomConfig) -> dict[str, object]:
         from covseg.storage import LocalStore
         from covseg.synthetic.phantom.writer import write_bad_inputs, write_images
 
-        store = LocalStore(config.directory)
+        store = LocalStore(config.output)
         seeds, size = range(config.seed, config.seed + config.count), (config.size, config.width or config.size)
         for _ in write_images(store, seeds, size, FORMATS[config.format]):
             pass
@@ -61,7 +63,7 @@ def _images(config: PhantomConfig) -> dict[str, object]:
             from covseg.synthetic.bad_inputs import bad_inputs
 
             write_bad_inputs(store, bad_inputs())
-    source, truth = config.directory / "images", config.directory / "truth.csv"
+    source, truth = config.output / "images", config.output / "truth.csv"
     return {"images": config.count, "source": str(source), "truth": str(truth)}
 
 
@@ -70,5 +72,5 @@ def _dataset(config: PhantomConfig) -> dict[str, object]:
     if not config.dry_run:
         from covseg.synthetic.phantom.writer import write_dataset
 
-        write_dataset(config.directory, splits, config.seed, config.size)
-    return {**splits, "directory": str(config.directory)}
+        write_dataset(config.output, splits, config.seed, config.size)
+    return {**splits, "directory": str(config.output)}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from covseg.errors import UsageError
-from flows.cli.acceptance import refused_share
+from covseg.settings.score import ScoreSettings
 from flows.cli.console import Report, progress, show, show_json, show_values, warn
-from flows.cli.options import OUTPUT, Json, Options
+from flows.cli.options import OUTPUT, Json, Options, same
 
 if TYPE_CHECKING:  # numpy would triple the time of --help
     from covseg.records import Entry, Row
@@ -33,14 +33,15 @@ class PredictConfig(Options):
     overlay: bool = Field(True, description="Write an overlay PNG per image.")
     pictures: bool = Field(True, description="Draw thumbnails into the report.")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per image.")
-    max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which we exit with 3.")
+    max_failed: float = same(ScoreSettings, "max_failed")
+    max_out_of_scope: float = same(ScoreSettings, "max_out_of_scope")
     dry_run: bool = Field(False, description="Say what would be scored, and stop.")
     json_: Json = False
 
 
 def predict(config: PredictConfig) -> int:
     """Score an image or a folder in this process: masks, rows and a report."""
-    from covseg.table import quarantined_share
+    from covseg.table import objections
 
     source, chosen = _choose(config)
     if config.dry_run:
@@ -49,14 +50,14 @@ def predict(config: PredictConfig) -> int:
     with progress("images") as report:
         rows = _score(config, source, chosen, report)
     statuses = Counter(str(row.status) for row in rows)
-    accepted = quarantined_share(statuses) <= config.max_failed
+    why_not = objections(statuses, config.max_failed, config.max_out_of_scope)
     reasons = dict(sorted(Counter(str(row.reason) for row in rows if row.reason).items()))
     places = {"report": str(config.output / "report.html"), "table": str(config.output / "severity.csv")}
-    _show(config, {"images": len(rows), **statuses, "reasons": reasons, "accepted": accepted, **places})
+    _show(config, {"images": len(rows), **statuses, "reasons": reasons, "accepted": not why_not, **places})
     _warn(config.output, rows)
-    if not accepted:
-        warn(f"not accepted: {refused_share(statuses, config.max_failed)}")
-    return 0 if accepted else 3
+    if why_not:
+        warn(f"not accepted: {'; '.join(why_not)}; {config.output / 'severity.csv'} says why, image by image")
+    return 3 if why_not else 0
 
 
 def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
@@ -83,9 +84,7 @@ def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
 
 
 def _warn(output: Path, rows: list[Row]) -> None:
-    """Say what a person may not expect: nothing scored, or files of earlier runs beside these."""
-    if not any(row.status == "scored" for row in rows):
-        warn(f"no image was scored; {output / 'severity.csv'} says why, image by image")
+    """Say what a person may not expect: files of earlier runs beside these."""
     known = {row.input_id for row in rows}
     folders = (output / name for name in ("masks", "overlays", "rows", "probability"))
     stale = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.stem not in known]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from pydantic import BaseModel, Field
 
-from flows.cli.console import show, show_result
+from flows.cli.console import show_result
 from flows.cli.options import Json, Options
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ def recipes(config: RecipesConfig = RecipesConfig()) -> int:  # noqa: B008
     if config.table:
         from covseg.release.recipe_table import table
 
-        show(table(list(config.table)))
+        text = table(list(config.table))
+        show_result({"markdown": text}, [text], as_json=config.json_)
         return 0
     if config.recipe:
         recipe = load_recipe(config.recipe)
-        show(*([recipe.model_dump_json(indent=1)] if config.json_ else explain(recipe)))
+        show_result(recipe.model_dump(mode="json"), explain(recipe), as_json=config.json_)
         return 0
     every = [load_recipe(name) for name in shipped()]
     lines = (f"{recipe.name:<20} {recipe.title}\n{'':<20} {recipe.published or 'ours'}" for recipe in every)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from pydantic import Field
 
+from covseg.errors import UsageError
 from covseg.settings.train import TrainSettings
-from flows.cli.console import note, progress, show, show_result
+from flows.cli.console import note, progress, show_result
 from flows.cli.options import Json, Options, same
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 class TrainConfig(TrainSettings, Options):
     """What `covseg train` can be told, by flags or by a TOML file."""
 
+    out: Annotated[str, Parameter(name="--output", alias=("-o", "--out"))] = same(TrainSettings, "out")
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = same(TrainSettings, "settings")
     dry_run: bool = Field(default=False, description="Check recipe, data and weights, print the recipe, train nothing.")
     json_: Json = False
@@ -34,9 +36,11 @@ def train(config: TrainConfig) -> int:
     from workers.training_job import job_of, run
 
     recipe = load_recipe(config.recipe, config.settings)
+    if config.resume:
+        _check_begun(config.out)
     if config.dry_run:
         note(f"{recipe.label}: encoder weights {preflight(recipe, job_of(config, 'cpu'))}")
-        show(recipe.model_dump_json(indent=1))
+        show_result(recipe.model_dump(mode="json"), [recipe.model_dump_json(indent=1)], as_json=config.json_)
         return 0
     note(f"{recipe.label}: {recipe.title}")
     with progress("steps") as report:
@@ -48,6 +52,18 @@ def train(config: TrainConfig) -> int:
         result = run(config, Hooks(step_done=step_done, epoch_done=epoch_done, stop=_on_interrupt()))
     show_result(result.model_dump(mode="json"), _headline(result), as_json=config.json_)
     return 0
+
+
+def _check_begun(out: str) -> None:
+    """Refuse to resume where nothing was begun; the flow, whose runs are made ahead of time, begins there."""
+    from covseg.storage import entries, open_store
+    from covseg.training.run_folder import STATE
+
+    store = open_store(out)
+    if not any(entry.key.rpartition("/")[2] == STATE for entry in entries(store)):
+        raise UsageError(
+            f"--resume: {store.url} holds no run, wanted one with {STATE}; leave --resume out to begin one"
+        )
 
 
 def _on_interrupt() -> Callable[[], bool]:

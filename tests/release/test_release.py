@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from covseg.errors import ModelRefused, UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.export import graph_of
 from covseg.model_folder.folder import amend_config, open_folder
+from covseg.records import RESEARCH_ONLY
 from covseg.release.release import check_export, release, val_images
 from covseg.stages.preprocess import prepare
 from covseg.stages.segment import segment
 from covseg.synthetic.phantom import make_phantom
+from covseg.training.dataset import load_split
 from covseg.training.job import TrainingJob
+from covseg.training.lungs import fill_lungs
 from covseg.training.recipe import load_recipe
 from covseg.training.train import train
 from flows.cli import app as cli
@@ -84,6 +88,67 @@ def test_data_that_cannot_be_read_leaves_no_half_made_folder(made_set, tmp_path)
     release = ["models", "release", str(tmp_path / "run"), "-o", str(tmp_path / "model"), "--data"]
     assert cli.run([*release, str(tmp_path / "nowhere")]) == 2
     assert not (tmp_path / "model").exists()
+
+
+def test_a_release_that_breaks_off_leaves_no_folder_and_an_earlier_one_as_it_was(made_set, tmp_path, monkeypatch):
+    def missing(_):
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+
+    folder = released(made_set, tmp_path, "data.targets=['lung', 'infection']")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("covseg.release.release.add_graph", missing)
+    for name in ("model", "other"):
+        assert cli.run(["models", "release", str(tmp_path / "run"), "-o", str(tmp_path / name), "--name", "x"]) == 2
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["model", "run"]
+
+
+def test_a_release_its_card_and_the_check_of_its_data_answer_in_json(made_set, tmp_path, capsys):
+    train(
+        load_recipe("unet-small", [*TINY, "data.targets=['lung', 'infection']"]),
+        TrainingJob(made_set, tmp_path / "run"),
+    )
+    folder = str(tmp_path / "model")
+    capsys.readouterr()
+    for words, name, wanted in (
+        (["models", "release", str(tmp_path / "run"), "-o", folder, "--data", str(made_set)], "folder", folder),
+        (["models", "card", folder], "path", f"{folder}/card.md"),
+        (["models", "combine", folder, "-o", f"{folder}-2", "--name", "two"], "id", "two"),
+        (["data", "check", str(made_set), "-o", str(tmp_path / "check")], "intended_use", RESEARCH_ONLY),
+    ):
+        assert cli.run([*words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[name] == wanted
+
+
+def test_an_input_filter_is_fitted_with_the_models_own_lungs_where_the_set_has_none(made_set, tmp_path):
+    folder = shutil.copytree(open_folder().path, tmp_path / "model")
+    own = without_lungs(made_set, tmp_path / "own")
+    filtered = [str(folder), "--data", str(own), "--images", "20", "--members", "4"]
+    assert cli.run(["models", "fit-filter", *filtered]) == 0
+    assert open_folder(folder).config.input_filter is not None
+    images = load_split(own, "Val", targets=())
+    assert not images.lungs.any()
+    drawn = fill_lungs(images, open_folder()).lungs
+    assert drawn.any(axis=(1, 2)).all()
+
+
+def test_true_lungs_stay_where_they_are(made_set):
+    images = load_split(made_set, "Val")
+    assert fill_lungs(images, open_folder()) is images
+
+
+def without_lungs(made_set: Path, root: Path) -> Path:
+    """Lay a made set out as a site would hold its own: images, infection masks and a table."""
+    lines = ["film,stratum,split"]
+    for image_path in sorted(made_set.glob("*/*/images/*.png")):
+        split, stratum = image_path.parts[-4:-2]
+        name = f"{split}-{stratum}-{image_path.name}"
+        for folder, source in (("images", image_path), ("masks", image_path.parents[1] / "infection masks")):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(source if source.is_file() else source / image_path.name, root / folder / name)
+        lines.append(f"{name},{stratum},{split}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    return root
 
 
 def test_a_run_that_draws_infection_gets_the_other_models_lungs(made_set, tmp_path):

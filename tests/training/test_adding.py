@@ -94,5 +94,5 @@ def test_a_loss_from_outside_is_a_key_of_every_recipe(loss):
     assert type(recipe).model_validate_json(recipe.model_dump_json()) == recipe
     with pytest.raises(UsageError, match=r"unknown key loss.squred; did you mean squared"):
         load_recipe("unet-small", ["loss.squred=2"])
-    with pytest.raises(UsageError, match=r"loss.squared: Input should be greater than or equal to 0"):
+    with pytest.raises(UsageError, match=r"loss.squared: wanted 0 or more"):
         load_recipe("unet-small", ["loss.squared=-1"])

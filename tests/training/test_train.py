@@ -52,6 +52,18 @@ def stop_after(step: int) -> Hooks:
     return Hooks(step_done=step_done, stop=lambda: seen["step"] >= step)
 
 
+def test_a_run_of_one_step_an_epoch_stops_when_asked_or_late_and_goes_on(made_set, tmp_path):
+    job = TrainingJob(made_set, tmp_path / "whole")
+    whole = train(tiny("batch=64"), job)
+    with pytest.raises(Stopped, match=r"after step 1 of 3, state saved; .*--resume"):
+        train(tiny("batch=64"), TrainingJob(made_set, tmp_path / "cut"), stop_after(1))
+    with pytest.raises(Stopped, match="after step 2 of 3"):
+        train(tiny("batch=64"), TrainingJob(made_set, tmp_path / "cut", resume=True, minutes=1e-9))
+    resumed = train(tiny("batch=64"), TrainingJob(made_set, tmp_path / "cut", resume=True), stop_after(1))
+    assert (resumed.epoch, resumed.best) == (whole.epoch, whole.best) == (3, whole.best)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("cut", [1, 5, 7])
 def test_a_run_cut_at_any_step_and_resumed_gives_the_same_weights(made_set, tmp_path, cut):
     whole = train(tiny(), TrainingJob(made_set, tmp_path / "whole"))

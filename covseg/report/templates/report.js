@@ -75,6 +75,9 @@
       return sign * compare(a, b) || place(one) - place(other);
     });
     lines[0].parentNode.append(...lines);
+    const placed = new Map(lines.map((line, index) => [place(line), index]));
+    tiles.sort((one, other) => placed.get(place(one)) - placed.get(place(other)));
+    byId("gallery")?.append(...tiles);
     update();
   };
 
@@ -136,7 +139,7 @@
       return parts;
     }
     const fraction = value(row, "infected_fraction");
-    const parts = [make("p", fraction === null ? "No lung found" : `${write("percent", fraction)} infected`, "total")];
+    const parts = [make("p", fraction === null ? "No lung found" : `${write("percent", fraction)} marked`, "total")];
     if (fraction !== null) parts.push(make("p", `of the lung area; grade ${value(row, "grade")}, a share of area, not clinical severity`, "soft"));
     if (value(row, "fraction_low") !== null)
       parts.push(make("p", `interval of the fraction: ${write("percent", value(row, "fraction_low"))} to ${write("percent", value(row, "fraction_high"))}`, "soft"));

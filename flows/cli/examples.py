@@ -1,0 +1,34 @@
+"""One line for each command that a person can type: at the end of its help, and in what is said of a mistake."""
+
+from __future__ import annotations
+
+EXAMPLES = {
+    "predict": "covseg predict images/ -o scored/",
+    "score": "covseg score s3://radiographs/2026 s3://scored/2026",
+    "publish": "covseg publish s3://scored/2026 --hide-keys",
+    "verify": "covseg verify s3://scored/2026",
+    "gc": "covseg gc s3://scored/2026 --dry-run",
+    "diff": "covseg diff scored/before scored/after -o difference/",
+    "phantom": "covseg phantom 24 phantoms/ --format both --bad",
+    "evaluate": "covseg evaluate default --data COVID-QU-Ex/ --split Val -o evaluation/",
+    "calibrate": "covseg calibrate models/mine --data COVID-QU-Ex/ -o calibration/",
+    "compare": "covseg compare evaluation/default evaluation/mine -o compared.json",
+    "models list": "covseg models list --registry s3://models",
+    "models show": "covseg models show s3://models/fast@champion",
+    "models pull": "covseg models pull s3://models/fast@v2 -o models/fast",
+    "models push": "covseg models push models/mine mine --registry s3://models",
+    "models promote": "covseg models promote s3://models/mine@v3 champion --note 'better on Val'",
+    "models release": "covseg models release runs/mine -o models/mine --data COVID-QU-Ex/",
+    "models combine": "covseg models combine default accurate -o models/both --name both",
+    "models fit-filter": "covseg models fit-filter models/mine --data COVID-QU-Ex/",
+    "models card": "covseg models card models/mine --evaluation evaluation/",
+    "recipes": "covseg recipes fast",
+    "train": "covseg train fast --data COVID-QU-Ex/ -o runs/mine",
+    "data check": "covseg data check COVID-QU-Ex/ -o data-check/",
+    "version": "covseg version",
+}
+
+
+def ending(command: str) -> str:
+    """Return the last line of a command's help."""
+    return f"Example: {EXAMPLES[command]}"
