@@ -84,6 +84,18 @@ def quarantined_share(statuses: Mapping[str, int]) -> float:
     return failed / (statuses.get("scored", 0) + failed) if failed else 0.0
 
 
+def lost_share(statuses: Mapping[str, int]) -> float:
+    """Return the part of all images that was missing or changed when it was read; `statuses` as above.
+
+    Examples
+    --------
+    >>> lost_share({"scored": 6, "missing": 1, "changed": 1}), lost_share({})
+    (0.25, 0.0)
+    """
+    lost = statuses.get("missing", 0) + statuses.get("changed", 0)
+    return lost / sum(statuses.values()) if lost else 0.0
+
+
 def to_arrow(rows: Iterable[Row]) -> pa.Table:
     """Return the table in `SCHEMA`, sorted by key."""
     ordered = sorted(rows, key=_place)

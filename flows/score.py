@@ -103,7 +103,8 @@ def _score(settings: ScoreSettings) -> dict[str, Any]:
     _show(summary)
     if not summary.accepted:
         raise NotAccepted(
-            f"snapshot {summary.snapshot} is published, not accepted: quarantined images above max_failed"
+            f"snapshot {summary.snapshot} is published, not accepted: quarantined images above max_failed, "
+            "or missing and changed ones above max_missing"
         )
     return summary.as_dict()
 

@@ -405,10 +405,22 @@ def test_statuses_add_up_to_the_plan() -> None:
     source.write("new.png", b"other")
     for shard in pending(run, plan):
         commit(run, source, shard)
-    manifest = publish(run, plan, PublishOptions(), source, "first")
+    manifest = publish(run, plan, PublishOptions(max_missing=0.06), source, "first")
     assert manifest.statuses == {"scored": 30, "out_of_scope": 1, "quarantined": 1, "missing": 1, "changed": 1}
     assert manifest.reasons == {"not_an_image": 1, "empty": 1, "missing": 1, "changed": 1}
-    assert manifest.accepted  # 1 of 31 is under 5 %
+    assert manifest.accepted  # 1 of 31 is under 5 %, 2 of 34 under 6 %
+
+
+def test_too_many_missing_images_are_not_accepted_whoever_committed_them() -> None:
+    run, source = make_run(), MemoryStore(images(99) | {"gone.png": b"x", "new.png": b"x"}, "source")
+    plan = make_plan(run, source)
+    source.delete("gone.png")
+    source.write("new.png", b"other")
+    for shard in pending(run, plan):
+        commit(run, source, shard)
+    manifest = publish(run, plan, PublishOptions(), source, "first")
+    assert (manifest.accepted, manifest.max_missing) == (False, 0.01)
+    assert (verify(run.dest).missing, verify(run.dest).breaches) == (2, [])
 
 
 def test_too_many_quarantined_images_are_published_but_not_accepted() -> None:
@@ -757,7 +769,10 @@ def test_options_that_a_published_snapshot_does_not_take_are_said(
     for key, data in images(3).items():
         source.write(key, data)
     _, _, manifest = score(make_run(LocalStore(dest)), source, options=PublishOptions())
-    facts = {name: getattr(manifest, name) for name in ("accepted", "published_by", "mine", "max_failed", "hide_keys")}
+    facts = {
+        name: getattr(manifest, name)
+        for name in ("accepted", "published_by", "mine", "max_failed", "max_missing", "hide_keys")
+    }
     summary = Summary(
         1, 3, 0, 0, statuses={}, reasons={}, report="", table="", start_s=0, score_s=0, publish_s=0, **facts
     )

@@ -177,7 +177,7 @@ def test_a_deployed_run_keeps_the_parameters_it_is_not_given_and_leaves_artifact
     run = await_state(start_run(given), "Completed", "Failed", "Crashed")
     assert run.state.name == "Completed"
     assert run.name == f"score {archive.name} into dest"
-    assert run.parameters == {"masks": "png", "max_failed": 0.05, **given}
+    assert run.parameters == {"masks": "png", "max_failed": 0.05, "max_missing": 0.01, **given}
     assert (tmp_path / "dest" / "manifests" / "1.json").exists()
     with client() as server:
         kept = {artifact.key: artifact for artifact in server.read_artifacts()}
@@ -229,7 +229,7 @@ def test_a_schedule_fires(deployed: Path, archive: Path, tmp_path: Path) -> None
     with client() as server:
         server.delete_deployment_schedule(deployment, schedule)
         scheduled = [run for run in server.read_flow_runs(sort="START_TIME_ASC") if run.auto_scheduled]
-    assert scheduled[0].parameters == {"masks": "png", "max_failed": 0.05, **given}
+    assert scheduled[0].parameters == {"masks": "png", "max_failed": 0.05, "max_missing": 0.01, **given}
 
 
 @pytest.mark.slow

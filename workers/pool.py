@@ -31,6 +31,7 @@ from covseg.stages.encode import mask_png, probability_png
 from covseg.stages.segment import Arrays
 from covseg.storage import Store
 from workers.cluster import Handle, Node, nodes
+from workers.losses import refuse_losses
 
 STREAMS = 2  # batches that a decode worker walks side by side: one decodes while one waits for the model
 START_S = 600
@@ -96,12 +97,23 @@ class DecodeWorker:
         cv2.setNumThreads(1)
         self._job = job
 
-    def score(self, shard: Shard, model: Handle, attempt: str, poison: frozenset[str] = frozenset()) -> Outcome:
-        """Score one shard and commit it; the images of the keys `poison` are refused unread."""
+    def score(
+        self,
+        shard: Shard,
+        model: Handle,
+        attempt: str,
+        poison: frozenset[str] = frozenset(),
+        max_missing: float = 1.0,
+    ) -> Outcome:
+        """Score one shard and commit it; the images of the keys `poison` are refused unread.
+
+        `ImagesLost`, and no commit, when a larger share than `max_missing` was missing or changed.
+        """
         job = self._job
         backend = RemoteBackend(job.pipeline.config.backend, model)
         source = cast(Store, SkippingStore(job.source, poison)) if poison else job.source
         finished = list(stream(job.pipeline, backend, source, shard.entries, STREAMS, self._encode))
+        refuse_losses((row for row, *_ in finished), len(finished), max_missing)
         # In the shard's order, whichever stream was first: a packed file's bytes follow it.
         masks = {row.input_id: mask for row, mask, _ in finished if mask}
         probability = {row.input_id: picture for row, _, picture in finished if picture}

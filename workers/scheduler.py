@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ray.exceptions import RayActorError, RayTaskError
 
 from covseg.archive import Outcome, Shard
-from covseg.errors import EnvironmentFailed, ModelWorkerLost, StorageUnreachable
+from covseg.errors import EnvironmentFailed, ImagesLost, ModelWorkerLost, StorageUnreachable
 from covseg.records import Entry
 from workers.cluster import Handle
 from workers.pool import Pool, Slot
@@ -53,14 +53,15 @@ class Scheduler:
         self._poison: dict[str, frozenset[str]] = {}
         self._in_flight: dict[Future[Outcome], InFlight] = {}
 
-    def dispatch(self, shards: Iterator[Shard]) -> None:
-        """Have every shard scored and committed.
+    def dispatch(self, shards: Iterator[Shard], max_missing: float = 1.0) -> None:
+        """Have every shard scored and committed, but for those that lost a larger share of images than `max_missing`.
 
         Raises
         ------
         EnvironmentFailed
             When the store or a worker gives way again and again, or nothing finished for ``timeout_s``.
         """
+        self._max_missing = max_missing
         advanced = time.monotonic()
         while True:
             while self._idle and (shard := self._next(shards)):
@@ -85,7 +86,7 @@ class Scheduler:
         decoder = self._idle.pop()
         model = self._pool.model_for(decoder)
         poison = self._poison.get(shard.id, frozenset())
-        answer = decoder.worker.score.remote(shard, model.worker, uuid.uuid4().hex, poison)
+        answer = decoder.worker.score.remote(shard, model.worker, uuid.uuid4().hex, poison, self._max_missing)
         # A future, not ray.wait: Ray's calls turn the exception of a signal handler into a SystemError.
         self._in_flight[answer.future()] = InFlight(shard, decoder, model, decoder.worker, model.worker)
 
@@ -98,6 +99,9 @@ class Scheduler:
             task.decoder.replace(task.decode_worker)
             return self._retry(task, error)
         except RayTaskError as error:
+            if isinstance(error.cause, ImagesLost):
+                self._progress.lost.update(error.cause.folders)
+                return True
             return self._retry(task, self._cause(task, error))
         finally:
             self._idle.append(task.decoder)

@@ -24,7 +24,7 @@ from covseg.errors import NotPublished
 from covseg.report import Picture, render
 from covseg.settings.environment import code_version
 from covseg.storage import Store, entries
-from covseg.table import quarantined_share
+from covseg.table import lost_share, quarantined_share
 
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 
@@ -43,12 +43,15 @@ class PublishOptions:
         At most this many images are drawn in the report: four fifths the worst, the rest a sample.
     timings : mapping of str to float
         Wall times of the run in seconds, by the caller's names; they stand in the manifest only.
+    max_missing : float
+        (missing + changed) / all above which the snapshot is not accepted.
     """
 
     max_failed: float = 0.05
     hide_keys: bool = False
     pictures: int = 500
     timings: Mapping[str, float] = field(default_factory=dict)
+    max_missing: float = 0.01
 
 
 def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None, attempt_id: str) -> Manifest:
@@ -174,7 +177,8 @@ def _record(
         reasons=counts.reasons,
         failed_share=round(share, 6),
         max_failed=options.max_failed,
-        accepted=share <= options.max_failed,
+        max_missing=options.max_missing,
+        accepted=share <= options.max_failed and lost_share(counts.statuses) <= options.max_missing,
         hide_keys=options.hide_keys,
         outputs=outputs,
         pictures=shown,

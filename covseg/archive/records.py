@@ -182,7 +182,7 @@ class PlanReference(Record):
 class Manifest(Record):
     """``manifests/<n>.json``: snapshot n exists; its counts are over the whole snapshot.
 
-    A later call's options change neither `max_failed` nor `hide_keys`.
+    A later call's options change neither `max_failed`, `max_missing` nor `hide_keys`.
     """
 
     format: Literal[1] = 1
@@ -194,7 +194,12 @@ class Manifest(Record):
     reasons: dict[str, int]
     failed_share: float = Field(description="quarantined / (scored + quarantined)")
     max_failed: float
-    accepted: bool = Field(description="failed_share is within max_failed; else it is published with exit code 3")
+    max_missing: float | None = Field(
+        None, exclude_if=lambda limit: limit is None, description="None where it was published before there was one"
+    )
+    accepted: bool = Field(
+        description="failed_share is within max_failed, (missing + changed) / all within max_missing; else exit code 3"
+    )
     hide_keys: bool = Field(description="the table has no keys")
     outputs: dict[str, FileRecord] = Field(description="the published files")
     pictures: NamedObject = Field(description="thumbnails of the report")

@@ -9,6 +9,8 @@ from flows.cli.console import warn
 
 if TYPE_CHECKING:
     from covseg.archive import Manifest
+    from flows.cli.publish import PublishConfig
+    from flows.cli.score import ScoreConfig
     from workers.summary import Summary
 
 
@@ -20,17 +22,28 @@ def refused_share(statuses: Mapping[str, int], max_failed: float) -> str:
     return f"{statuses.get('quarantined', 0)} images quarantined, {share}; --max-failed allows {max_failed:.1%}"
 
 
-def warn_of_snapshot(snapshot: Manifest | Summary, number: int, *, hide_keys: bool, max_failed: float) -> None:
+def warn_of_snapshot(snapshot: Manifest | Summary, number: int, asked: PublishConfig | ScoreConfig) -> None:
     """Say which options a published snapshot does not take, because it keeps its own, and whether it is accepted."""
-    if hide_keys and not snapshot.hide_keys:
+    if asked.hide_keys and not snapshot.hide_keys:
         warn(
             f"snapshot {number} was published with its keys and keeps them; --hide-keys counts from the next "
             "one on: score into another DEST to leave them out now"
         )
-    if max_failed != snapshot.max_failed:
-        warn(
-            f"snapshot {number} was judged by --max-failed {snapshot.max_failed:g} and stays so; "
-            f"{max_failed:g} counts from the next one on"
-        )
+    for name in ("max_failed", "max_missing"):
+        theirs, ours = getattr(snapshot, name), getattr(asked, name)
+        if theirs not in (None, ours):
+            option = "--" + name.replace("_", "-")
+            warn(
+                f"snapshot {number} was judged by {option} {theirs:g} and stays so; "
+                f"{ours:g} counts from the next one on"
+            )
     if not snapshot.accepted:
-        warn(f"published, not accepted: {refused_share(snapshot.statuses, snapshot.max_failed)}")
+        refused = refused_share(snapshot.statuses, snapshot.max_failed)
+        warn(f"published, not accepted: {refused}; {_lost(snapshot.statuses, snapshot.max_missing)}")
+
+
+def _lost(statuses: Mapping[str, int], max_missing: float | None) -> str:
+    from covseg.table import lost_share
+
+    allowed = 1 if max_missing is None else max_missing
+    return f"{lost_share(statuses):.1%} missing or changed at reading; --max-missing allows {allowed:.1%}"

@@ -16,6 +16,9 @@ class PublishConfig(Destination):
     """What `covseg publish` can be told; a snapshot that exists keeps the answers it was published with."""
 
     max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which we exit with 3.")
+    max_missing: float = Field(
+        0.01, ge=0, le=1, description="Share of images missing or changed at reading above which we exit with 3."
+    )
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
     pictures: int = Field(500, ge=0, le=500, description="Images drawn into the report; 0 does not touch the source.")
 
@@ -33,10 +36,12 @@ def publish(config: PublishConfig) -> int:
         manifest = archive.rebuild(run, plan)
     else:
         source = open_store(plan.source) if config.pictures else None
-        options = archive.PublishOptions(config.max_failed, config.hide_keys, config.pictures)
+        options = archive.PublishOptions(
+            config.max_failed, config.hide_keys, config.pictures, max_missing=config.max_missing
+        )
         manifest = archive.publish(run, plan, options, source, uuid.uuid4().hex)
     counts = {"snapshot": manifest.number, "images": sum(manifest.statuses.values()), **manifest.statuses}
     verdict = {"accepted": manifest.accepted, "published_by": manifest.published_by}
     show_values({**counts, **verdict}, as_json=config.json_)
-    warn_of_snapshot(manifest, manifest.number, hide_keys=config.hide_keys, max_failed=config.max_failed)
+    warn_of_snapshot(manifest, manifest.number, config)
     return 0 if manifest.accepted else 3

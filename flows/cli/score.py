@@ -40,7 +40,7 @@ def score(config: ScoreConfig) -> int:
     _show(summary.as_dict(), as_json=config.json_)
     if not summary.mine and summary.finished:
         warn(f"snapshot {summary.snapshot} was published by attempt {summary.published_by}")
-    warn_of_snapshot(summary, summary.snapshot, hide_keys=config.hide_keys, max_failed=config.max_failed)
+    warn_of_snapshot(summary, summary.snapshot, config)
     return summary.exit_code
 
 
