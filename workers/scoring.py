@@ -20,6 +20,7 @@ from covseg.archive import (
     PublishOptions,
     check_conditional_writes,
     check_disjoint,
+    hold_lease,
     key_id,
     make_plan,
     open_run,
@@ -76,7 +77,9 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
             run = open_run(dest, commits, config, key_id(key), settings.masks)
             bucket = source.url if source.url.startswith("s3://") else "local"
             job = Job(run, source, Pipeline(folder.config, config, bucket, key), settings.probability)
-            yield Work(settings, job, pool, time.monotonic() - start)
+            work = Work(settings, job, pool, time.monotonic() - start)
+            with hold_lease(run, work.attempt):
+                yield work
         finally:
             pool.close()
 
