@@ -193,10 +193,12 @@ def test_a_shard_that_always_loses_its_worker_ends_the_run_and_keeps_the_others(
 
 
 class Deadly(LocalStore):
-    """A source with an image that takes down whoever reads it."""
+    """A source with images that take down whoever reads them."""
+
+    deadly = ("film-003.png",)
 
     def fetch(self, entry: Entry) -> bytes:
-        if entry.key == "film-003.png":
+        if entry.key in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().fetch(entry)
 
