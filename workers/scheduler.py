@@ -63,7 +63,7 @@ class Scheduler:
 
     def __init__(self, pool: Pool, progress: Progress, tell: Tell, timeout_s: float) -> None:
         self._pool, self._progress, self._tell, self._timeout_s = pool, progress, tell, timeout_s
-        self._idle = list(pool.decoders)
+        self._idle = deque(pool.decoders)  # one that was replaced is still starting: it comes last
         self._retries: deque[Shard] = deque()
         self._trials: deque[Trial] = deque()
         self._open_trials: Counter[str] = Counter()  # by shard
@@ -110,7 +110,7 @@ class Scheduler:
         return True
 
     def _take_slots(self, shard: Shard) -> InFlight:
-        decoder = self._idle.pop()
+        decoder = self._idle.popleft()
         model = self._pool.model_for(decoder)
         return InFlight(shard, decoder, model, decoder.worker, model.worker, decoder.node)
 
