@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -40,19 +42,29 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prefect(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "prefect", *words], capture_output=True, text=True, cwd=PROJECT)
+INSTALLED = {"PYTHONPATH": str(PROJECT)}  # stands for an installed covseg: no command has the clone as its folder
+
+
+def prefect(*words: str, folder: Path | None = None) -> str:
+    command = [sys.executable, "-m", "prefect", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder or tempfile.gettempdir(), env=os.environ | INSTALLED
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def deployed(ray_cluster: str, prefect_server: Path) -> Iterator[Path]:
-    """The deployment of infra/prefect.yaml, and a process worker; yields Prefect's folder."""
+def deployed(ray_cluster: str, prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The deployment of infra/prefect.yaml from a clone that is gone, and a process worker; yields Prefect's folder."""
+    clone = tmp_path_factory.mktemp("clone")
+    shutil.copytree(PROJECT / "infra", clone / "infra", ignore=shutil.ignore_patterns("*.png"))
     prefect("work-pool", "create", "covseg", "--type", "process")
-    prefect("--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--name", "archive")
+    prefect("--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--name", "archive", folder=clone)
+    shutil.rmtree(clone)
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covseg"]
-    worker = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    worker = subprocess.Popen(words, **quiet, cwd=prefect_server, env=os.environ | INSTALLED)
     yield prefect_server
     worker.terminate()
     try:
@@ -195,6 +207,21 @@ def assert_no_names(home: Path, dest: Path) -> None:
         if path.is_file():
             content = path.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in content], path
+
+
+@pytest.mark.slow
+def test_a_schedule_is_switched_on_with_the_commands_of_the_runbook(deployed: Path) -> None:
+    runbook = (PROJECT / "infra" / "README.md").read_text()
+    list_it, resume = (
+        line.split()[1:] for line in runbook.splitlines() if line.startswith("    prefect deployment sch")
+    )
+    shown = json.loads(prefect(*list_it, "--output", "json"))
+    assert [schedule["active"] for schedule in shown] == [False]
+    prefect(*resume[:-1], shown[0]["id"])
+    with client() as server:
+        deployment = server.read_deployment_by_name("score/archive")
+        assert (deployment.schedules[0].active, deployment.pull_steps or []) == (True, [])
+        server.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active=False)
 
 
 @pytest.mark.slow
