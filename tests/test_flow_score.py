@@ -172,6 +172,19 @@ def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
     assert said == ["progress is not shown (RuntimeError); the work goes on"] * 2
 
 
+def test_the_folders_of_lost_images_stay_out_of_prefect() -> None:
+    from covseg.errors import ImagesLost, NotAccepted
+    from flows.redaction import redact
+
+    def lose() -> None:
+        raise ImagesLost(f"9 under {CANARY}", {CANARY: 9})
+
+    with pytest.raises(NotAccepted, match="9 planned images") as raised:
+        redact(lose)()
+    assert CANARY not in f"{raised.value} {vars(raised.value)}"
+    assert raised.value.__cause__ is None
+
+
 def test_hooks_have_the_names_that_prefect_asks_for() -> None:
     import inspect
 

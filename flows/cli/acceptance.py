@@ -22,15 +22,15 @@ def refused_share(statuses: Mapping[str, int], max_failed: float) -> str:
     return f"{statuses.get('quarantined', 0)} images quarantined, {share}; --max-failed allows {max_failed:.1%}"
 
 
-def warn_of_snapshot(snapshot: Manifest | Summary, number: int, asked: PublishConfig | ScoreConfig) -> None:
+def warn_of_snapshot(snapshot: Manifest | Summary, number: int, options: PublishConfig | ScoreConfig) -> None:
     """Say which options a published snapshot does not take, because it keeps its own, and whether it is accepted."""
-    if asked.hide_keys and not snapshot.hide_keys:
+    if options.hide_keys and not snapshot.hide_keys:
         warn(
             f"snapshot {number} was published with its keys and keeps them; --hide-keys counts from the next "
             "one on: score into another DEST to leave them out now"
         )
     for name in ("max_failed", "max_missing"):
-        theirs, ours = getattr(snapshot, name), getattr(asked, name)
+        theirs, ours = getattr(snapshot, name), getattr(options, name)
         if theirs not in (None, ours):
             option = "--" + name.replace("_", "-")
             warn(
