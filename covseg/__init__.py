@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         BadMask,
         CovsegError,
         EnvironmentFailed,
+        ImagesLost,
         InternalFailure,
         ModelRefused,
         ModelWorkerLost,
@@ -48,10 +49,11 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "BadMask", "CovsegError", "EnvironmentFailed", "InternalFailure", "Masks", "Model", "ModelRefused",
-    "ModelWorkerLost", "NotAccepted", "NotPublished", "Prediction", "Radiograph", "RadiographRefused", "Reason",
-    "Refused", "Row", "Scored", "SetRefused", "SplitAbsent", "Stage", "Status", "Stopped", "StorageDenied",
-    "StorageFull", "StorageUnreachable", "TrainingFailed", "UsageError", "__version__", "load_model",
+    "BadMask", "CovsegError", "EnvironmentFailed", "ImagesLost", "InternalFailure", "Masks", "Model",
+    "ModelRefused", "ModelWorkerLost", "NotAccepted", "NotPublished", "Prediction", "Radiograph",
+    "RadiographRefused", "Reason", "Refused", "Row", "Scored", "SetRefused", "SplitAbsent", "Stage", "Status",
+    "Stopped", "StorageDenied", "StorageFull", "StorageUnreachable", "TrainingFailed", "UsageError", "__version__",
+    "load_model",
 ]  # fmt: skip
 _MODULES = ("errors", "records", "pipeline", "api")  # the lightest first
 

@@ -11,6 +11,7 @@
     |   `-- SetRefused             2    a labelled set that is not whole; names an image
     |       `-- BadMask            2    one truth mask; its image is left out and counted
     |-- NotAccepted                3    nothing: it is published, with nothing scored or more refusals than allowed
+    |   `-- ImagesLost             3    the snapshot: too many planned images are missing or changed
     |-- EnvironmentFailed          4    the run: storage, network, machine or cluster gave way
     |   |-- ModelWorkerLost        4    one shard's attempt, which is retried
     |   |-- StorageUnreachable     4
@@ -25,6 +26,7 @@ subclass may take any arguments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -190,6 +192,20 @@ class NotAccepted(CovsegError):
     """Published, but nothing was scored, or more images were quarantined or out of scope than allowed."""
 
     exit_code = 3
+
+
+class ImagesLost(NotAccepted):
+    """Planned images were missing or changed when they were read; their shards are not committed.
+
+    Parameters
+    ----------
+    folders : mapping of str to int
+        How many, by the folder of their keys.
+    """
+
+    def __init__(self, message: str, folders: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.folders = dict(folders)
 
 
 class EnvironmentFailed(CovsegError):

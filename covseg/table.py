@@ -85,7 +85,21 @@ def quarantined_share(statuses: Mapping[str, int]) -> float:
     return failed / (statuses.get("scored", 0) + failed) if failed else 0.0
 
 
-def objections(statuses: Mapping[str, int], max_failed: float, max_out_of_scope: float = 1.0) -> list[str]:
+def lost_share(statuses: Mapping[str, int]) -> float:
+    """Return the part of all images that was missing or changed when it was read; `statuses` as above.
+
+    Examples
+    --------
+    >>> lost_share({"scored": 6, "missing": 1, "changed": 1}), lost_share({})
+    (0.25, 0.0)
+    """
+    lost = statuses.get("missing", 0) + statuses.get("changed", 0)
+    return lost / sum(statuses.values()) if lost else 0.0
+
+
+def objections(
+    statuses: Mapping[str, int], max_failed: float, max_out_of_scope: float = 1.0, max_missing: float | None = None
+) -> list[str]:
     """Say in words why what came of some images is not accepted; no objection where it is, or where no image was.
 
     Parameters
@@ -94,6 +108,8 @@ def objections(statuses: Mapping[str, int], max_failed: float, max_out_of_scope:
         Status to count.
     max_failed, max_out_of_scope : float
         Largest share that is quarantined, of those scored or quarantined; and that is out of scope, of all.
+    max_missing : float or None
+        Largest share that was missing or changed when it was read, of all; None allows any.
 
     Examples
     --------
@@ -112,6 +128,8 @@ def objections(statuses: Mapping[str, int], max_failed: float, max_out_of_scope:
     if images and outside / images > max_out_of_scope:
         beyond = f"{outside} images out of scope, {outside / images:.1%} of all"
         found.append(f"{beyond}; --max-out-of-scope allows {max_out_of_scope:.1%}")
+    if max_missing is not None and (lost := lost_share(statuses)) > max_missing:
+        found.append(f"{lost:.1%} missing or changed at reading; --max-missing allows {max_missing:.1%}")
     return found
 
 

@@ -9,7 +9,15 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from covseg.errors import CovsegError, InternalFailure, SetRefused, StorageUnreachable, UsageError
+from covseg.errors import (
+    CovsegError,
+    ImagesLost,
+    InternalFailure,
+    NotAccepted,
+    SetRefused,
+    StorageUnreachable,
+    UsageError,
+)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -24,6 +32,11 @@ def redact(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
             return function(*args, **kwargs)
         except SetRefused:
             raise UsageError("the labelled set is not whole: covseg data check ROOT names the image") from None
+        except ImagesLost as error:
+            raise NotAccepted(
+                f"{sum(error.folders.values())} planned images were missing or changed when they were read, more than "
+                "max_missing; nothing is published: covseg score names their folders"
+            ) from None
         except CovsegError as error:
             raise error.with_message(str(error)) from None
         except Exception as error:  # noqa: BLE001 - one image must not hold up an archive

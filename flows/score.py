@@ -103,7 +103,8 @@ def _score(settings: ScoreSettings) -> dict[str, Any]:
         summary = publish_snapshot(work, plan, progress)
     _show(summary)
     if not summary.accepted:
-        why = "; ".join(objections(summary.statuses, summary.max_failed, summary.max_out_of_scope))
+        limits = summary.max_failed, summary.max_out_of_scope, summary.max_missing
+        why = "; ".join(objections(summary.statuses, *limits))
         raise NotAccepted(f"snapshot {summary.snapshot} is published, not accepted: {why}")
     return summary.as_dict()
 

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +26,7 @@ from covseg.archive import (  # fmt: skip
     check_conditional_writes,
     commit_shard,
     gc,
+    hold_lease,
     key_id,
     listing,
     load_run,
@@ -405,10 +407,22 @@ def test_statuses_add_up_to_the_plan() -> None:
     source.write("new.png", b"other")
     for shard in pending(run, plan):
         commit(run, source, shard)
-    manifest = publish(run, plan, PublishOptions(), source, "first")
+    manifest = publish(run, plan, PublishOptions(max_missing=0.06), source, "first")
     assert manifest.statuses == {"scored": 30, "out_of_scope": 1, "quarantined": 1, "missing": 1, "changed": 1}
     assert manifest.reasons == {"not_an_image": 1, "empty": 1, "missing": 1, "changed": 1}
-    assert manifest.accepted  # 1 of 31 is under 5 %
+    assert manifest.accepted  # 1 of 31 is under 5 %, 2 of 34 under 6 %
+
+
+def test_too_many_missing_images_are_not_accepted_whoever_committed_them() -> None:
+    run, source = make_run(), MemoryStore(images(99) | {"gone.png": b"x", "new.png": b"x"}, "source")
+    plan = make_plan(run, source)
+    source.delete("gone.png")
+    source.write("new.png", b"other")
+    for shard in pending(run, plan):
+        commit(run, source, shard)
+    manifest = publish(run, plan, PublishOptions(), source, "first")
+    assert (manifest.accepted, manifest.max_missing) == (False, 0.01)
+    assert (verify(run.dest).missing, verify(run.dest).breaches) == (2, [])
 
 
 def test_too_many_quarantined_images_are_published_but_not_accepted() -> None:
@@ -693,6 +707,54 @@ def test_gc_leaves_the_parts_that_a_resumed_listing_goes_on_from(
     assert sum(len(shard.entries) for shard in pending(run, plan)) == 50
 
 
+def test_gc_leaves_what_a_live_run_wrote_and_takes_what_was_there_before_it(tmp_path: Path) -> None:
+    run, source = make_run(LocalStore(tmp_path)), MemoryStore(images(5), "source")
+    run.dest.write("masks/orphan.png", b"of a run that was killed")
+    grow_old(tmp_path)
+    (shard,) = pending(run, make_plan(run, source))
+    with hold_lease(run, "live", every_s=0.05):
+        commit(run, source, shard)
+        run.commits.delete(f"commits/{shard.id}.json")  # as it is before the commit
+        (tmp_path / "masks" / ".covseg-half").write_bytes(b"half")
+        time.sleep(0.2)
+        swept = gc(run, 0)
+        assert (swept.orphans, swept.uploads) == (1, 0)
+        assert not (tmp_path / "masks" / "orphan.png").exists()
+    assert not list((tmp_path / "leases").iterdir())
+    assert gc(run, 0).uploads == 1
+
+
+def test_a_lease_that_nobody_renews_holds_gc_no_longer_and_goes_with_the_rest(tmp_path: Path) -> None:
+    run = make_run(LocalStore(tmp_path))
+    killed = hold_lease(run, "killed", every_s=1e6)
+    killed.__enter__()
+    run.dest.write("masks/orphan.png", b"x")
+    assert gc(run, 0).orphans == 0
+    grow_old(tmp_path)
+    assert gc(run, 0).orphans == 2
+    killed.__exit__(None, None, None)
+
+
+def test_gc_beside_writers_meets_files_that_are_renamed_and_fails_on_none(tmp_path: Path) -> None:
+    run, done = make_run(LocalStore(tmp_path)), threading.Event()
+
+    def write() -> None:
+        for number in range(10**6):
+            if done.is_set():
+                return
+            run.dest.write(f"masks/{number % 50}", b"x" * 1000)
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write) for _ in range(2)]
+        try:
+            for _ in range(300):
+                gc(run, 60)
+        finally:
+            done.set()
+        for writer in writers:
+            writer.result()
+
+
 # --- a bucket ----------------------------------------------------------------------------------------
 
 ODD_KEYS = [
@@ -775,7 +837,7 @@ def test_options_that_a_published_snapshot_does_not_take_are_said(
     _, _, manifest = score(make_run(LocalStore(dest)), source, options=PublishOptions())
     facts = {
         name: getattr(manifest, name)
-        for name in ("accepted", "published_by", "mine", "max_failed", "max_out_of_scope", "hide_keys")
+        for name in ("accepted", "published_by", "mine", "max_failed", "max_out_of_scope", "max_missing", "hide_keys")
     }
     summary = Summary(
         1, 3, 0, 0, statuses={}, reasons={}, report="", table="", start_s=0, score_s=0, publish_s=0, **facts

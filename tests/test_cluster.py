@@ -57,6 +57,52 @@ def test_a_local_cluster_listens_on_loopback_only(ray_cluster: str) -> None:
     assert ours <= {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 
 
+SECURED = """
+import sys
+from ray.cluster_utils import Cluster
+arguments = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args=arguments)
+print("at", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+JOIN = """
+from covseg.errors import EnvironmentFailed
+from workers import cluster
+try:
+    with cluster.connect():
+        print(len(cluster.nodes()))
+except EnvironmentFailed as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "token"), [("disabled", ""), ("disabled", "a" * 64), ("token", "a" * 64)])
+def test_a_cluster_is_joined_with_the_token_that_is_there_and_without_one(
+    tmp_path: Path, mode: str, token: str
+) -> None:
+    """``RAY_AUTH_MODE`` is set where the cluster starts, and nowhere else."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    secured = {"RAY_AUTH_MODE": mode, **({"RAY_AUTH_TOKEN": token} if token else {})}
+    (tmp_path / "token").write_text(token)
+    path = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")} if token else {}
+    with subprocess.Popen(
+        [sys.executable, "-c", SECURED], env=bare | secured, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        address = next(line for line in process.stdout if line.startswith("at ")).split()[1]
+        join = [sys.executable, "-c", JOIN]
+        env = bare | path | {"RAY_ADDRESS": address}
+        done = subprocess.run(join, env=env, capture_output=True, text=True)
+        assert done.stdout.strip() == "1", done.stderr
+        if mode == "token":
+            refused = subprocess.run(join, env=bare | {"RAY_ADDRESS": address}, capture_output=True, text=True)
+            assert refused.stdout.startswith(f"no Ray cluster at '{address}'")
+            assert token not in refused.stdout + refused.stderr
+        process.communicate("")
+
+
 @pytest.mark.slow
 def test_a_start_that_fails_leaves_no_process_that_the_next_try_would_compete_with() -> None:
     late = {"RAY_testing_asio_delay_us": "NodeInfoGcsService.grpc_server.RegisterNode=90000000:90000000"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from covseg import errors
-from covseg.errors import BadMask, CovsegError, RadiographRefused, Reason, Stage, Status
+from covseg.errors import BadMask, CovsegError, ImagesLost, RadiographRefused, Reason, Stage, Status
 
 
 def tree(root: type[CovsegError]) -> Iterator[type[CovsegError]]:
@@ -24,6 +24,7 @@ for room in ("flows.score", "flows.train", "workers.scoring", "workers.training"
 OURS = [kind for kind in tree(CovsegError) if kind.__module__.split(".")[0] in ("covseg", "workers", "flows")]
 SPECIAL = {
     RadiographRefused: RadiographRefused(Reason.CORRUPT, Stage.READ, "wrong checksum"),
+    ImagesLost: ImagesLost("9 of 10", {"a/b": 9}),
     BadMask: BadMask("mask_size", "a.png: 3x4"),
 }
 

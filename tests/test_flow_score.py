@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -40,19 +42,29 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prefect(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "prefect", *words], capture_output=True, text=True, cwd=PROJECT)
+INSTALLED = {"PYTHONPATH": str(PROJECT)}  # stands for an installed covseg: no command has the clone as its folder
+
+
+def prefect(*words: str, folder: Path | None = None) -> str:
+    command = [sys.executable, "-m", "prefect", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder or tempfile.gettempdir(), env=os.environ | INSTALLED
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def deployed(ray_cluster: str, prefect_server: Path) -> Iterator[Path]:
-    """The deployment of infra/prefect.yaml, and a process worker; yields Prefect's folder."""
+def deployed(ray_cluster: str, prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The deployment of infra/prefect.yaml from a clone that is gone, and a process worker; yields Prefect's folder."""
+    clone = tmp_path_factory.mktemp("clone")
+    shutil.copytree(PROJECT / "infra", clone / "infra", ignore=shutil.ignore_patterns("*.png"))
     prefect("work-pool", "create", "covseg", "--type", "process")
-    prefect("--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--name", "archive")
+    prefect("--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--name", "archive", folder=clone)
+    shutil.rmtree(clone)
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covseg"]
-    worker = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=PROJECT)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    worker = subprocess.Popen(words, **quiet, cwd=prefect_server, env=os.environ | INSTALLED)
     yield prefect_server
     worker.terminate()
     try:
@@ -160,6 +172,19 @@ def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
     assert said == ["progress is not shown (RuntimeError); the work goes on"] * 2
 
 
+def test_the_folders_of_lost_images_stay_out_of_prefect() -> None:
+    from covseg.errors import ImagesLost, NotAccepted
+    from flows.redaction import redact
+
+    def lose() -> None:
+        raise ImagesLost(f"9 under {CANARY}", {CANARY: 9})
+
+    with pytest.raises(NotAccepted, match="9 planned images") as raised:
+        redact(lose)()
+    assert CANARY not in f"{raised.value} {vars(raised.value)}"
+    assert raised.value.__cause__ is None
+
+
 def test_hooks_have_the_names_that_prefect_asks_for() -> None:
     import inspect
 
@@ -177,7 +202,7 @@ def test_a_deployed_run_keeps_the_parameters_it_is_not_given_and_leaves_artifact
     run = await_state(start_run(given), "Completed", "Failed", "Crashed")
     assert run.state.name == "Completed"
     assert run.name == f"score {archive.name} into dest"
-    assert run.parameters == {"masks": "png", "max_failed": 0.05, **given}
+    assert run.parameters == {"masks": "png", "max_failed": 0.05, "max_missing": 0.01, **given}
     assert (tmp_path / "dest" / "manifests" / "1.json").exists()
     with client() as server:
         kept = {artifact.key: artifact for artifact in server.read_artifacts()}
@@ -195,6 +220,21 @@ def assert_no_names(home: Path, dest: Path) -> None:
         if path.is_file():
             content = path.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in content], path
+
+
+@pytest.mark.slow
+def test_a_schedule_is_switched_on_with_the_commands_of_the_runbook(deployed: Path) -> None:
+    runbook = (PROJECT / "infra" / "README.md").read_text()
+    list_it, resume = (
+        line.split()[1:] for line in runbook.splitlines() if line.startswith("    prefect deployment sch")
+    )
+    shown = json.loads(prefect(*list_it, "--output", "json"))
+    assert [schedule["active"] for schedule in shown] == [False]
+    prefect(*resume[:-1], shown[0]["id"])
+    with client() as server:
+        deployment = server.read_deployment_by_name("score/archive")
+        assert (deployment.schedules[0].active, deployment.pull_steps or []) == (True, [])
+        server.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active=False)
 
 
 @pytest.mark.slow
@@ -229,7 +269,7 @@ def test_a_schedule_fires(deployed: Path, archive: Path, tmp_path: Path) -> None
     with client() as server:
         server.delete_deployment_schedule(deployment, schedule)
         scheduled = [run for run in server.read_flow_runs(sort="START_TIME_ASC") if run.auto_scheduled]
-    assert scheduled[0].parameters == {"masks": "png", "max_failed": 0.05, **given}
+    assert scheduled[0].parameters == {"masks": "png", "max_failed": 0.05, "max_missing": 0.01, **given}
 
 
 @pytest.mark.slow

@@ -23,12 +23,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from covseg.archive import Shard, pending
-from covseg.errors import EnvironmentFailed, UsageError
+from covseg.errors import EnvironmentFailed, ImagesLost, UsageError
 from covseg.records import Entry
 from covseg.settings.score import ScoreSettings
 from covseg.storage import LocalStore
 from covseg.synthetic.phantom import make_phantom
 from covseg.synthetic.phantom.writer import encode
+from covseg.verify import verify
 from workers.scheduler import Scheduler
 from workers.scoring import open_work, score_archive
 from workers.summary import Progress, Summary
@@ -192,10 +193,12 @@ def test_a_shard_that_always_loses_its_worker_ends_the_run_and_keeps_the_others(
 
 
 class Deadly(LocalStore):
-    """A source with an image that takes down whoever reads it."""
+    """A source with images that take down whoever reads them."""
+
+    deadly = ("film-003.png",)
 
     def fetch(self, entry: Entry) -> bytes:
-        if entry.key == "film-003.png":
+        if entry.key in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().fetch(entry)
 
@@ -277,6 +280,38 @@ def test_too_many_quarantined_images_are_published_but_not_accepted(
     summary = run_score(archive, tmp_path, include="[hf]*[f0].png", max_failed=0.0)  # half.png and images of tens
     assert not summary.accepted
     assert summary.exit_code == 3
+
+
+def test_a_folder_that_vanishes_is_not_taken_for_missing_images_and_is_scored_once_it_is_back(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    source, dest, away = (tmp_path / name for name in ("source", "dest", "away"))
+    for name, seeds in (("a", range(8)), ("b", range(8, 16))):
+        (source / name).mkdir(parents=True)
+        add_images(source / name, seeds)
+
+    def unmount(progress: Progress) -> None:
+        if progress.shards == 1:
+            (source / "b").rename(away)
+
+    with pytest.raises(ImagesLost, match=rf"8 of 16 planned .* 8 under {source}/b; mount or restore") as raised:
+        run_score(source, dest, unmount, workers=1)
+    assert raised.value.exit_code == 3
+    assert not (dest / "manifests").exists()
+    assert len(commits(dest)) == 2
+    away.rename(source / "b")
+    summary = run_score(source, dest)
+    assert (summary.finished, summary.statuses, summary.accepted) == (8, {"scored": 16}, True)
+
+
+def test_a_few_images_that_were_removed_are_missing_and_published(ray_cluster: str, tmp_path: Path) -> None:
+    source, dest = tmp_path / "source", tmp_path / "dest"
+    source.mkdir()
+    add_images(source, range(8))
+    summary = run_score(source, dest, lambda _: (source / "film-007.png").unlink(missing_ok=True), workers=1,
+                        max_missing=0.125)  # fmt: skip
+    assert (summary.statuses, summary.accepted) == ({"scored": 7, "missing": 1}, True)
+    assert verify(LocalStore(dest)).breaches == []
 
 
 def test_a_dry_run_counts_and_writes_nothing(archive: Path, tmp_path: Path) -> None:

@@ -171,6 +171,10 @@ def edit_the_csv_and_the_manifest(objects: Objects) -> None:
     change_the_manifest(objects, outputs=outputs)
 
 
+def accept_against_the_limits(objects: Objects) -> None:
+    change_the_manifest(objects, max_failed=0.0, accepted=not json.loads(objects["manifests/2.json"])["accepted"])
+
+
 def set_cells(objects: Objects, column: str, change: Callable[[list[str | None]], list[str | None]]) -> None:
     def changed(rows: pa.Table) -> pa.Table:
         place = rows.schema.get_field_index(column)
@@ -203,6 +207,7 @@ def say_another_mask_mode(objects: Objects) -> None:
         (empty_a_record, "cannot be read"), (name_no_outputs, "names 0 outputs"),
         (edit_the_csv_and_the_manifest, "other rows or cells"), (swap_two_masks, "mask not committed"),
         (take_another_config, "another model or config"), (say_another_mask_mode, "mask not committed"),
+        (accept_against_the_limits, "against its own limits"),
     ],
 )  # fmt: skip
 def test_a_tampered_destination_is_found(

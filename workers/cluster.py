@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from covseg.errors import EnvironmentFailed
 
@@ -42,6 +42,8 @@ class Node:
 @contextlib.contextmanager
 def connect(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Join the cluster at `address`, else at ``RAY_ADDRESS``, else start one here; leave it at the end.
+
+    A cluster is joined with the token that Ray finds, unless ``RAY_AUTH_MODE`` says otherwise.
 
     Inside another `connect` this does nothing. Signal handlers stay the caller's: Ray would put its own in
     the place of Prefect's, and a cancelled flow run would not know that it was cancelled. A cluster that is started
@@ -89,8 +91,8 @@ def _start(address: str, cpus: int) -> None:
             _end(ray_children() - before)
             if not remaining:
                 raise EnvironmentFailed(
-                    f"no Ray cluster at {address!r} ({error}): check RAY_ADDRESS and RAY_AUTH_MODE, "
-                    "or unset both to start one here"
+                    f"no Ray cluster at {address!r} ({error}): check RAY_ADDRESS, RAY_AUTH_MODE and the "
+                    "token, or unset them to start one here"
                 ) from error
         else:
             return
@@ -144,7 +146,10 @@ def _start_here(cpus: int) -> None:
 
 
 def _join(address: str) -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # Ray itself uses a token that is there only for a cluster that it finds without an address.
+    if "RAY_AUTH_MODE" not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")
     _init(address=address)
 
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from covseg.archive import Outcome, Run, Shard, commit_shard
@@ -31,6 +31,7 @@ from covseg.stages.encode import mask_png, probability_png
 from covseg.stages.segment import Arrays
 from covseg.storage import Store
 from workers.cluster import Handle, Node, nodes
+from workers.losses import refuse_losses
 
 STREAMS = 2  # batches that a decode worker walks side by side: one decodes while one waits for the model
 START_S = 600
@@ -59,10 +60,14 @@ class RemoteBackend:
         self._worker = worker
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
-        """Run one batch; `ModelWorkerLost` when the worker died."""
+        """Run one batch; `ModelWorkerLost` when the worker, its machine or its answer is gone."""
         try:
             return cast(Arrays, ray.get(self._worker.run.remote(images)))
-        except RayActorError as error:
+        except RayTaskError:
+            raise
+        except RayError as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise EnvironmentFailed(f"a model worker cannot start: {error}") from error
             raise ModelWorkerLost(str(error)) from error
 
 
@@ -96,12 +101,23 @@ class DecodeWorker:
         cv2.setNumThreads(1)
         self._job = job
 
-    def score(self, shard: Shard, model: Handle, attempt: str, poison: frozenset[str] = frozenset()) -> Outcome:
-        """Score one shard and commit it; the images of the keys `poison` are refused unread."""
+    def score(
+        self,
+        shard: Shard,
+        model: Handle,
+        attempt: str,
+        poison: frozenset[str] = frozenset(),
+        max_missing: float = 1.0,
+    ) -> Outcome:
+        """Score one shard and commit it; the images of the keys `poison` are refused unread.
+
+        `ImagesLost`, and no commit, when a larger share than `max_missing` was missing or changed.
+        """
         job = self._job
         backend = RemoteBackend(job.pipeline.config.backend, model)
         source = cast(Store, SkippingStore(job.source, poison)) if poison else job.source
         finished = list(stream(job.pipeline, backend, source, shard.entries, STREAMS, self._encode))
+        refuse_losses((row for row, *_ in finished), len(finished), max_missing)
         # In the shard's order, whichever stream was first: a packed file's bytes follow it.
         masks = {row.input_id: mask for row, mask, _ in finished if mask}
         probability = {row.input_id: picture for row, _, picture in finished if picture}
@@ -128,19 +144,13 @@ class DecodeWorker:
         return result.row, mask, picture
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A place for one worker; the worker in it may be replaced."""
 
     node: Node
     open: Callable[[Node], Handle]
     worker: Handle
-
-    def replace(self, lost: Handle) -> None:
-        """Put a new worker in the place of `lost`, unless that was done already."""
-        if self.worker is lost:
-            ray.kill(lost)
-            self.worker = self.open(self.node)
 
 
 @dataclass
@@ -168,6 +178,23 @@ class Pool:
         """Return the model worker whose turn it is, on the decoder's machine if there is one."""
         near = [slot for slot in self.models if slot.node == decoder.node] or self.models
         return near[next(self._turn) % len(near)]
+
+    def replace(self, slot: Slot, lost: Handle) -> None:
+        """Put a new worker in the place of `lost`, unless that was done already.
+
+        A slot goes with its machine, because the others have no cores or GPUs to spare; only the last one moves.
+        """
+        if slot.worker is not lost:
+            return
+        ray.kill(lost)
+        live, alike = nodes(), self.models if slot in self.models else self.decoders
+        if slot.node not in live:
+            if len(alike) > 1:
+                alike.remove(slot)
+                slot.worker = None
+                return
+            slot.node = live[0]
+        slot.worker = slot.open(slot.node)
 
     def close(self) -> None:
         """Stop every worker; what they were doing is abandoned."""

@@ -20,6 +20,7 @@ from covseg.archive import (
     PublishOptions,
     check_conditional_writes,
     check_disjoint,
+    hold_lease,
     key_id,
     make_plan,
     open_run,
@@ -33,6 +34,7 @@ from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
 from covseg.storage import Store, open_store
 from workers.cluster import connect
+from workers.losses import judge_losses
 from workers.pool import Job, Pool, RemoteBackend, open_pool
 from workers.scheduler import Scheduler, Tell
 from workers.summary import Progress, Summary
@@ -75,7 +77,9 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
             run = open_run(dest, commits, config, key_id(key), settings.masks)
             bucket = source.url if source.url.startswith("s3://") else "local"
             job = Job(run, source, Pipeline(folder.config, config, bucket, key), settings.probability)
-            yield Work(settings, job, pool, time.monotonic() - start)
+            work = Work(settings, job, pool, time.monotonic() - start)
+            with hold_lease(run, work.attempt):
+                yield work
         finally:
             pool.close()
 
@@ -122,13 +126,20 @@ class Work:
         return make_plan(run, self.job.source, settings.include, settings.exclude, settings.limit, settings.shard_size)
 
     def score(self, plan: Plan, tell: Tell = lambda _: None) -> Progress:
-        """Score every shard without a commit."""
+        """Score every shard without a commit; `ImagesLost` when too many planned images are missing or changed.
+
+        A shard that lost more than its share waits until all are known, so that it is whole when a folder comes back.
+        """
         start = time.monotonic()
         progress = Progress(plan.images)
         shards = pending(self.job.run, plan)
         if first := next(shards, None):
             self.pool.start_decoders(self.job, self.settings.workers)
-            Scheduler(self.pool, progress, tell, self.settings.timeout_s).dispatch(itertools.chain([first], shards))
+            scheduler = Scheduler(self.pool, progress, tell, self.settings.timeout_s)
+            scheduler.dispatch(itertools.chain([first], shards), self.settings.max_missing)
+            if progress.lost:
+                judge_losses(progress, plan, self.settings.max_missing)
+                scheduler.dispatch(pending(self.job.run, plan))
         self.score_s = time.monotonic() - start
         return progress
 
@@ -136,7 +147,12 @@ class Work:
         """Check the sum, write table and report, and make the snapshot exist."""
         start = time.monotonic()
         settings = self.settings
-        options = PublishOptions(settings.max_failed, settings.hide_keys, max_out_of_scope=settings.max_out_of_scope)
+        options = PublishOptions(
+            settings.max_failed,
+            settings.hide_keys,
+            max_out_of_scope=settings.max_out_of_scope,
+            max_missing=settings.max_missing,
+        )
         manifest = publish(self.job.run, plan, options, self.job.source, self.attempt)
         return Summary(
             snapshot=manifest.number,
@@ -152,6 +168,7 @@ class Work:
             table=f"{self.job.run.dest.url}/severity.parquet",
             max_failed=manifest.max_failed,
             max_out_of_scope=manifest.max_out_of_scope,
+            max_missing=manifest.max_missing,
             hide_keys=manifest.hide_keys,
             start_s=self.start_s,
             score_s=self.score_s,

@@ -11,7 +11,8 @@ class Progress:
     """How far a run is.
 
     `images` are of the whole snapshot, those of earlier runs included; the other counts are of what this run finished,
-    and `retried` of the shards that were retried because a worker or the store gave way.
+    `retried` of the shards that were retried because a worker or the store gave way, and `lost` of images that were
+    missing or changed when they were read, by folder, in shards that are not committed for it.
     """
 
     images: int
@@ -19,6 +20,7 @@ class Progress:
     retried: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
 
     @property
     def finished(self) -> int:
@@ -42,10 +44,11 @@ class Summary:
     retried : int
         Shards that this run retried.
     accepted : bool
-        False: published, but nothing was scored, or too many images were quarantined or out of scope; exit code 3.
+        False: published, but nothing was scored, or too many images were quarantined, out of scope, missing or
+        changed; exit code 3.
     published_by : str
         Attempt id of whoever published; ours when `mine`.
-    max_failed, max_out_of_scope, hide_keys : float, float, bool
+    max_failed, max_out_of_scope, max_missing, hide_keys : float, float, float or None, bool
         What the snapshot was judged and shown by; a published one keeps its own.
     start_s, score_s, publish_s : float
         Wall seconds: cluster and model start-up; the shards; the publishing.
@@ -64,6 +67,7 @@ class Summary:
     table: str
     max_failed: float
     max_out_of_scope: float
+    max_missing: float | None
     hide_keys: bool
     start_s: float
     score_s: float

@@ -8,6 +8,7 @@ A destination holds one model's and one config's rows for one source, in snapsho
     masks/ packed/ probability/   objects named by content; they count once a commit names them
     tables/<shard>-<sha>.parquet  the shard's rows
     pictures/<n>-<sha>.json       thumbnails of the report
+    leases/<attempt>.json         a run at work renews it; gone with the run
     manifests/<n>.json            last: snapshot n exists                                    create-only
     severity.parquet .csv report.html      the newest snapshot's
 
@@ -31,6 +32,7 @@ without duplicates marked; both are added here.
 
 from covseg.archive.commits import Outcome, commit_shard
 from covseg.archive.gc import Collected, gc
+from covseg.archive.lease import hold_lease
 from covseg.archive.manifests import PublishOptions, publish, rebuild
 from covseg.archive.parts import Plan, Shard
 from covseg.archive.plans import check_disjoint, make_plan, newest_plan, pending
@@ -51,6 +53,7 @@ __all__ = [
     "check_disjoint",
     "commit_shard",
     "gc",
+    "hold_lease",
     "key_id",
     "load_run",
     "make_plan",

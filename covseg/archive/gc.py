@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from covseg.archive.lease import live_since
 from covseg.archive.plans import plan_name, plan_numbers
 from covseg.archive.records import CommitRecord, Manifest, PlanRecord, read_record
 from covseg.archive.runs import Run
 from covseg.storage import Store, entries
 from covseg.storage.conditional_writes import SENTINEL
 
-FOLDERS = ("masks/", "packed/", "probability/", "tables/", "plans/", "pictures/")  # nothing else is touched
+FOLDERS = ("masks/", "packed/", "probability/", "tables/", "plans/", "pictures/", "leases/")  # nothing else is touched
 Names = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 
@@ -32,10 +33,12 @@ class Collected:
 def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Collected:
     """Remove orphans and stale uploads older than `older_than_s` seconds.
 
-    Younger ones may belong to a shard that is being committed right now; a run that resumes meanwhile
-    writes what it needs anew, so names and ages are read again before anything is removed.
+    Younger ones, and all that was written since a live run began, may belong to a shard that is being committed
+    right now; a run that resumes meanwhile writes what it needs anew, so names and ages are read again before
+    anything is removed.
     """
-    before = time.time() - older_than_s
+    now = time.time()
+    before = min(now - older_than_s, live_since(run, now))
     named = _named(run)
     old = (entry for folder in FOLDERS for entry in entries(run.dest, folder) if entry.modified <= before)
     left = [entry for entry in old if not entry.key.endswith("/plan.json") and not _among(named, entry.key)]
@@ -45,7 +48,7 @@ def gc(run: Run, older_than_s: float = 86_400, *, dry_run: bool = False) -> Coll
     for entry in entries(run.commits, SENTINEL):
         if entry.modified <= before and not dry_run:
             run.commits.delete(entry.key)
-    uploads = run.dest.stale_uploads(older_than_s)
+    uploads = run.dest.stale_uploads(time.time() - before)
     for upload in () if dry_run else uploads:
         run.dest.abort_upload(upload)
     return Collected(len(left), len(uploads), sum(entry.size for entry in left))

@@ -43,6 +43,8 @@ class PublishOptions:
         At most this many images are drawn in the report: four fifths the worst, the rest a sample.
     max_out_of_scope : float
         Share of all images that may be out of scope in a snapshot that is accepted.
+    max_missing : float
+        (missing + changed) / all above which the snapshot is not accepted.
     timings : mapping of str to float
         Wall times of the run in seconds, by the caller's names; they stand in the manifest only.
     """
@@ -51,6 +53,7 @@ class PublishOptions:
     hide_keys: bool = False
     pictures: int = 500
     max_out_of_scope: float = 1.0
+    max_missing: float = 0.01
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -177,7 +180,8 @@ def _record(
         failed_share=round(quarantined_share(counts.statuses), 6),
         max_failed=options.max_failed,
         max_out_of_scope=options.max_out_of_scope,
-        accepted=not objections(counts.statuses, options.max_failed, options.max_out_of_scope),
+        max_missing=options.max_missing,
+        accepted=not objections(counts.statuses, options.max_failed, options.max_out_of_scope, options.max_missing),
         hide_keys=options.hide_keys,
         outputs=outputs,
         pictures=shown,

@@ -182,7 +182,7 @@ class PlanReference(Record):
 class Manifest(Record):
     """``manifests/<n>.json``: snapshot n exists; its counts are over the whole snapshot.
 
-    A later call's options change none of `max_failed`, `max_out_of_scope` and `hide_keys`.
+    A later call's options change none of `max_failed`, `max_out_of_scope`, `max_missing` and `hide_keys`.
     """
 
     format: Literal[1] = 1
@@ -197,8 +197,11 @@ class Manifest(Record):
     max_out_of_scope: float = Field(
         1.0, exclude_if=lambda share: share == 1, description="of all images; 1 allows all and is not in the file"
     )
+    max_missing: float | None = Field(
+        None, exclude_if=lambda limit: limit is None, description="None where it was published before there was one"
+    )
     accepted: bool = Field(
-        description="an image was scored, and both shares are within their limits; else published with exit code 3"
+        description="an image was scored, and all shares are within their limits; else published with exit code 3"
     )
     hide_keys: bool = Field(description="the table has no keys")
     outputs: dict[str, FileRecord] = Field(description="the published files")

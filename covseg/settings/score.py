@@ -31,6 +31,9 @@ class ScoreSettings(BaseModel):
     probability: bool = Field(False, description="Keep the infection probability as an 8-bit PNG per image.")
     max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which exit is 3.")
     max_out_of_scope: float = Field(1.0, ge=0, le=1, description="Share of out-of-scope images above which exit is 3.")
+    max_missing: float = Field(
+        0.01, ge=0, le=1, description="Share of new images missing or changed at reading above which exit is 3."
+    )
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
     commits: str | None = Field(None, description="Where create-only records go, if DEST's store has no such writes.")
     backend: Literal["onnx", "torch"] = Field(

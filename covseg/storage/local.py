@@ -175,8 +175,12 @@ class LocalStore:
         """Name temporary files that a killed write left."""
         before = time.time() - older_than_s
         with _storage_errors(self.url):
-            left = sorted(self.root.rglob(f"{_STAGED}*"))
-            return [path.relative_to(self.root).as_posix() for path in left if path.lstat().st_mtime <= before]
+            left: list[str] = []
+            for path in sorted(self.root.rglob(f"{_STAGED}*")):
+                with contextlib.suppress(FileNotFoundError):  # renamed meanwhile by the write that it belongs to
+                    if path.lstat().st_mtime <= before:
+                        left.append(path.relative_to(self.root).as_posix())
+            return left
 
     def abort_upload(self, name: str) -> None:
         """Remove the temporary file."""

@@ -42,14 +42,16 @@ class Verdict:
     ----------
     breaches : list of str
         Empty when everything holds.
-    images, objects, orphans : int
-        Rows of the newest snapshot; objects whose digest was computed; objects that no commit names.
+    images, missing, objects, orphans : int
+        Rows of the newest snapshot; those of them that were missing or changed when they were read; objects whose
+        digest was computed; objects that no commit names.
     snapshot : int or None
         Number of the newest manifest.
     """
 
     breaches: list[str] = field(default_factory=list)
     images: int = 0
+    missing: int = 0
     objects: int = 0
     orphans: int = 0
     snapshot: int | None = None
@@ -208,6 +210,15 @@ class _Check:
         )
         self._expect(len(np.unique(numbers(self.planned))) == len(self.planned), "an image is planned twice")
         self._expect(set(self.manifest["commits"]) == self.shards, "the manifest's shards are not the plan's")
+        scored, failed, missing, changed, outside = (
+            self.counted[f"status {name}"] for name in ("scored", "quarantined", "missing", "changed", "out_of_scope")
+        )
+        self.verdict.missing, rows = missing + changed, max(1, len(self.rows))
+        accepted = failed / max(1, scored + failed) <= self.manifest["max_failed"]
+        if "max_missing" in self.manifest:  # an older manifest was judged by its first limit alone
+            accepted &= self.verdict.missing / rows <= self.manifest["max_missing"]
+            accepted &= outside / rows <= self.manifest.get("max_out_of_scope", 1) and bool(scored or not len(self.rows))
+        self._expect(self.manifest["accepted"] == accepted, "the manifest is accepted, or not, against its own limits")
 
     def _foreign(self) -> None:
         """Look for commits that no plan knows, and count objects that no commit names."""

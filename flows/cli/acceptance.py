@@ -26,6 +26,10 @@ class Wanted(Protocol):
     def max_out_of_scope(self) -> float:
         """Largest share of images out of scope."""
 
+    @property
+    def max_missing(self) -> float:
+        """Largest share of images missing or changed."""
+
 
 def warn_of_snapshot(snapshot: Manifest | Summary, number: int, wanted: Wanted) -> None:
     """Say which options a published snapshot does not take, because it keeps its own, and whether it is accepted."""
@@ -38,11 +42,13 @@ def warn_of_snapshot(snapshot: Manifest | Summary, number: int, wanted: Wanted) 
         )
     limits = {"--max-failed": (snapshot.max_failed, wanted.max_failed)}
     limits["--max-out-of-scope"] = snapshot.max_out_of_scope, wanted.max_out_of_scope
+    if snapshot.max_missing is not None:
+        limits["--max-missing"] = snapshot.max_missing, wanted.max_missing
     for option, (judged, now) in limits.items():
         if judged != now:
             warn(
                 f"snapshot {number} was judged by {option} {judged:g} and stays so; {now:g} counts from the next one on"
             )
     if not snapshot.accepted:
-        why = objections(snapshot.statuses, snapshot.max_failed, snapshot.max_out_of_scope)
+        why = objections(snapshot.statuses, snapshot.max_failed, snapshot.max_out_of_scope, snapshot.max_missing)
         warn(f"published, not accepted: {'; '.join(why)}")

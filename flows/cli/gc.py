@@ -13,7 +13,7 @@ from flows.cli.options import Destination
 class GcConfig(Destination):
     """What `covseg gc` can be told."""
 
-    older_than_hours: float = Field(24.0, ge=0, description="Younger objects stay: a run may be about to commit them.")
+    older_than_hours: float = Field(24.0, ge=0, description="Younger objects stay, and those of a live run.")
     dry_run: bool = Field(False, description="Say what would be removed, and stop.")
 
 
