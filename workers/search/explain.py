@@ -29,10 +29,11 @@ def _lines(plan: SearchPlan, trials: int) -> Iterator[str]:
     for parameter in space.parameters:
         own = ", ".join(str(start[name]) for name in parameter.names if name in start)
         yield f"{', '.join(parameter.names):<40} {described(parameter)}; recipe: {own or 'not in the space'}"
-    first = plan.first(trials)
-    count = trials if space.order == "tpe" else min(trials, len(first))
+    first, count = plan.first(), plan.count(trials)
     yield ""
-    yield f"recipe: {gflop(base):.2f} GFLOP an image, {base.stop.epochs} epochs; a trial costs {plan.budget:g} times that"
+    yield f"{count} trials; set: the first {min(count, len(first))}, drawn: the others"
+    cost, epochs = gflop(base), base.stop.epochs
+    yield f"recipe: {cost:.2f} GFLOP an image, {epochs} epochs; a trial costs {plan.budget:g} times that"
     yield f"all trials cost at most {count * plan.budget:g} trainings of the recipe; those that are pruned cost less"
     for name, point in _ends(plan, start):
         there = plan.at(point)

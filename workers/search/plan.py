@@ -72,10 +72,10 @@ class SearchPlan:
                 point |= parameter.start(base) or {}
         return point
 
-    def first(self, trials: int) -> list[Point]:
+    def first(self) -> list[Point]:
         """Return the points that are tried before any is sampled; all of them, in the two orders that sample none.
 
-        With ``tpe`` they are the recipe and, for up to a quarter of the trials, its nearest neighbours.
+        With ``tpe`` they are the recipe and, along each parameter, its next neighbour.
         """
         space, start = self.space, self.start()
         if space.order == "grid":
@@ -85,7 +85,11 @@ class SearchPlan:
             every = [start | value for parameter in space.parameters for value in parameter.values()]
             return [start, *(point for point in every if point != start)]
         near = [start | moved for one in space.parameters if (moved := _neighbour(one, start))]
-        return [start, *near[: trials // 4]]
+        return [start, *near]
+
+    def count(self, trials: int) -> int:
+        """Return how many of so many trials there are: a grid or a sweep has no more than its points."""
+        return trials if self.space.order == "tpe" else min(trials, len(self.first()))
 
     def check(self) -> None:
         """Look at every end of every parameter alone, and at many random points.
