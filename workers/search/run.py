@@ -18,11 +18,12 @@ from covseg.training.run_folder import differences, replace
 from workers.cluster import connect, cores_each
 from workers.search.driver import Driver, SearchHooks
 from workers.search.index import Index
+from workers.search.page import render_search
 from workers.search.plan import METRIC, SearchPlan, as_toml
-from workers.search.records import TrialRecord, lease, open_search, read_trials, trial_recipe
+from workers.search.records import SEARCH, TrialRecord, lease, open_search, read_trials, trial_recipe
 from workers.search.space import load_space
 
-BEST = "best.toml"
+BEST, PAGE = "best.toml", "search.html"
 
 
 class SearchResult(BaseModel):
@@ -65,7 +66,7 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
     job = _job(settings, out, plan)
     preflight(base, job)
     with lease(out):
-        if (out / "search.json").exists():
+        if (out / SEARCH).exists():
             open_search(out, search_of(settings, plan))
         with connect():
             cores = cores_each(settings.parallel, settings.gpus, what="trials")
@@ -73,8 +74,11 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
             index = Index(out, plan, settings.seed, METRIC, settings.pruning)
             count = plan.count(settings.trials)
             driver = Driver(plan, job, index, count, settings.parallel, cores, settings.gpus, hooks or SearchHooks())
-            driver.drive()
-    return finish(out, plan)
+            try:
+                driver.drive()
+            finally:
+                result = _finish(out, plan, index)
+    return result
 
 
 def _job(settings: SearchSettings, out: Path, plan: SearchPlan) -> TrainingJob:
@@ -97,22 +101,35 @@ def search_of(settings: SearchSettings, plan: SearchPlan) -> dict[str, object]:
     }  # fmt: skip
 
 
-def finish(out: Path, plan: SearchPlan) -> SearchResult:
-    """Write the best trial's recipe, and return what the search came to."""
-    records = read_trials(out)
+def result_of(folder: Path) -> tuple[SearchResult, list[TrialRecord]]:
+    """Return what a search came to so far, and its trials; it may run meanwhile.
+
+    Raises
+    ------
+    UsageError
+        When there is no search in the folder.
+    """
+    if not (folder / SEARCH).is_file():
+        raise UsageError(f"{folder} holds no search: wanted the --out of a covseg search")
+    records = read_trials(folder)
     best = best_of(records)
-    if best:
+    states = dict(Counter(record.state for record in records))
+    number, value = (best.number, best.value) if best else (None, None)
+    return SearchResult(out=str(folder), metric=METRIC, states=states, best=number, value=value), records
+
+
+def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
+    """Write the best trial's recipe with what it changes, and the page."""
+    result, records = result_of(out)
+    if best := best_of(records):
         recipe = trial_recipe(out, best.number)
-        changed = [f"# {name}: {there} -> {here}" for name, there, here in differences(
-            plan.base.model_dump(mode="json"), recipe.model_dump(mode="json")
-        )]  # fmt: skip
-        lines = [f"# Trial {best.number}, {METRIC} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
-        text = "\n".join([*lines, *(changed or ["# nothing"]), as_toml(recipe)])
-        replace(out / BEST, lambda staged: staged.write_text(text))
-    return SearchResult(
-        out=str(out), metric=METRIC, states=dict(Counter(record.state for record in records)),
-        best=best and best.number, value=best and best.value,
-    )  # fmt: skip
+        changed = differences(plan.base.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        head = [f"# Trial {best.number}, {METRIC} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
+        lines = [f"#   {name}: {there} -> {here}" for name, there, here in changed] or ["#   nothing"]
+        replace(out / BEST, lambda staged: staged.write_text("\n".join([*head, *lines, "", as_toml(recipe)])))
+    page = render_search(out, plan, records, best, index.importances())
+    replace(out / PAGE, lambda staged: staged.write_bytes(page))
+    return result
 
 
 def best_of(records: list[TrialRecord]) -> TrialRecord | None:
