@@ -6,6 +6,7 @@ Only the driver writes it. Optuna lives in this file and nowhere else.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,7 +154,8 @@ class Index:
 
     def importances(self) -> dict[str, float]:
         """Return how much each parameter decided (PED-ANOVA), highest first; {} where too few trials tell."""
-        with contextlib.suppress(ValueError, RuntimeError):
+        with contextlib.suppress(ValueError, RuntimeError, UserWarning), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # that the best trials and all are the same ones
             return dict(get_param_importances(self.study))
         return {}
 

@@ -101,7 +101,7 @@ class SearchPlan:
             its order.
         """
         base, start = self.base, self.start()
-        for setting in (*self.space.settings, *self.settings):
+        for setting in self.settings:
             if (name := setting.partition("=")[0].strip()) in self.space.names:
                 raise UsageError(f"--set {setting}: the space searches {name}; set it or search it, not both")
         for parameter in self.space.parameters:
