@@ -247,7 +247,9 @@ class Space(_Frozen):
 
     title: str
     recipe: str = Field(description="The recipe that is changed; --recipe takes another.")
-    settings: tuple[str, ...] = Field((), description="Laid over the recipe in every trial; of what is searched, the start.")
+    settings: tuple[str, ...] = Field(
+        (), description="Laid over the recipe in every trial; of what is searched, the start."
+    )
     order: Literal["tpe", "one-at-a-time", "grid"] = "tpe"
     parameters: tuple[Parameter, ...] = Field(min_length=1, alias="parameter")
 
