@@ -6,6 +6,7 @@ Only the driver writes it. Optuna lives in this file and nowhere else.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import get_param_importances
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy import event
 
 from workers.search.plan import SearchPlan, draw
 from workers.search.records import WHOLE, TrialRecord, progress_of, read_trials
@@ -67,6 +69,7 @@ class Index:
     def __init__(self, out: Path, plan: SearchPlan, seed: int, metric: str, pruning: bool) -> None:
         self._out, self._plan, self._seed, self._metric = out, plan, seed, metric
         self._pruner = Halving() if pruning else optuna.pruners.NopPruner()
+        self._handles: dict[int, Trial] = {}  # of running trials: to make one looks at the whole study
         records = read_trials(out)
         study = self._opened()
         if study is None or len(study.get_trials(deepcopy=False)) < len(records):
@@ -75,6 +78,8 @@ class Index:
 
     def _study(self, path: Path) -> optuna.Study:
         storage = RDBStorage(f"sqlite:///{path}")
+        event.listen(storage.engine, "connect", _unsynced)
+        storage.engine.dispose()  # connections from before
         return optuna.create_study(
             storage=storage, study_name=NAME, direction="maximize", pruner=self._pruner, load_if_exists=True
         )
@@ -133,7 +138,8 @@ class Index:
     def point(self, number: int) -> Point:
         """Return what a running trial draws, the same however often: by the seed, its number and the trials before."""
         self.study.sampler = optuna.samplers.TPESampler(seed=hash((self._seed, number)) % 2**32)
-        return draw(self._plan.space, self._trial(number))
+        self._handles[number] = Trial(self.study, self._frozen_of(number)._trial_id)
+        return draw(self._plan.space, self._handles[number])
 
     def report(self, record: TrialRecord) -> None:
         """Report the epochs of a running trial's folder that were not reported yet."""
@@ -151,6 +157,7 @@ class Index:
         """End a trial as its record says; one that has ended stays as it is."""
         value = record.value if record.state == "complete" else None
         self.study.tell(record.number, value, state=STATES[record.state], skip_if_finished=True)
+        self._handles.pop(record.number, None)
 
     def importances(self) -> dict[str, float]:
         """Return how much each parameter decided (PED-ANOVA), highest first; {} where too few trials tell."""
@@ -160,10 +167,17 @@ class Index:
         return {}
 
     def _trial(self, number: int) -> Trial:
-        return Trial(self.study, self._frozen_of(number)._trial_id)
+        if number not in self._handles:
+            self._handles[number] = Trial(self.study, self._frozen_of(number)._trial_id)
+        return self._handles[number]
 
     def _frozen_of(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
+
+
+def _unsynced(connection: sqlite3.Connection, _: object) -> None:
+    """Do not wait for the disk at every commit, most of a trial's cost: the folders make a lost index again."""
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 class _Recorder:
