@@ -12,8 +12,9 @@ pytest.importorskip("torch")
 from covseg.errors import UsageError
 from covseg.training.recipe import load_recipe
 from workers.search.explain import explain
+from workers.search.parameters import Scalar
 from workers.search.plan import SearchPlan, as_toml, draw
-from workers.search.space import Scalar, load_space, spaces
+from workers.search.space import load_space, spaces
 
 TINY = ("network.widths=[4, 8]", "input.size=64", "stop.epochs=4")
 SIZE = '[[parameter]]\nkind = "integer"\nfield = "input.size"\nlow = 32\nhigh = 96\nstep = 32\n'

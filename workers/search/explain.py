@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workers.search.cost import gflop
+from workers.search.parameters import Bundle, Choice, Integer, Parameter, Point, Real, Weights
 from workers.search.plan import SearchPlan
-from workers.search.space import Bundle, Choice, Integer, Parameter, Point, Real, Weights
 
 
 def explain(plan: SearchPlan, trials: int) -> list[str]:

@@ -19,9 +19,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy import event
 
+from workers.search.parameters import Point, Scalar
 from workers.search.plan import SearchPlan, draw
 from workers.search.records import WHOLE, TrialRecord, progress_of, read_trials
-from workers.search.space import Point, Scalar
 
 INDEX, NAME = "study.db", "search"
 RUNGS, REDUCTION = (WHOLE // 9, WHOLE // 3), 3

@@ -17,9 +17,9 @@ from covseg.pages.charts import BLUE, GREY, ORANGE
 from covseg.pages.environment import render_page
 from covseg.training.run_folder import read_rows
 from workers.search.explain import described
+from workers.search.parameters import Scalar
 from workers.search.plan import METRIC, SearchPlan
 from workers.search.records import TrialRecord, trial_folder
-from workers.search.space import Scalar
 
 COLOURS = {"complete": BLUE, "pruned": GREY, "running": ORANGE}
 WORDS = "COVID-19 Dice at specificity .98"

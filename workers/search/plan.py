@@ -15,7 +15,8 @@ from typing import cast
 from covseg.errors import UsageError
 from covseg.training.recipe import Recipe, load_recipe
 from workers.search.cost import gflop
-from workers.search.space import Parameter, Point, Real, Scalar, Space, Weights
+from workers.search.parameters import Parameter, Point, Real, Scalar, Weights
+from workers.search.space import Space
 
 METRIC = "val_operating_dice"
 DRAWS = 64  # random points that a check looks at

@@ -21,8 +21,8 @@ from covseg.errors import UsageError
 from covseg.settings.faults import first_fault
 from covseg.training.recipe import Recipe, load_recipe
 from covseg.training.run_folder import differences, read_rows, replace
+from workers.search.parameters import Point
 from workers.search.plan import as_toml
-from workers.search.space import Point
 
 SEARCH, LEASE, TRIALS, TRIAL, RECIPE = "search.json", "lease", "trials", "trial.json", "recipe.toml"
 WHOLE = 1000  # steps of a trial's whole budget: what is reported is a share of it
