@@ -163,3 +163,21 @@ def nodes() -> list[Node]:
     if working := sorted((node for node in alive if node.cpus), key=lambda node: node.id):
         return working
     raise EnvironmentFailed("the Ray cluster has no machine with a CPU: start one with ray start --num-cpus")
+
+
+def cores_each(count: int, gpus: float = 0, least: int | None = None, what: str = "ranks") -> int:
+    """Return the most cores that each of `count` processes of `gpus` GPUs can have on the machines that there are.
+
+    `EnvironmentFailed` when not all, or not `least` of them, find a place; `what` is their name there.
+    """
+    there = nodes()
+
+    def places(cores: int) -> int:
+        return sum(min(node.cpus // cores, int(node.gpus // gpus) if gpus else node.cpus) for node in there)
+
+    if places(1) < (least or count):
+        wanted = f"{count} {what}" + (f" with {gpus:g} GPUs each" if gpus else "")
+        have = ", ".join(f"{node.cpus} cores and {node.gpus} GPUs" for node in there)
+        raise EnvironmentFailed(f"{wanted} do not fit: the cluster has {have}. Take fewer, or another RAY_ADDRESS")
+    fitting = [cores for cores in range(1, max(node.cpus for node in there) + 1) if places(cores) >= count]
+    return max(fitting, default=1)

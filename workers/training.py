@@ -34,7 +34,7 @@ from covseg.training.recipe import Recipe
 from covseg.training.remote import SCRATCH
 from covseg.training.run_folder import FACTS, METRICS, RECIPE, STATE, WEIGHTS, open_run
 from covseg.training.seeds import TrainResult, train_seeds
-from workers.cluster import Handle, connect, nodes
+from workers.cluster import Handle, connect, cores_each
 from workers.progress import ProgressActor
 from workers.ranks import CheckpointCallback, RankConfig, copy_checkpoint, run_rank
 
@@ -67,7 +67,7 @@ def train_on_ray(recipe: Recipe, job: TrainingJob, settings: TrainSettings, hook
 
 def _train_one(recipe: Recipe, job: TrainingJob, settings: TrainSettings, hooks: Hooks) -> None:
     open_run(job.out, recipe, job.resume)
-    cores = cores_each(settings)
+    cores = cores_each(settings.workers, settings.gpus, settings.least_workers)
     name = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
     filesystem, place = arrow_filesystem(f"{settings.out}/{SCRATCH}")
     _clear(filesystem, place)  # of a driver that was killed
@@ -130,26 +130,6 @@ def _start(job: TrainingJob, filesystem: pyarrow.fs.FileSystem, place: str) -> C
         if (job.out / name).exists():
             pyarrow.fs.copy_files(str(job.out / name), f"{place}/{name}", destination_filesystem=filesystem)
     return Checkpoint(place, filesystem)
-
-
-def cores_each(settings: TrainSettings) -> int:
-    """Return the most cores that every rank can have on the machines that there are.
-
-    `EnvironmentFailed` when not all ranks, or not the least number, find a place.
-    """
-    there = nodes()
-
-    def places(cores: int) -> int:
-        return sum(
-            min(node.cpus // cores, int(node.gpus // settings.gpus) if settings.gpus else node.cpus) for node in there
-        )
-
-    if places(1) < (settings.least_workers or settings.workers):
-        wanted = f"{settings.workers} ranks" + (f" with {settings.gpus:g} GPUs each" if settings.gpus else "")
-        have = ", ".join(f"{node.cpus} cores and {node.gpus} GPUs" for node in there)
-        raise EnvironmentFailed(f"{wanted} do not fit: the cluster has {have}. Take fewer, or another RAY_ADDRESS")
-    fitting = [cores for cores in range(1, max(node.cpus for node in there) + 1) if places(cores) >= settings.workers]
-    return max(fitting, default=1)
 
 
 def _fit(trainer: TorchTrainer, actor: Handle, hooks: Hooks, folder: Path) -> Result:

@@ -38,6 +38,7 @@ COMMANDS = {
     "models": "Models: release, combine, fit-filter, card; in a registry list, show, pull, push, promote.",
     "recipes": "List and explain the training recipes.",
     "train": "Train a recipe, here or on Ray; a run folder that can be resumed.",
+    "search": "Look for a better recipe in a space, by trials on Ray; the same command goes on.",
     "data": "Look at a labelled set: counts, masks, near-duplicates across splits.",
     "version": "Print the version.",
 }

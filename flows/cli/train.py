@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from pydantic import Field
@@ -13,6 +11,7 @@ from pydantic import Field
 from covseg.errors import UsageError
 from covseg.settings.train import TrainSettings
 from flows.cli.console import note, progress, show_result
+from flows.cli.interrupt import on_interrupt
 from flows.cli.options import Json, Options, same
 
 if TYPE_CHECKING:
@@ -49,7 +48,8 @@ def train(config: TrainConfig) -> int:
             quality = f"loss {row['train_loss']:.4f}, Dice {row['train_dice']:.3f}"
             report(step, steps, f"{quality}, {row['films_per_second']:.1f} images/s")
 
-        result = run(config, Hooks(step_done=step_done, epoch_done=epoch_done, stop=_on_interrupt()))
+        stop = on_interrupt("stopping after this step, state is being saved")
+        result = run(config, Hooks(step_done=step_done, epoch_done=epoch_done, stop=stop))
     show_result(result.model_dump(mode="json"), _headline(result), as_json=config.json_)
     return 0
 
@@ -64,20 +64,6 @@ def _check_begun(out: str) -> None:
         raise UsageError(
             f"--resume: {store.url} holds no run, wanted one with {STATE}; leave --resume out to begin one"
         )
-
-
-def _on_interrupt() -> Callable[[], bool]:
-    """Ctrl-C asks the loop to stop after its step; a second one ends the process as always."""
-    stopping = False
-
-    def stop(*_: Any) -> None:
-        nonlocal stopping
-        stopping = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        note("\nstopping after this step, state is being saved")
-
-    signal.signal(signal.SIGINT, stop)
-    return lambda: stopping
 
 
 def epoch_done(row: dict[str, float], _: Path) -> None:

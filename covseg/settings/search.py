@@ -1,0 +1,33 @@
+"""What a search is asked to do: one list for command, flow and driver."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SearchSettings(BaseModel):
+    """What the command and the flow `search` can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: str = Field(description="Name of a space (fast-space, accurate-space, unet-small-sweeps), or a TOML file.")
+    data: str = Field(description="Folder or bucket URL with Train and Val (COVID-QU-Ex), or images/, masks/.")
+    out: str = Field(description="Folder of the search; a cluster of several machines has to share it.")
+    recipe: str | None = Field(default=None, description="Another recipe than the space's: a name, or a TOML file.")
+    settings: tuple[str, ...] = Field(
+        default=(), description="Fields of the recipe to change in every trial, such as stop.epochs=6; may be repeated."
+    )
+    trials: int = Field(default=24, ge=1, le=10_000, description="In all; a later run with more goes on.")
+    parallel: int = Field(default=1, ge=1, le=1024, description="Trials at once.")
+    gpus: float = Field(default=0, ge=0, le=8, description="GPUs of each trial; .5 puts two on one.")
+    budget: float = Field(
+        default=1.0, gt=0, le=100, description="Compute of a whole trial, as a multiple of the recipe's own."
+    )
+    pruning: bool = Field(default=True, description="Stop a trial early that lags behind the best third.")
+    seed: int = Field(default=1, ge=0, description="Of the sampler; the recipe's own seed is the training's.")
+    limit: int | None = Field(default=None, ge=6, description="About so many images of each split.")
+    lung_model: str = Field(default="default", description="Model whose lung masks a network with a lung plane sees.")
+    drop_leaks: bool = Field(default=False, description="Leave out images of Train that look like an image of Val.")
+    loaders: int | None = Field(
+        default=None, ge=0, le=64, description="Processes that read and augment; default: none on a CPU."
+    )

@@ -1,0 +1,200 @@
+"""Optuna's study of a search: an index in ``study.db``, which the trials' folders make again when it is lost.
+
+Only the driver writes it. Optuna lives in this file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import get_param_importances
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy import event
+
+from workers.search.parameters import Point, Scalar
+from workers.search.plan import SearchPlan, draw
+from workers.search.records import WHOLE, TrialRecord, progress_of, read_trials
+
+INDEX, NAME = "study.db", "search"
+RUNGS, REDUCTION = (WHOLE // 9, WHOLE // 3), 3
+STATES = {
+    "running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}  # fmt: skip
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Halving(optuna.pruners.BasePruner):
+    """Asynchronous successive halving on the reported values alone.
+
+    At a ninth and at a third of its budget a trial goes on when it is in the best third of all that came so far; the
+    first always does. Optuna's own keeps its rungs in attributes of the trials, which an index that is made again
+    from folders would not have.
+    """
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether the newest report passed a rung and is not good enough there."""
+        steps = sorted(trial.intermediate_values)
+        before = steps[-2] if len(steps) > 1 else 0
+        passed = [rung for rung in RUNGS if steps and before < rung <= steps[-1]]
+        others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
+        return any(not _promoted(trial, others, rung) for rung in passed)
+
+
+def _promoted(trial: FrozenTrial, others: Sequence[FrozenTrial], rung: int) -> bool:
+    there = [value for one in others if (value := _at(one, rung)) is not None]
+    own = _at(trial, rung)
+    if own is None or own != own:
+        return False
+    better = sum(value > own for value in there)
+    return better < max(1, (len(there) + 1) // REDUCTION)
+
+
+def _at(trial: FrozenTrial, rung: int) -> float | None:
+    """Return what a trial had reached when it passed a rung."""
+    return next((trial.intermediate_values[step] for step in sorted(trial.intermediate_values) if step >= rung), None)
+
+
+class Index:
+    """The study of the search in `out`; made of the folders where it is lost or lags behind them."""
+
+    def __init__(self, out: Path, plan: SearchPlan, seed: int, metric: str, pruning: bool) -> None:
+        self._out, self._plan, self._seed, self._metric = out, plan, seed, metric
+        self._pruner = Halving() if pruning else optuna.pruners.NopPruner()
+        self._handles: dict[int, Trial] = {}  # of running trials: to make one looks at the whole study
+        records = read_trials(out)
+        study = self._opened()
+        if study is None or len(study.get_trials(deepcopy=False)) < len(records):
+            study = self._made(records)
+        self.study = study
+
+    def _study(self, path: Path) -> optuna.Study:
+        storage = RDBStorage(f"sqlite:///{path}")
+        event.listen(storage.engine, "connect", _unsynced)
+        storage.engine.dispose()  # connections from before
+        return optuna.create_study(
+            storage=storage, study_name=NAME, direction="maximize", pruner=self._pruner, load_if_exists=True
+        )
+
+    def _opened(self) -> optuna.Study | None:
+        path = self._out / INDEX
+        if not path.exists():
+            return None
+        try:
+            study = self._study(path)
+            study.get_trials(deepcopy=False)
+        except Exception:  # noqa: BLE001 - a damaged file raises what its library likes; the folders have all of it
+            return None
+        return study
+
+    def _made(self, records: Sequence[TrialRecord]) -> optuna.Study:
+        for left in self._out.glob(f"{INDEX}*"):
+            left.unlink()
+        study = self._study(self._out / INDEX)
+        for record in records:
+            study.add_trial(self._frozen(record))
+        return study
+
+    def _frozen(self, record: TrialRecord) -> FrozenTrial:
+        recorder = _Recorder(record.point)
+        draw(self._plan.space, recorder)
+        reported = {
+            step: value for step, value in progress_of(self._out, record, self._metric).items() if value == value
+        }
+        trial = create_trial(
+            state=STATES[record.state], value=record.value if record.state in ("complete", "pruned") else None,
+            params=dict(record.point), distributions=recorder.distributions, intermediate_values=reported,
+        )  # fmt: skip
+        trial.datetime_start = trial.datetime_start or datetime.now(UTC).replace(tzinfo=None)
+        return trial
+
+    def ask(self) -> int:
+        """Begin the next trial, one of the plan's first points or one to be sampled; return its number."""
+        first, number = self._plan.first(), len(self.study.get_trials(deepcopy=False))
+        if not self._waiting() and number < len(first):
+            self.study.enqueue_trial(dict(first[number]))
+        return self.study.ask().number
+
+    def begun(self) -> int:
+        """Return how many trials have begun."""
+        return len(self.study.get_trials(deepcopy=False)) - self._waiting()
+
+    def _waiting(self) -> int:
+        """Return whether a killed driver left a trial that it had not begun."""
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def running(self) -> list[int]:
+        """Return the numbers of the trials that have begun and not ended."""
+        return [one.number for one in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+    def point(self, number: int) -> Point:
+        """Return what a running trial draws, the same however often: by the seed, its number and the trials before."""
+        self.study.sampler = optuna.samplers.TPESampler(seed=hash((self._seed, number)) % 2**32)
+        self._handles[number] = Trial(self.study, self._frozen_of(number)._trial_id)
+        return draw(self._plan.space, self._handles[number])
+
+    def report(self, record: TrialRecord) -> None:
+        """Report the epochs of a running trial's folder that were not reported yet."""
+        trial = self._trial(record.number)
+        known = self._frozen_of(record.number).intermediate_values
+        for step, value in progress_of(self._out, record, self._metric).items():
+            if step not in known and value == value:
+                trial.report(value, step)
+
+    def lags(self, number: int) -> bool:
+        """Tell whether a running trial should be stopped at its newest report."""
+        return self._trial(number).should_prune()
+
+    def tell(self, record: TrialRecord) -> None:
+        """End a trial as its record says; one that has ended stays as it is."""
+        value = record.value if record.state == "complete" else None
+        self.study.tell(record.number, value, state=STATES[record.state], skip_if_finished=True)
+        self._handles.pop(record.number, None)
+
+    def importances(self) -> dict[str, float]:
+        """Return how much each parameter decided (PED-ANOVA), highest first; {} where too few trials tell."""
+        with contextlib.suppress(ValueError, RuntimeError, UserWarning), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # that the best trials and all are the same ones
+            return dict(get_param_importances(self.study))
+        return {}
+
+    def _trial(self, number: int) -> Trial:
+        if number not in self._handles:
+            self._handles[number] = Trial(self.study, self._frozen_of(number)._trial_id)
+        return self._handles[number]
+
+    def _frozen_of(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+
+def _unsynced(connection: sqlite3.Connection, _: object) -> None:
+    """Do not wait for the disk at every commit, most of a trial's cost: the folders make a lost index again."""
+    connection.execute("PRAGMA synchronous=OFF")
+
+
+class _Recorder:
+    """Draws what was drawn, and notes from which distribution."""
+
+    def __init__(self, point: Mapping[str, Scalar]) -> None:
+        self._point = point
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        self.distributions[name] = IntDistribution(low, high, step=step)
+        return int(self._point[name])
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.distributions[name] = FloatDistribution(low, high, log=log)
+        return float(self._point[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        self.distributions[name] = CategoricalDistribution(choices)
+        return self._point[name]

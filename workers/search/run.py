@@ -1,0 +1,138 @@
+"""A search by its settings: the entry point of command and flow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from covseg.errors import UsageError
+from covseg.registry.registry import pinned
+from covseg.settings.search import SearchSettings
+from covseg.storage import local_path
+from covseg.training.job import TrainingJob
+from covseg.training.preflight import preflight
+from covseg.training.ranks import default_workers
+from covseg.training.run_folder import differences, replace
+from workers.cluster import connect, cores_each
+from workers.search.driver import Driver, SearchHooks
+from workers.search.index import Index
+from workers.search.page import render_search
+from workers.search.plan import METRIC, SearchPlan, as_toml
+from workers.search.records import SEARCH, TrialRecord, lease, open_search, read_trials, trial_recipe
+from workers.search.space import load_space
+
+BEST, PAGE = "best.toml", "search.html"
+
+
+class SearchResult(BaseModel):
+    """What a search came to: trials by state, and the best complete one; `value` is of Val, chosen on Val."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: str
+    metric: str
+    states: dict[str, int]
+    best: int | None
+    value: float | None
+
+
+def plan_of(settings: SearchSettings) -> SearchPlan:
+    """Return what is searched; `UsageError` where space or recipe cannot be read."""
+    space = load_space(settings.space)
+    return SearchPlan(space, settings.recipe or space.recipe, settings.settings, settings.budget)
+
+
+def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchResult:
+    """Run a search, or go on with the one in `out`; on the cluster of ``RAY_ADDRESS``, or on one started here.
+
+    Raises
+    ------
+    UsageError
+        Before the first trial: a space that the recipe does not take, no data, a folder of another search or with
+        another driver.
+    EnvironmentFailed
+        When the cluster has no room for the trials.
+    Stopped, TrainingFailed
+        As `Driver.drive`.
+    """
+    plan = plan_of(settings)
+    plan.check()
+    folder = local_path(settings.out)
+    if folder is None:
+        raise UsageError(f"--out {settings.out}: wanted a folder that all machines share, not a bucket")
+    out, base = folder.absolute(), plan.base
+    job = _job(settings, out, plan)
+    preflight(base, job)
+    with lease(out):
+        if (out / SEARCH).exists():
+            open_search(out, search_of(settings, plan))
+        with connect():
+            cores = cores_each(settings.parallel, settings.gpus, what="trials")
+            open_search(out, search_of(settings, plan))
+            index = Index(out, plan, settings.seed, METRIC, settings.pruning)
+            count = plan.count(settings.trials)
+            driver = Driver(plan, job, index, count, settings.parallel, cores, settings.gpus, hooks or SearchHooks())
+            try:
+                driver.drive()
+            finally:
+                result = _finish(out, plan, index)
+    return result
+
+
+def _job(settings: SearchSettings, out: Path, plan: SearchPlan) -> TrainingJob:
+    data = local_path(settings.data)
+    loaders = default_workers("cuda" if settings.gpus else "cpu") if settings.loaders is None else settings.loaders
+    return TrainingJob(
+        data=settings.data if data is None else data.absolute(), out=out, limit=settings.limit,
+        lung_model=pinned(settings.lung_model) if plan.base.input.sees_lung else settings.lung_model,
+        drop_leaks=settings.drop_leaks, workers=loaders,
+    )  # fmt: skip
+
+
+def search_of(settings: SearchSettings, plan: SearchPlan) -> dict[str, object]:
+    """Return all that decides what trials there are: a search goes on with the same."""
+    return {
+        "recipe": plan.base.model_dump(mode="json"),
+        "space": plan.space.model_dump(mode="json", by_alias=True),
+        **settings.model_dump(mode="json", include={"data", "budget", "pruning", "seed", "limit", "drop_leaks"}),
+        "lung_model": settings.lung_model,
+    }  # fmt: skip
+
+
+def result_of(folder: Path) -> tuple[SearchResult, list[TrialRecord]]:
+    """Return what a search came to so far, and its trials; it may run meanwhile.
+
+    Raises
+    ------
+    UsageError
+        When there is no search in the folder.
+    """
+    if not (folder / SEARCH).is_file():
+        raise UsageError(f"{folder} holds no search: wanted the --out of a covseg search")
+    records = read_trials(folder)
+    best = best_of(records)
+    states = dict(Counter(record.state for record in records))
+    number, value = (best.number, best.value) if best else (None, None)
+    return SearchResult(out=str(folder), metric=METRIC, states=states, best=number, value=value), records
+
+
+def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
+    """Write the best trial's recipe with what it changes, and the page."""
+    result, records = result_of(out)
+    if best := best_of(records):
+        recipe = trial_recipe(out, best.number)
+        changed = differences(plan.base.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        head = [f"# Trial {best.number}, {METRIC} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
+        lines = [f"#   {name}: {there} -> {here}" for name, there, here in changed] or ["#   nothing"]
+        replace(out / BEST, lambda staged: staged.write_text("\n".join([*head, *lines, "", as_toml(recipe)])))
+    page = render_search(out, plan, records, best, index.importances())
+    replace(out / PAGE, lambda staged: staged.write_bytes(page))
+    return result
+
+
+def best_of(records: list[TrialRecord]) -> TrialRecord | None:
+    """Return the complete trial with the highest value, the first among equals; None without one."""
+    done = [record for record in records if record.state == "complete" and record.value is not None]
+    return max(done, key=lambda record: (record.value or 0.0, -record.number), default=None)
