@@ -29,9 +29,8 @@ def commands() -> Iterator[tuple[str, Any, dict[str, Any]]]:
             if name.startswith("-"):
                 continue
             below = app[name]
-            if below.default_command is None:
-                yield from walk(below, (*words, name))
-            else:
+            yield from walk(below, (*words, name))
+            if below.default_command is not None:
                 function = below.default_command
                 yield " ".join((*words, name)), function, get_type_hints(function)["config"].model_fields
 

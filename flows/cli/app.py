@@ -15,7 +15,7 @@ from cyclopts.config import Toml
 from covseg.errors import UsageError
 from covseg.settings.environment import code_version
 from flows.cli.console import show_json, warn
-from flows.cli.examples import EXAMPLES, ending
+from flows.cli.examples import ending
 from flows.cli.mistakes import explain, read_config
 
 # Said before anything heavy is imported: no library of ours calls home.
@@ -51,8 +51,9 @@ app = App(
     version=code_version,
     help_format="plaintext",
 )
+GROUPS = ("models", "data", "search")  # they say their own
 for name, line in COMMANDS.items():
-    epilogue = {"help_epilogue": ending(name)} if name in EXAMPLES else {}  # a group of commands has none of its own
+    epilogue = {} if name in GROUPS else {"help_epilogue": ending(name)}
     app.command(f"flows.cli.{name}:{name}", name=name, help=line, **epilogue)
 
 

@@ -24,6 +24,8 @@ EXAMPLES = {
     "models card": "covseg models card models/mine --evaluation evaluation/",
     "recipes": "covseg recipes fast",
     "train": "covseg train fast --data COVID-QU-Ex/ -o runs/mine",
+    "search": "covseg search fast-space --data COVID-QU-Ex/ -o searches/fast --explain",
+    "search show": "covseg search show searches/fast",
     "data check": "covseg data check COVID-QU-Ex/ -o data-check/",
     "version": "covseg version",
 }

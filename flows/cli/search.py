@@ -10,6 +10,7 @@ from pydantic import Field
 
 from covseg.settings.search import SearchSettings
 from flows.cli.console import note, progress, show, show_json, show_result, table
+from flows.cli.examples import ending
 from flows.cli.interrupt import on_interrupt
 from flows.cli.options import Json, Options, same
 
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from workers.search.records import TrialRecord
     from workers.search.run import SearchResult
 
-search = App(name="search")
+search = App(name="search", help_epilogue=ending("search"))
 
 
 class SearchConfig(SearchSettings, Options):
     """What `covseg search` can be told."""
 
     data: str = Field("", description=same(SearchSettings, "data").description)
-    out: str = Field("", description=same(SearchSettings, "out").description)
+    out: Annotated[str, Parameter(name="--output", alias=("-o", "--out"))] = Field(
+        "", description=same(SearchSettings, "out").description
+    )
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = same(SearchSettings, "settings")
     explain: bool = Field(default=False, description="Print the space, its recipe and what it costs; run nothing.")
     json_: Json = False
@@ -74,7 +77,7 @@ def _run(config: SearchConfig) -> SearchResult:
         )
 
 
-@search.command(name="show")
+@search.command(name="show", help_epilogue=ending("search show"))
 def show_search(config: ShowConfig) -> int:
     """Show the trials of a search, running or ended."""
     from workers.search.run import result_of
