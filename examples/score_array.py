@@ -12,7 +12,7 @@ from covseg.synthetic.phantom import make_phantom
 
 def main() -> None:
     """Score a phantom, then show what becomes of an image that is no chest radiograph."""
-    model = covseg.load_model("default")  # or "accurate", a model folder, REGISTRY/NAME@TAG
+    model = covseg.load_model("default")  # or "benchmark", a model folder, REGISTRY/NAME@TAG
 
     pixels = make_phantom(seed=0).unit_pixels  # (H, W): floats in [0, 1], or uint8 / uint16; bone is bright
     scored = model.predict(pixels, pixel_spacing_mm=0.2)  # the spacing is optional; it gives areas in mm2

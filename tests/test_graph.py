@@ -66,7 +66,7 @@ def exported_by_torch(folder: ModelFolder, path: Path) -> onnxruntime.InferenceS
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", ["default", pytest.param("accurate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["default", pytest.param("benchmark", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore")
 def test_the_graph_gives_the_very_bits_of_torchs_own_export(name, tmp_path):
     folder = open_folder(name)
@@ -119,8 +119,8 @@ def test_a_shipped_graph_holds_no_weights_and_nothing_of_the_machine(name):
     assert {node.domain for node in model.graph.node} == {""}
     places = {one.value for tensor in model.graph.initializer for one in tensor.external_data if one.key == "location"}
     assert places == {WEIGHTS}
-    assert sum(len(tensor.raw_data) for tensor in model.graph.initializer) < 100
-    assert len(data) < 200_000
+    assert sum(len(tensor.raw_data) for tensor in model.graph.initializer) < 5_000  # places on the grid, of a lung view
+    assert len(data) < 300_000
     assert not [word for word in (b".py", b"torch", b"/work", b"/tmp", b"pkg.") if word in data]
 
 

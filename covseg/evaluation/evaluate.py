@@ -22,7 +22,7 @@ from covseg.evaluation.records import Cost, Evaluation, Robustness
 from covseg.evaluation.robustness import control_lines, line, shift_lines
 from covseg.evaluation.run import evaluate_set, with_lung
 from covseg.evaluation.shifts import Shift, chosen
-from covseg.evaluation.twins import of_twins, read_twins, with_twins
+from covseg.evaluation.twins import as_one, of_twins, read_twins, with_twins
 from covseg.model_folder import test_uses as ledger
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder
@@ -74,7 +74,7 @@ def _robustness(
     backend: Backend,
     dataset: LabelledSet,
     shifts: dict[str, Shift],
-    twins: dict[str, Path],
+    twins: dict[str, list[Path]],
     progress: Callable[[int, int], None],
 ) -> Robustness:
     """Walk the set once more under every condition that is wanted."""
@@ -87,7 +87,7 @@ def _robustness(
         found = Robustness(control=control, shifts=shift_lines(table, shifts, draws))
     if twins:
         pairs = with_twins(open_set(settings.data, settings.split), twins)
-        table = walk(pipeline, backend, pairs, [plain(), of_twins(twins)], settings.streams, progress)
+        table = as_one(walk(pipeline, backend, pairs, [plain(), *of_twins(twins)], settings.streams, progress))
         words = f"real size, {settings.twins.parent.name if settings.twins else ''}"
         found = found.model_copy(update={"twins": (line(table, TWIN, words, draws),)})
     return found

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from covseg.data import LabelledImage, LabelledSet
 from covseg.errors import RadiographRefused, SetRefused, UsageError
@@ -24,24 +26,24 @@ FILE, PARTNER = ("image", "film"), ("of", "covidqu")
 IMAGES = "images"
 
 
-def read_twins(path: Path, dataset: LabelledSet) -> dict[str, Path]:
-    """Return the twin's file of each image that has one, by the image's key.
+def read_twins(path: Path, dataset: LabelledSet) -> dict[str, list[Path]]:
+    """Return the files of the twins of each image that has any, by the image's key.
 
     Raises
     ------
     UsageError
         When the CSV is missing, lacks a column, or names a file or an image that is not there; when no twin is of
-        this split; when an image has two.
+        this split; when a line stands there twice.
     """
     if not path.is_file():
         raise UsageError(f"--twins {path}: no such file; wanted a CSV with columns {FILE[0]} and {PARTNER[0]}")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    with path.open(encoding="utf-8-sig", newline="") as text:
+        rows = list(csv.DictReader(text))
     columns = [_column(path, rows, names) for names in (FILE, PARTNER)]
     by_name: dict[tuple[str, str], LabelledImage] = {}
     for image in dataset.images:
         by_name |= {(Path(image.key).name, stratum): image for stratum in (image.stratum.casefold(), "")}
-    twins: dict[str, Path] = {}
+    twins: dict[str, list[Path]] = {}
     for number, row in enumerate(rows, 2):
         if row.get("split", "").casefold() not in ("", dataset.split.casefold()):
             continue
@@ -49,11 +51,12 @@ def read_twins(path: Path, dataset: LabelledSet) -> dict[str, Path]:
         found = by_name.get((partner, row.get("stratum", "").casefold()))
         if found is None:
             raise UsageError(f"{path}, line {number}: no image {partner!r} in split {dataset.split} of {dataset.root}")
-        if found.key in twins:
-            raise UsageError(f"{path}, line {number}: {partner!r} has a twin already, {twins[found.key].name}")
-        twins[found.key] = path.parent / IMAGES / name
-        if not twins[found.key].is_file():
-            raise UsageError(f"{path}, line {number}: no file {twins[found.key]}; wanted the twin of {partner!r}")
+        file = path.parent / IMAGES / name
+        if file in twins.setdefault(found.key, []):
+            raise UsageError(f"{path}, line {number}: {name!r} stands there twice as the twin of {partner!r}")
+        if not file.is_file():
+            raise UsageError(f"{path}, line {number}: no file {file}; wanted the twin of {partner!r}")
+        twins[found.key].append(file)
     if not twins:
         raise UsageError(f"{path}: {len(rows)} twins, none of split {dataset.split} of {dataset.root}")
     return twins
@@ -67,18 +70,28 @@ def _column(path: Path, rows: list[dict[str, str]], names: tuple[str, str]) -> s
     return found[0]
 
 
-def with_twins(dataset: LabelledSet, twins: dict[str, Path]) -> LabelledSet:
+def with_twins(dataset: LabelledSet, twins: dict[str, list[Path]]) -> LabelledSet:
     """Return the images of a set that have a twin."""
     return replace(dataset, images=tuple(image for image in dataset.images if image.key in twins), excluded=())
 
 
-def of_twins(twins: dict[str, Path]) -> Condition:
-    """Return the twins as a condition."""
+def of_twins(twins: dict[str, list[Path]]) -> list[Condition]:
+    """Return the twins as conditions: the first of each image, the second of those that have two, and so on."""
 
-    def make(image: LabelledImage, _pixels: Pixels, _truth: Truth) -> Pixels:
+    def make(place: int, image: LabelledImage, _pixels: Pixels, _truth: Truth) -> Pixels | None:
+        files = twins[image.key]
+        if place >= len(files):
+            return None
         try:
-            return np.asarray(read(twins[image.key].read_bytes()).pixels, np.float32)
+            return np.asarray(read(files[place].read_bytes()).pixels, np.float32)
         except RadiographRefused as refused:
-            raise SetRefused(f"{twins[image.key]}: {refused}; leave it out of the twins' CSV") from refused
+            raise SetRefused(f"{files[place]}: {refused}; leave it out of the twins' CSV") from refused
 
-    return Condition(TWIN, make)
+    most = max(map(len, twins.values()))
+    return [Condition(f"{TWIN} {place + 1}", partial(make, place)) for place in range(most)]
+
+
+def as_one(table: pa.Table) -> pa.Table:
+    """Return the rows of all twins under one name."""
+    merged = [TWIN if name.startswith(TWIN) else name for name in table.column("condition").to_pylist()]
+    return table.set_column(table.column_names.index("condition"), "condition", pa.array(merged))

@@ -21,7 +21,7 @@ from covseg.settings.faults import first_fault
 from covseg.settings.model import FILTER_ARRAYS, WANTED, InputFilterLimits, ModelConfig
 from covseg.storage import LocalStore
 
-SHIPPED = {name: Path(__file__).parents[1] / "models" / name for name in ("default", "accurate")}
+SHIPPED = {name: Path(__file__).parents[1] / "models" / name for name in ("default", "benchmark")}
 DEFAULT = SHIPPED["default"]
 WEIGHTS, GRAPH, CONFIG = "weights.safetensors", "graph.onnx", "covseg.json"
 
@@ -47,7 +47,7 @@ def open_folder(ref: str | Path = "default", *, input_filter: bool = True) -> Mo
     Parameters
     ----------
     ref : str or Path
-        ``default`` or ``accurate``, or the path of a model folder.
+        ``default`` or ``benchmark``, or the path of a model folder.
     input_filter : bool
         False leaves the input filter unread and off the card, for whoever fits another one.
 

@@ -37,7 +37,7 @@ def open_model(ref: str | Path = "default", *, input_filter: bool = True) -> Mod
     Parameters
     ----------
     ref : str or Path
-        ``default`` or ``accurate``, the path of a model folder, or ``[REGISTRY/]NAME@TAG``, which is pulled into the
+        ``default`` or ``benchmark``, the path of a model folder, or ``[REGISTRY/]NAME@TAG``, which is pulled into the
         cache first.
     input_filter : bool
         False leaves the input filter unread and off the card, for whoever fits another one.

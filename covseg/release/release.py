@@ -90,7 +90,7 @@ def release(
             source_side=facts.side,
             normalisation="standardise" if prepared(recipe) == "standardise" else "unit",
             presence_source="image-level head, sigmoid" if has_head(recipe) else "strongest infection pixel",
-            training=_training(run, recipe, facts),
+            training=_training(run, recipe, facts) | ({"lungs": built.lungs} if built.lungs else {}),
             licence=LICENCE.format(licence or terms),
             citation=citation or cited,
         )
@@ -129,11 +129,12 @@ def check_export(folder: ModelFolder, images: NDArray[np.uint8]) -> float:
 
 
 class _Built(NamedTuple):
-    """A network's name in the table of networks, its arguments as JSON values, and its weights."""
+    """A network's name in the table of networks, its arguments as JSON values, its weights, and whose lungs it has."""
 
     network: str
     arguments: dict[str, Any]
     state: State
+    lungs: dict[str, object] | None = None
 
 
 def _check_lungs(run: Path, learnt: str | None, recipe: Recipe, lung_model: str) -> None:
@@ -158,7 +159,8 @@ def _behind_lungs(recipe: Recipe, own: _Built, lung_model: str) -> _Built:
         "constrained": recipe.lung_constraint,
     }  # fmt: skip
     state = prefixed(weights, "lung.") | prefixed(own.state, "infection.")
-    return _Built("cascade", combined, state)
+    drawn = {"id": config.id, "weights_sha256": config.weights_sha256, **config.training}
+    return _Built("cascade", combined, state, drawn)
 
 
 def _lung_stage(config: ModelConfig, state: State) -> tuple[dict[str, Any], State]:

@@ -13,7 +13,7 @@ class EvaluateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(default="default", description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG.")
+    model: str = Field(default="default", description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG.")
     data: Path = Field(
         description="Folder with Train, Val, Test (COVID-QU-Ex), with images/, masks/, labels.csv, or with images/ and "
         "scores.csv (readers' scores)."

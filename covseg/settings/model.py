@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from covseg.records import RESEARCH_ONLY
 
 FILTER_ARRAYS = "gate.safetensors"
-WANTED = "'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG with a tag v1, v2 ..., candidate or champion"
+WANTED = "'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG with a tag v1, v2 ..., candidate or champion"
 
 
 class _Frozen(BaseModel):

@@ -22,7 +22,7 @@ class ScoreSettings(BaseModel):
     source: str = Field(min_length=1, description="Folder or s3://bucket/prefix with the images.")
     dest: str = Field(min_length=1, description="Folder or s3://bucket/prefix for masks, tables, snapshots and report.")
     model: str = Field(
-        "default", min_length=1, description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG."
+        "default", min_length=1, description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG."
     )
     include: str = Field("*", min_length=1, description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")

@@ -19,7 +19,7 @@ EXAMPLES = {
     "models push": "covseg models push models/mine mine --registry s3://models",
     "models promote": "covseg models promote s3://models/mine@v3 champion --note 'better on Val'",
     "models release": "covseg models release runs/mine -o models/mine --data COVID-QU-Ex/",
-    "models combine": "covseg models combine default accurate -o models/both --name both",
+    "models combine": "covseg models combine models/one models/other -o models/both --name both",
     "models fit-filter": "covseg models fit-filter models/mine --data COVID-QU-Ex/",
     "models card": "covseg models card models/mine --evaluation evaluation/",
     "recipes": "covseg recipes fast",

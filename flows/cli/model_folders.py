@@ -41,7 +41,7 @@ class ReleaseConfig(Options):
 class CombineConfig(Options):
     """What `covseg models combine` can be told."""
 
-    folders: tuple[str, ...] = Field(description="Model folders, 'default', 'accurate', or versions in a registry.")
+    folders: tuple[str, ...] = Field(description="Model folders, 'default', 'benchmark', or versions in a registry.")
     output: Annotated[Path, OUTPUT] = Field(description="A new or empty folder.")
     name: str = Field(description="Id of the new model.")
     mirror: bool = Field(False, description="Every model also reads the image mirrored: twice the cost.")

@@ -53,7 +53,7 @@ class PullConfig(Options):
 class PushConfig(Options):
     """What `covseg models push` can be told."""
 
-    folder: str = Field(description="'default', 'accurate', a model folder, or a version in another registry.")
+    folder: str = Field(description="'default', 'benchmark', a model folder, or a version in another registry.")
     name: str = Field(description="The model's name in the registry; the version's number is given there.")
     registry: str | None = Field(None, description=_REGISTRY)
     dry_run: bool = Field(False, description="Say which version it would be, and stop.")

@@ -24,7 +24,7 @@ class PredictConfig(Options):
 
     source: Path = Field(description="An image, or a folder of images (PNG, JPEG, DICOM; told apart by content).")
     output: Annotated[Path, OUTPUT] = Field(description="Folder for masks, rows, table and report.")
-    model: str = Field("default", description="'default', 'accurate', a model folder, or [REGISTRY/]NAME@TAG.")
+    model: str = Field("default", description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG.")
     include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
     backend: Literal["onnx", "torch"] = Field("onnx", description="What runs the model; torch is the reference.")

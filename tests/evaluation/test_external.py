@@ -303,7 +303,7 @@ def test_the_guides_commands_run_word_for_word(tmp_path):
             ["bash", "-euc", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    for name in ("site-evaluation", "site-default", "site-accurate"):
+    for name in ("site-evaluation", "site-default", "site-benchmark"):
         content = read_external(tmp_path / name)
         assert content.data.images == 24 and content.data.readers == {"A": 24, "B": 24}
         assert content.line("all", "fraction", "A", "B", "pearson_r").value > 0.95

@@ -84,10 +84,12 @@ def write_twins(path: Path, rows: list[dict[str, str]]) -> Path:
 def test_twins_that_do_not_match_are_said_before_the_first_image(made_set, twins):
     dataset, rows = open_set(made_set, "Val"), list(csv.DictReader(twins.read_text().splitlines()))
     assert len(read_twins(twins, dataset)) == 4
+    two = read_twins(write_twins(twins.with_name("two.csv"), [rows[0], rows[0] | {"image": rows[1]["image"]}]), dataset)
+    assert [len(files) for files in two.values()] == [2]
     broken = {
         "no image 'nobody.png' in split Val": [rows[0] | {"of": "nobody.png"}],
         "no file .*gone.png": [rows[0] | {"image": "gone.png"}],
-        "has a twin already": [rows[0], rows[0]],
+        "stands there twice": [rows[0], rows[0]],
         "none of split Val": [rows[0] | {"split": "Train"}],
         "no column 'of'": [{"image": "a.png", "source": "b"}],
     }
