@@ -70,7 +70,7 @@ def test_a_usual_image_has_no_flag():
 
 
 def test_few_pixels_or_little_detail_are_low_resolution():
-    assert "low_resolution" in flags(textured(LIMITS.shorter_side - 1))
+    assert "low_resolution" in flags(textured(FlagLimits().shorter_side - 1))
     assert "low_resolution" not in flags(textured(SOURCE_SIDE))
     tiny = cv2.resize(textured(), (64, 64), interpolation=cv2.INTER_AREA)
     assert "low_resolution" in flags(cv2.resize(tiny, (1024, 1024), interpolation=cv2.INTER_CUBIC))

@@ -2,7 +2,8 @@
 
 In: images ``(N, 1, S, S)`` and lung masks of 0 or 1 as a second plane. The box of the lungs is cut out, brought to the
 network's own grid, standardised, and everything outside the lungs is set to 0; the answer is put back in its place.
-What lies around the lungs (borders, letters, collimation, the archive's own look) cannot reach the answer.
+What lies around the lungs (borders, letters, collimation, the archive's own look) cannot reach the answer, but for the
+mean and spread of the box.
 """
 
 from __future__ import annotations
