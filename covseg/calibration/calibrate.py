@@ -128,7 +128,7 @@ def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] 
     folder = open_model(settings.model)
     if folder.reference and not settings.dry_run:
         raise UsageError(f"{folder.reference} is immutable: covseg models pull it -o DIR, calibrate DIR, push that")
-    demanded = _demanded(dataset, settings.specificity_on)
+    demanded = dataset.places(settings.specificity_on)
     start = folder.config.thresholds
     grid = _with_start(Grid(), start)
     table, excluded = _count_all(settings, folder, dataset, grid, progress)
@@ -145,16 +145,6 @@ def calibrate(settings: CalibrateSettings, progress: Callable[[int, int], None] 
     if not settings.dry_run:
         write_thresholds(folder.path, calibration, settings)
     return calibration
-
-
-def _demanded(dataset: LabelledSet, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the places of strata by name."""
-    known = {stratum.casefold(): place for place, stratum in enumerate(dataset.strata) if dataset.counts[stratum]}
-    for name in names:
-        if name.casefold() not in known:
-            there = ", ".join(stratum for stratum, count in dataset.counts.items() if count)
-            raise UsageError(f"--specificity-on {name}: no such stratum in {dataset.split}; it has {there}")
-    return tuple(known[name.casefold()] for name in names)
 
 
 def fit_all(

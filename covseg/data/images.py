@@ -95,6 +95,20 @@ class LabelledSet:
         path = None if key is None else self.root / key
         return path.stat().st_size if path is not None and path.is_file() else -1
 
+    def places(self, strata: tuple[str, ...]) -> tuple[int, ...]:
+        """Return where strata stand in `strata`, by name.
+
+        Raises
+        ------
+        UsageError
+            When one has no image here.
+        """
+        known = {stratum.casefold(): place for place, stratum in enumerate(self.strata) if self.counts[stratum]}
+        if absent := [name for name in strata if name.casefold() not in known]:
+            there = ", ".join(stratum for stratum, count in self.counts.items() if count)
+            raise UsageError(f"stratum {', '.join(absent)} has no image in split {self.split}: it has {there}")
+        return tuple(known[name.casefold()] for name in strata)
+
     def select(self, strata: tuple[str, ...] = (), limit: int | None = None) -> LabelledSet:
         """Keep the named strata, and every k-th image of each so that about `limit` remain.
 

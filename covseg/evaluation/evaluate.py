@@ -50,16 +50,16 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
     if ledger.is_test(dataset.split):
         ledger.check_writable(folder.path, folder.reference)
     backend = open_backend(folder, settings.backend)
-    pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch))
+    plain_pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch))
     total = len(dataset.images)
-    pipeline = with_lung(pipeline, dataset, settings.lung)
+    pipeline = with_lung(plain_pipeline, dataset, settings.lung)
     streams = settings.streams or len(os.sched_getaffinity(0))
     evaluated = evaluate_set(pipeline, backend, dataset, streams, lambda done: progress(done, total))
     if not len(evaluated.results):
         first = evaluated.excluded[0].detail if evaluated.excluded else "the listing is empty"
         raise SetRefused(f"no image of {settings.data} split {dataset.split} can be judged; first reason: {first}")
     evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, _cost(folder)), settings.draws)
-    robustness = _robustness(settings, pipeline, backend, dataset, shifts, twins, progress)
+    robustness = _robustness(settings, plain_pipeline, backend, dataset, shifts, twins, progress)
     evaluation = evaluation.model_copy(update={"robustness": robustness})
     if ledger.is_test(dataset.split):
         evaluation = evaluation.model_copy(update={"test_use": _record(folder.path, evaluation)})
@@ -77,7 +77,7 @@ def _robustness(
     twins: dict[str, list[Path]],
     progress: Callable[[int, int], None],
 ) -> Robustness:
-    """Walk the set once more under every condition that is wanted."""
+    """Walk the set once more under every condition that is wanted, with the predicted lung."""
     conditions = [of_shift(name, shift) for name, shift in shifts.items()]
     conditions += controls() if settings.control and all(image.lung for image in dataset.images) else []
     found, draws = Robustness(), settings.draws

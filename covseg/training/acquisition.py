@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from covseg.training.recipe import PathConfig
+from covseg.training.augment_config import PathConfig
 
 Grey = NDArray[np.uint8]
 Float = NDArray[np.float32]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.training.acquisition import acquired
-from covseg.training.recipe import AugmentConfig
+from covseg.training.augment_config import AugmentConfig
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations  # pinned to 2.0: its last releases under MIT; what came after it is AGPL

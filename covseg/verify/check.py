@@ -217,8 +217,7 @@ class _Check:
         accepted = failed / max(1, scored + failed) <= self.manifest["max_failed"]
         if "max_missing" in self.manifest:  # an older manifest was judged by its first limit alone
             accepted &= self.verdict.missing / rows <= self.manifest["max_missing"]
-            accepted &= outside / rows <= self.manifest.get("max_out_of_scope", 1)
-            accepted &= bool(scored) or not len(self.rows)
+            accepted &= outside / rows <= self.manifest.get("max_out_of_scope", 1) and scored >= min(1, len(self.rows))
         self._expect(self.manifest["accepted"] == accepted, "the manifest is accepted, or not, against its own limits")
 
     def _foreign(self) -> None:

@@ -104,6 +104,27 @@ def test_the_chosen_setting_is_the_best_of_all_that_keep_the_specificity():
     assert dice[table.positive].mean() == pytest.approx(value)
 
 
+def test_a_demand_on_one_stratum_counts_its_false_alarms_alone_and_states_the_others():
+    table = made_table()
+    strata = np.where(table.positive, 0, 1 + np.arange(200) % 2)
+    harder = replace(table, strata=strata, presence=np.where(strata == 2, 0.99, table.presence))
+    all_of_them, one = (
+        fit("x", asked, SMALL, 0.95, outcomes(asked, Thresholds(min_component_share=0, min_infection_share=0)))
+        for asked in (harder, replace(harder, demanded=(1,)))
+    )
+    assert one.specificity.value >= 0.95 and one.specificity.n == 50 and all_of_them.specificity.n == 100
+    assert one.dice.value >= all_of_them.dice.value
+    assert set(one.crossfit_by_stratum) == {1, 2}
+    assert one.crossfit_by_stratum[2].value < 0.5 < one.crossfit_by_stratum[1].value
+
+
+def test_a_stratum_that_is_not_there_cannot_be_demanded(made_set):
+    dataset = open_set(made_set, "Val")
+    assert dataset.places(("normal",)) == (2,)
+    with pytest.raises(UsageError, match="stratum Odd has no image in split Val: it has COVID-19, Non-COVID, Normal"):
+        dataset.places(("Odd",))
+
+
 def test_fold_sums_add_up_to_the_whole():
     table = made_table()
     folds = folds_of(table.strata, 0)
@@ -193,10 +214,10 @@ def test_calibrate_writes_thresholds_and_leaves_the_rest(made_set, model_copy):
     config = open_folder(model_copy).config
     assert config.thresholds == found.chosen
     assert config.metrics["calibration"]["counts"] == {"COVID-19": 8, "Non-COVID": 4, "Normal": 4}
-    assert set(after) - set(before) == {"intervals"} and config.intervals == found.intervals.intervals
-    assert {name: after[name] for name in before if name not in ("thresholds", "metrics")} == {
-        name: before[name] for name in before if name not in ("thresholds", "metrics")
-    }
+    assert config.intervals == found.intervals.intervals
+    chosen = {"thresholds", "metrics", "intervals"}
+    assert set(after) == set(before) | {"intervals"}
+    assert {name: after[name] for name in set(after) - chosen} == {name: before[name] for name in set(before) - chosen}
     again = calibrate(
         CalibrateSettings(model=str(model_copy), data=made_set, specificity=0.5, backend="torch", dry_run=True)
     )

@@ -120,6 +120,9 @@ def test_an_evaluation_under_shifts_names_the_worst_first_and_runs_from_its_cach
     page = (tmp_path / "out" / "evaluation.html").read_text()
     assert "The same image, the same answer?" in page and "blur, sigma 2 of 256" in page
 
+    of_truth = evaluate(settings.model_copy(update={"lung": "truth", "shifts": (), "twins": None})).robustness
+    assert of_truth.control == found.control  # asked of the model's own lung, whichever one clips the infection
+
     walked = sorted((tmp_path / "cache" / "conditions").iterdir())
     times = [path.stat().st_mtime_ns for path in walked]
     shutil.rmtree(tmp_path / "out")

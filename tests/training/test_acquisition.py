@@ -7,7 +7,7 @@ pytest.importorskip("albumentations", reason="the train extra is not installed")
 
 from covseg.training import acquisition
 from covseg.training.acquisition import acquired, framed, transferred
-from covseg.training.recipe import PathConfig
+from covseg.training.augment_config import PathConfig
 
 ALL = PathConfig(transfer=1, resample=1, jpeg=1, noise=1, tone=1, levels=1, frame=1, letters=1)
 
