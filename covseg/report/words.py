@@ -136,8 +136,8 @@ INTERVAL = (
 ZERO = (
     "A marked fraction of 0 % means that the model marked nothing on the radiograph. It does not mean clear lungs. "
     "In the training data (COVID-QU-Ex), radiographs of pneumonia other than COVID-19 have empty infection masks, "
-    "exactly like normal ones, and each class was taken from its own collections. So the model was taught to leave "
-    "other pneumonias unmarked, and it may in part recognise which collection a radiograph comes from."
+    "exactly like normal ones, and each class was taken from its own collections. So the model may "
+    "leave another pneumonia unmarked or mark it, and may in part recognise which collection a radiograph comes from."
 )
 
 PRESENCE = (
