@@ -31,5 +31,6 @@ def model_copy(tmp_path: Path, model_folder: ModelFolder) -> Path:
     shutil.copytree(model_folder.path, folder)
     config = json.loads((folder / "covseg.json").read_text())
     config |= {"size": 96, "gate": None}  # the input filter was fitted on another grid and would refuse every image
+    config.pop("intervals", None)  # they are of its thresholds on Val
     (folder / "covseg.json").write_text(json.dumps(config))
     return folder

@@ -159,11 +159,12 @@ def test_stale_intervals_do_not_outlive_their_thresholds(made_set, model_copy, t
 
 
 def test_intervals_are_part_of_the_config_digest_and_a_model_without_keeps_the_one_it_had(model_folder, backend):
-    config = resolve(model_folder, backend, 4)
+    without = model_folder.config.model_copy(update={"intervals": None})
+    config = resolve(model_folder.model_copy(update={"config": without}), backend, 4)
     assert set(config.model_settings) == {"size", "normalisation", "source_side", "thresholds", "flags", "gate"}
     given = model_folder.model_copy(update={"config": model_folder.config.model_copy(update={"intervals": MADE})})
     assert resolve(given, backend, 4).digest == resolve(given, backend, 4).digest != config.digest
-    assert "intervals" not in model_folder.config.model_dump()
+    assert "intervals" not in without.model_dump()
     assert ModelConfig.model_validate_json(given.config.model_dump_json()).intervals == MADE
 
 
