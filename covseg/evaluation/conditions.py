@@ -8,7 +8,6 @@ configuration, listing and condition, so that another run walks only what is new
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from covseg.data import BadMask, LabelledImage, LabelledSet, read_truth
 from covseg.errors import RadiographRefused
 from covseg.evaluation.control import CONTROLS
 from covseg.evaluation.shifts import Pixels, Shift, shifted
-from covseg.metrics.image_results import score_counts
+from covseg.metrics.image_results import score_counts, true_fraction
 from covseg.pipeline import Pipeline, Refused, Result, Scored, iter_batches
 from covseg.records import Entry, Mask, Truth
 from covseg.settings.environment import cache_folder
@@ -32,6 +31,7 @@ from covseg.stages.read import read
 from covseg.stages.segment import Backend
 from covseg.stages.severity import NOTES
 from covseg.storage import LocalStore
+from covseg.table import to_parquet
 
 PLAIN, TWIN = "as it is", "real size"
 _CACHED_AS = 1  # raised whenever a condition of the same name makes other pixels or another row
@@ -50,6 +50,8 @@ class Condition:
         (labelled image, grey values ``(H, W)``, truth) to grey values of any size; None where it does not apply.
     mask : callable or None
         Moves a mask as the frame moved.
+    source : str
+        Digest of what its pixels come from beside the image, part of the name in the cache; empty where nothing does.
     filtered : bool
         False lets the image past the input filter: a control asks what the network reads, not whether it is asked.
     """
@@ -58,6 +60,7 @@ class Condition:
     make: Make
     mask: Callable[[Mask], Mask] | None = None
     filtered: bool = True
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,15 +151,10 @@ def walk(
 
 
 def _digest(pipeline: Pipeline, dataset: LabelledSet, condition: Condition) -> str:
-    stated = f"{_CACHED_AS}|{pipeline.config.digest}|{dataset.root}|{dataset.digest}|{condition.name}"
+    stated = (
+        f"{_CACHED_AS}|{pipeline.config.digest}|{dataset.root}|{dataset.digest}|{condition.name}|{condition.source}"
+    )
     return hashlib.sha256(stated.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """Return a table as the bytes of a Parquet file."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
 
 
 def _walk_images(
@@ -215,8 +213,6 @@ def _answers(
 def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Result, as_it_is: Result) -> Answer:
     move = condition.mask or (lambda mask: mask)
     infection, lung = move(truth.infection), None if truth.lung is None else move(truth.lung)
-    inside = None if lung is None else int(np.count_nonzero(lung))
-    fraction_truth = np.count_nonzero(infection & lung) / inside if lung is not None and inside else float("nan")
     empty = np.zeros_like(infection)
     guess = _like(result.masks.infection, infection) if isinstance(result, Scored) else empty
     guess_lung = _like(result.masks.lung, infection) if isinstance(result, Scored) else empty
@@ -230,7 +226,8 @@ def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Re
         image.key, image.stratum, condition.name, str(row.reason or "") if isinstance(result, Refused) else "",
         bool(set(row.qc_flags) - set(NOTES)), *score_counts(guess, infection), *lungs,
         float("nan") if row.infection_probability is None else row.infection_probability,
-        float("nan") if row.infected_fraction is None else row.infected_fraction, fraction_truth, agreement,
+        float("nan") if row.infected_fraction is None else row.infected_fraction,
+        true_fraction(infection, lung), agreement,
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ columns of each image.
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from covseg.records import RESEARCH_ONLY
 from covseg.settings.faults import first_fault
 from covseg.settings.score import ScoringConfig
 from covseg.storage import LocalStore
+from covseg.table import to_parquet
 
 METRICS, CASES, PAGE = "metrics.json", "cases.parquet", "evaluation.html"
 CONVENTIONS = {
@@ -172,10 +172,8 @@ def results_table(results: ImageResults) -> pa.Table:
 
 def write(folder: Path, evaluation: Evaluation, results: ImageResults, page: bytes) -> None:
     """Write the three files."""
-    sink = io.BytesIO()
-    pq.write_table(results_table(results), sink, compression="zstd")
     store = LocalStore(folder)
-    store.write(CASES, sink.getvalue())
+    store.write(CASES, to_parquet(results_table(results)))
     store.write(PAGE, page)
     store.write(METRICS, json.dumps(evaluation.model_dump(mode="json"), indent=1, allow_nan=False).encode())
 

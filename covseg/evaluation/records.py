@@ -114,21 +114,11 @@ class Cost(Record):
     backend: str = ""
 
 
-class Changed(Record):
-    """What was lost from the image as it is to the changed one, paired; negative where it gained."""
-
-    value: Number
-    low: Number
-    high: Number
-    n: int
-
-    def __str__(self) -> str:
-        """``.012 [-.003, .027]``."""
-        return interval(self.value, self.low, self.high)
-
-
 class ShiftLine(Record):
-    """Images under one shift, or at real size, beside the same images as they are."""
+    """Images under one shift, or at real size, beside the same images as they are.
+
+    What was lost is paired, and negative where the change gained.
+    """
 
     name: str
     words: str
@@ -137,10 +127,10 @@ class ShiftLine(Record):
     images: int
     covid_dice: Measured = Field(description="per image, images with infection; a refused one counts 0")
     covid_dice_as_it_is: Number
-    covid_dice_lost: Changed
+    covid_dice_lost: Measured
     specificity: Measured = Field(description="image level, images without infection; a refused one counts as wrong")
     specificity_as_it_is: Number
-    specificity_lost: Changed
+    specificity_lost: Measured
     marked: Number = Field(description="share of the images with infection that have a mask")
     marked_as_it_is: Number
     lung_dice: Measured

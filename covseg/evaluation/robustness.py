@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from covseg.evaluation.conditions import PLAIN
 from covseg.evaluation.control import CONTROLS
-from covseg.evaluation.records import Changed, ControlLine, Measured, ShiftLine
+from covseg.evaluation.records import ControlLine, Measured, ShiftLine
 from covseg.evaluation.shifts import Shift
 from covseg.metrics.image_level import auroc
-from covseg.metrics.intervals import Floats, Statistic, estimates, paired, weighted_mean
+from covseg.metrics.intervals import Difference, Floats, Statistic, estimates, paired, weighted_mean
 from covseg.metrics.measures import AGREEMENT, agreement
 
 KEPT = 0.9  # a mask that agrees so well with the unshifted one is the same answer
@@ -104,11 +104,11 @@ def line(
     agreed = agreed[~np.isnan(agreed)]
     return ShiftLine(
         name=name, words=words, seen=seen, by_design=by_design, images=len(there.keys),
-        covid_dice=Measured(**vars(values[0])), covid_dice_as_it_is=float(_mean(then[:, 0])),
+        covid_dice=Measured(**vars(values[0])), covid_dice_as_it_is=_mean(then[:, 0]),
         covid_dice_lost=_changed(changes[0]),
-        specificity=Measured(**vars(values[1])), specificity_as_it_is=float(_mean(then[:, 1])),
+        specificity=Measured(**vars(values[1])), specificity_as_it_is=_mean(then[:, 1]),
         specificity_lost=_changed(changes[1]),
-        marked=float(_mean(now[:, 3])), marked_as_it_is=float(_mean(then[:, 3])),
+        marked=_mean(now[:, 3]), marked_as_it_is=_mean(then[:, 3]),
         lung_dice=Measured(**vars(values[2])), fraction_r=_fraction(there, draws, seed),
         refused=float(there.refused.mean()), flagged=_share(there.column("flagged")[scored] > 0),
         agreement=_share(agreed), kept=_share(agreed >= KEPT), unflagged=len(agreed),
@@ -134,8 +134,8 @@ def _share(values: NDArray[np.bool_] | Floats) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def _changed(change: object) -> Changed:
-    return Changed(**{name: getattr(change, name) for name in ("value", "low", "high", "n")})
+def _changed(change: Difference) -> Measured:
+    return Measured(value=change.value, low=change.low, high=change.high, n=change.n)
 
 
 def _fraction(answers: Answers, draws: int, seed: int) -> Measured:

@@ -8,6 +8,7 @@ it is (``covidqu`` or ``of``: its file name); ``split`` and ``stratum`` where a 
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,8 +88,15 @@ def of_twins(twins: dict[str, list[Path]]) -> list[Condition]:
         except RadiographRefused as refused:
             raise SetRefused(f"{files[place]}: {refused}; leave it out of the twins' CSV") from refused
 
-    most = max(map(len, twins.values()))
-    return [Condition(f"{TWIN} {place + 1}", partial(make, place)) for place in range(most)]
+    most, source = max(map(len, twins.values())), _digest(twins)
+    return [Condition(f"{TWIN} {place + 1}", partial(make, place), source=source) for place in range(most)]
+
+
+def _digest(twins: dict[str, list[Path]]) -> str:
+    """Say which files these are, so that another CSV, or another file of the same name, is walked anew."""
+    lines = [(key, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+             for key, files in twins.items() for file in files]  # fmt: skip
+    return hashlib.sha256(repr(lines).encode()).hexdigest()
 
 
 def as_one(table: pa.Table) -> pa.Table:

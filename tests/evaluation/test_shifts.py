@@ -13,7 +13,7 @@ from covseg.errors import UsageError
 from covseg.evaluation import control
 from covseg.evaluation.evaluate import evaluate
 from covseg.evaluation.shifts import SHIFTS, chosen, shifted
-from covseg.evaluation.twins import read_twins
+from covseg.evaluation.twins import of_twins, read_twins
 from covseg.settings.evaluate import EvaluateSettings
 
 
@@ -122,6 +122,15 @@ def test_an_evaluation_under_shifts_names_the_worst_first_and_runs_from_its_cach
 
     of_truth = evaluate(settings.model_copy(update={"lung": "truth", "shifts": (), "twins": None})).robustness
     assert of_truth.control == found.control  # asked of the model's own lung, whichever one clips the infection
+
+    # another file under the same name is another twin: the cache must not answer for it
+    again, dataset = read_twins(twins, open_set(made_set, "Val")), open_set(made_set, "Val")
+    before = [one.source for one in of_twins(again)]
+    file = next(iter(again.values()))[0]
+    file.write_bytes(file.read_bytes() + b"more")
+    assert [one.source for one in of_twins(read_twins(twins, dataset))] != before
+    file.write_bytes(file.read_bytes().removesuffix(b"more"))
+    evaluate(settings)
 
     walked = sorted((tmp_path / "cache" / "conditions").iterdir())
     times = [path.stat().st_mtime_ns for path in walked]

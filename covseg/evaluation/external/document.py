@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from covseg.data.scores import MAJORITY, PRESENT, ScoreSet, scale_of
@@ -23,6 +21,7 @@ from covseg.records import RESEARCH_ONLY
 from covseg.settings.faults import first_fault
 from covseg.settings.score import ScoringConfig
 from covseg.storage import LocalStore
+from covseg.table import to_parquet
 
 EXTERNAL, SCORES_TABLE, PAGE = "external.json", "scores.parquet", "external.html"
 LIMITS = (
@@ -126,10 +125,8 @@ def _ties(scores: ScoreSet) -> int:
 
 def write(folder: Path, evaluation: ExternalEvaluation, scores: ScoreSet, answers: Answers, page: bytes) -> None:
     """Write the three files."""
-    sink = io.BytesIO()
-    pq.write_table(table(scores, answers), sink, compression="zstd")
     store = LocalStore(folder)
-    store.write(SCORES_TABLE, sink.getvalue())
+    store.write(SCORES_TABLE, to_parquet(table(scores, answers)))
     store.write(PAGE, page)
     store.write(EXTERNAL, json.dumps(evaluation.model_dump(mode="json"), indent=1, allow_nan=False).encode())
 

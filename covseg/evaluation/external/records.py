@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from covseg.evaluation.records import Measured, ModelFacts, Record
@@ -22,11 +21,6 @@ class Agreement(Measured):
         description="of numbers pearson_r, spearman_r and, in equal units, bias (found minus reader), limit_low, "
         "limit_high, mae; of present sensitivity, specificity, auroc, and between readers agreement, kappa"
     )
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a number at all."""
-        return bool(np.isfinite(self.value))
 
 
 class ScoreFacts(Record):
