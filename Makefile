@@ -13,7 +13,7 @@ $(STAMP): infra/locks/all.txt infra/locks/uv.txt pyproject.toml
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m flows.cli.demo
+	$(BIN)/covseg demo
 
 test: $(STAMP)
 	$(BIN)/pytest

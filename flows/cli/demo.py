@@ -1,51 +1,124 @@
-"""``make demo``: made images and bad files in; masks, rows and reports out; then what to run next.
-
-No patient image takes part: the images are drawn by `covseg.synthetic.phantom`.
-"""
+"""``covseg demo``: real and made images and bad files in; masks, rows and reports out; then what to run next."""
 
 from __future__ import annotations
 
+import csv
+import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
-from flows.cli.console import show
+from pydantic import Field
 
-HERE = Path("demo")
-STEPS = (
-    (
-        "Draw 24 images, PNG and DICOM, and every kind of bad file",
-        "flows.cli phantom 24 {demo}/phantoms --format both --bad",
-    ),
-    ("Walk them through the pipeline in this process", "flows.cli predict {demo}/phantoms/images -o {demo}/predicted"),
-    (
-        "Score the same folder as an archive: Prefect flow, Ray workers; its bad files are accepted this time",
-        "flows.score {demo}/phantoms/images {demo}/archive --max-failed 1",
-    ),
-    ("Check the archive with a checker that shares no code with its writer", "flows.cli verify {demo}/archive"),
-)
+from covseg.errors import EnvironmentFailed, UsageError
+from flows.cli.console import note, show, show_json, table
+from flows.cli.options import OUTPUT, Json, Options
+
+MADE_BY = ".covseg-demo"  # in the folder: a demo made it, and the next one may remove it
 ACCEPTED_OR_NOT = (0, 3)  # 3: more bad files than --max-failed allows, which is what the demo shows
 
 
-def main() -> None:
-    """Run the steps as a person would type them; stop at the first that fails."""
-    shutil.rmtree(HERE, ignore_errors=True)
-    for title, words in STEPS:
-        module, *rest = words.format(demo=HERE).split()
-        typed = "covseg" if module == "flows.cli" else f"python -m {module}"
-        show(f"\n== {title}", f"$ {typed} {' '.join(rest)}")
-        code = subprocess.run([sys.executable, "-m", module, *rest], check=False).returncode
-        if code not in ACCEPTED_OR_NOT:
-            sys.exit(code)
-    for name in ("predicted", "archive"):
-        show(f"\nReport: {(HERE / name / 'report.html').resolve()}")
+class DemoConfig(Options):
+    """What `covseg demo` can be told."""
+
+    output: Annotated[Path, OUTPUT] = Field(Path("demo"), description="Folder for all that it makes; it begins empty.")
+    json_: Json = False
+
+
+class Step(NamedTuple):
+    """One command of the demo, and the packages beyond the core that it needs."""
+
+    title: str
+    words: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+def demo(config: DemoConfig = DemoConfig()) -> int:  # noqa: B008
+    """Score six real radiographs, and 24 made ones with every kind of bad file; run the commands as a person would."""
+    _begin(config.output)
+    done = [step.title for step in _steps(config.output) if _run(step)]
+    rows = _beside_truth(config.output / "real")
+    reports = [str(path.resolve()) for path in sorted(config.output.glob("*/report.html"))]
+    if config.json_:
+        show_json({"steps": done, "reports": reports, "real": rows})
+        return 0
+    from covseg.samples import CREDIT
+
+    show("\nThe real radiographs beside the masks of COVID-QU-Ex; the model learnt from those of Train:")
+    show(*table(list(rows[0]), [list(row.values()) for row in rows], words=3))
+    show(CREDIT, *(f"\nReport: {report}" for report in reports))
     show(
-        "\nThe images are drawn, and the model learnt from real ones: it sees their lungs, and seldom their infection "
-        f"({HERE}/phantoms/truth.csv). The damaged files are refused on purpose."
+        "\nThe made images are drawn, and the model learnt from real ones: it sees their lungs, and seldom their "
+        f"infection ({config.output}/phantoms/truth.csv). The damaged files are refused on purpose."
     )
-    show("\nNext: .venv/bin/covseg predict YOUR_FOLDER -o OUT")
+    show("\nNext: covseg predict YOUR_FOLDER -o OUT. Research use only, not for diagnosis.")
+    return 0
 
 
-if __name__ == "__main__":
-    main()
+def _steps(out: Path) -> list[Step]:
+    from covseg.samples import HERE
+
+    phantoms, archive = str(out / "phantoms"), str(out / "archive")
+    return [
+        Step("Score six real radiographs", ("predict", str(HERE / "images"), "-o", str(out / "real"))),
+        Step(
+            "Draw 24 images, PNG and DICOM, and every kind of bad file",
+            ("phantom", "24", phantoms, "--format", "both", "--bad"),
+        ),
+        Step(
+            "Walk them through the pipeline in this process", ("predict", f"{phantoms}/images", "-o", str(out / "made"))
+        ),
+        Step(
+            "Score the same folder as an archive: Prefect flow, Ray workers; its bad files are accepted this time",
+            ("flows.score", f"{phantoms}/images", archive, "--max-failed", "1"),
+            needs=("prefect", "ray"),
+        ),
+        Step(
+            "Check the archive with a checker that shares no code with its writer",
+            ("verify", archive),
+            ("prefect", "ray"),
+        ),
+    ]
+
+
+def _begin(out: Path) -> None:
+    if out.exists() and not (out / MADE_BY).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there and no demo made it; name another folder: covseg demo -o FOLDER")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MADE_BY).touch()
+
+
+def _run(step: Step) -> bool:
+    """Run one step, its words on stderr; tell whether it ran, or raise where it failed."""
+    missing = [name for name in step.needs if importlib.util.find_spec(name) is None]
+    module, words = ("flows.cli", step.words) if step.words[0] != "flows.score" else (step.words[0], step.words[1:])
+    typed = f"covseg {' '.join(words)}" if module == "flows.cli" else f"python -m {module} {' '.join(words)}"
+    note(f"\n== {step.title}\n$ {typed}")
+    if missing:
+        note(f"left out: it needs {' and '.join(missing)}, see Install in the README")
+        return False
+    code = subprocess.run([sys.executable, "-m", module, *words], check=False, stdout=sys.stderr).returncode
+    if code not in ACCEPTED_OR_NOT:
+        raise EnvironmentFailed(f"the demo stopped: {typed} ended with exit code {code}, and said above why")
+    return True
+
+
+def _beside_truth(scored: Path) -> list[dict[str, str]]:
+    """Return image, split, grade, fraction of the row and of the truth of every real radiograph."""
+    from covseg.samples import samples
+
+    with (scored / "severity.csv").open(newline="") as lines:
+        found = {row["key"]: row for row in csv.DictReader(lines)}
+    return [
+        {
+            "image": sample.path.name,
+            "split": sample.split,
+            "grade": found[sample.path.name]["grade"] or found[sample.path.name]["reason"],
+            "fraction": found[sample.path.name]["infected_fraction"][:5],
+            "truth": f"{sample.infected_fraction:.3f}",
+        }
+        for sample in samples()
+    ]
