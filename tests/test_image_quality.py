@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from covseg.evaluation.shifts import SHIFTS, shifted
 from covseg.settings.model import FlagLimits
 from covseg.stages.image_quality import ImageQuality, measure_quality, quality_flags
 from covseg.stages.preprocess import SOURCE_SIDE, to_source_side
@@ -22,7 +23,7 @@ from covseg.stages.severity import QC_FLAGS
 from covseg.training.acquisition import compressed, few_levels
 
 Pixels = NDArray[np.float32]
-NOT_LETTERS = {"low_resolution", "sharpness_out_of_range", "heavy_compression", "few_grey_levels"}
+NOT_LETTERS = {"low_resolution", "sharpness_out_of_range", "heavy_compression", "few_grey_levels", "uneven_sharpness"}
 
 
 def quality(pixels: Pixels) -> ImageQuality:
@@ -81,6 +82,13 @@ def test_blur_and_sharpening_lie_on_the_two_sides_of_the_usual_sharpness():
     dull, usual, sharp = (quality(made).sharpness_db for made in (blurred(image, 4), image, sharpened(image, 2)))
     assert dull < -18 < usual < -10.5 < sharp
     assert "sharpness_out_of_range" in flags(blurred(image, 4)) & flags(sharpened(image, 2))
+
+
+def test_what_moved_or_shows_a_grid_is_sharper_in_one_direction():
+    image = textured()
+    moved = cv2.filter2D(image, -1, np.eye(11, dtype=np.float32) / 11, borderType=cv2.BORDER_REPLICATE)
+    assert quality(image).direction_db < FlagLimits().direction_db < quality(moved).direction_db
+    assert "uneven_sharpness" in flags(moved) and "uneven_sharpness" not in flags(blurred(image, 3))
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -166,6 +174,7 @@ def val_images(val_root: Path) -> list[Pixels]:
 def test_val_images_are_seldom_flagged(val_images):
     rate = rates(val_images)
     assert all(rate[flag] <= 0.022 for flag in NOT_LETTERS), rate  # two of 94
+    assert rate["evened_contrast"] <= 0.06  # 2.8 % of all Val
     assert rate["border"] <= 0.05
     assert rate["burned_in_text"] <= 0.08
 
@@ -177,6 +186,9 @@ def test_val_images_made_worse_are_flagged(val_images):
     assert min(blur["sharpness_out_of_range"], blur["low_resolution"]) >= 0.95
     assert rates(sharpened(image, 1) for image in val_images)["sharpness_out_of_range"] >= 0.9
     assert rates(few_levels(image, 16) for image in val_images)["few_grey_levels"] == 1
+    for shift, flag in (("streak", "uneven_sharpness"), ("grid", "uneven_sharpness"), ("clahe", "evened_contrast")):
+        worse = (shifted(shift, SHIFTS[shift], image, str(place)) for place, image in enumerate(val_images))
+        assert rates(worse)[flag] >= 0.9
 
 
 def test_images_at_their_real_size_are_as_sharp_as_val(data_root):

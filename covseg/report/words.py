@@ -64,6 +64,8 @@ FLAGS = {
     "sharpness_out_of_range": (
         "Unusually blurred, or unusually sharp or noisy, beside the images that the model learnt from."
     ),
+    "uneven_sharpness": "Much sharper in one direction than across it: something moved, or a grid shows.",
+    "evened_contrast": "The contrast was made even over the image: unlike the images that the model learnt from.",
     "heavy_compression": "Strong JPEG compression shows as blocks of 8 × 8 pixels.",
     "few_grey_levels": "The image has few distinct grey levels.",
     "border": "A wide border of one grey lies along a side of the image.",

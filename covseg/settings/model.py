@@ -50,6 +50,8 @@ class FlagLimits(_Frozen):
     shorter_side: int = Field(240, description="pixels of the source; training images have 256")
     detail_db: float = Field(-30.0, description="see ImageQuality in covseg/stages/image_quality.py, as all below")
     sharpness_db: tuple[float, float] = (-18.0, -10.5)
+    direction_db: float = 8.0
+    contrast_db: float = -43.0
     blockiness: float = 1.3
     grey_levels: int = 64
     border_share: float = Field(0.1, description="of a side; what training draws at most")

@@ -23,6 +23,9 @@ FloatImage = NDArray[np.float32]
 Grey = NDArray[np.uint8]
 
 COARSE, MIDDLE, HALF, FINE = (0.05, 0.15), (0.15, 0.4), (0.4, 0.6), (0.4, 0.95)  # shares of Nyquist
+OVERALL, DIRECTED = (0.0075, 0.03), (0.25, 0.7)
+SECTORS = 12  # directions, each 30 degrees wide
+TILE = 32  # pixels a side, at the side of the training images
 BLOCK = 8  # pixels a side, of JPEG
 WINDOW = 1024  # pixels; compression is judged in the middle of a larger image
 EDGE = 8  # grey levels of 255; a larger step is anatomy
@@ -46,6 +49,12 @@ class ImageQuality:
     sharpness_db : float
         Power at .4-.95 of Nyquist over that at .15-.4, there; low for a blurred image, high for a sharpened or noisy
         one. From .6 on alone, the rounding to 8 bits would hide a blur.
+    direction_db : float
+        Power at .25-.7 of Nyquist in the strongest of twelve directions over that in the weakest, there; high where
+        something moved, and for a grid.
+    contrast_db : float
+        Power at .05-.15 over that below .03, times the mean variance within tiles of 32 pixels, there; high where the
+        contrast was made even over the image (CLAHE, some vendors' processing).
     blockiness : float
         Mean step across the edges of 8 x 8 blocks beyond the usual step, grey levels of 255, at source size.
     grey_levels : int
@@ -59,6 +68,8 @@ class ImageQuality:
     shorter_side: int
     detail_db: float
     sharpness_db: float
+    direction_db: float
+    contrast_db: float
     blockiness: float
     grey_levels: int
     border_share: float
@@ -71,6 +82,8 @@ def quality_flags(quality: ImageQuality, limits: FlagLimits) -> tuple[str, ...]:
     raised = {
         "low_resolution": quality.shorter_side < limits.shorter_side or quality.detail_db < limits.detail_db,
         "sharpness_out_of_range": not dull <= quality.sharpness_db <= sharp,
+        "uneven_sharpness": quality.direction_db > limits.direction_db,
+        "evened_contrast": quality.contrast_db > limits.contrast_db,
         "heavy_compression": quality.blockiness > limits.blockiness,
         "few_grey_levels": quality.grey_levels < limits.grey_levels,
         "border": quality.border_share > limits.border_share,
@@ -89,11 +102,13 @@ def measure_quality(pixels: FloatImage, small: FloatImage) -> ImageQuality:
     small : ndarray of float32, shape (S, S)
         The same at the side of the training images, by their filter.
     """
-    coarse, middle, half, fine = _band_powers(small)
+    overall, coarse, middle, half, fine, *sectors = _band_powers(small)
     return ImageQuality(
         shorter_side=min(pixels.shape),
         detail_db=_decibels(half, coarse),
         sharpness_db=_decibels(fine, middle),
+        direction_db=10 * math.log10((max(sectors) + 1e-9) / (min(sectors) + 1e-9)),
+        contrast_db=_decibels(coarse, overall) + _decibels(_tile_variance(small), 1.0),
         blockiness=_blockiness(pixels),
         grey_levels=_grey_levels(pixels),
         border_share=_border_share(small),
@@ -112,8 +127,13 @@ def _bands(side: int) -> tuple[FloatImage, list[NDArray[np.intp]]]:
     radius = (np.hypot(down, across) * 2).ravel()
     window = np.outer(np.hanning(side), np.hanning(side))
     window /= np.sqrt((window**2).sum())
-    bands = [np.flatnonzero((radius >= low) & (radius < high)) for low, high in (COARSE, MIDDLE, HALF, FINE)]
-    return window.astype(np.float32), bands
+    within = [(radius >= low) & (radius < high) for low, high in (OVERALL, COARSE, MIDDLE, HALF, FINE, DIRECTED)]
+    angle = np.degrees(np.arctan2(*np.broadcast_arrays(down, across))).ravel()
+    away = [np.abs((angle - 180 * sector / SECTORS + 90) % 180 - 90) for sector in range(SECTORS)]
+    directed = within.pop()
+    return window.astype(np.float32), [
+        np.flatnonzero(band) for band in (*within, *(directed & (far < 15) for far in away))
+    ]
 
 
 def _band_powers(small: FloatImage) -> list[float]:
@@ -121,6 +141,12 @@ def _band_powers(small: FloatImage) -> list[float]:
     spectrum = np.fft.rfft2((small - small.mean()) * window).ravel()
     power = spectrum.real**2 + spectrum.imag**2
     return [float(power[band].mean()) for band in bands]
+
+
+def _tile_variance(small: FloatImage) -> float:
+    side = len(small) // TILE * TILE
+    tiles = small[:side, :side].reshape(side // TILE, TILE, side // TILE, TILE)
+    return float(tiles.std(axis=(1, 3))[1:-1, 1:-1].mean()) ** 2
 
 
 def _blockiness(pixels: FloatImage) -> float:

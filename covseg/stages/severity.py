@@ -28,8 +28,9 @@ ZONES = [f"infected_fraction_{side}_{level}" for side, _ in SIDES for level in L
 QC_FLAGS = (
     "inverted", "rotated", "lungs_not_found", "one_lung_only", "merged_lungs", "lung_area_out_of_range",
     "lung_ratio_out_of_range", "infection_outside_lung", "low_contrast", "out_of_distribution",
-    "ensemble_disagreement", "lungs_touch_border", "low_resolution", "sharpness_out_of_range", "heavy_compression",
-    "few_grey_levels", "border", "burned_in_text", "laterality_unverified", "duplicate_content", "missing_spacing",
+    "ensemble_disagreement", "lungs_touch_border", "low_resolution", "sharpness_out_of_range", "uneven_sharpness",
+    "evened_contrast", "heavy_compression", "few_grey_levels", "border", "burned_in_text", "laterality_unverified",
+    "duplicate_content", "missing_spacing",
 )  # fmt: skip
 NOTES = ("laterality_unverified", "missing_spacing", "burned_in_text")  # said of the file: no number is in doubt
 
