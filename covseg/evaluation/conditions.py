@@ -2,7 +2,7 @@
 
 In: a pipeline, a set and the conditions. Out: a table, one row an (image, condition), numbers only. An image is read
 once and its conditions are the batches that meet in the model; answers are kept in the cache folder by model
-configuration, listing and condition, so that another run walks only what is new.
+configuration, listing, time of writing and condition, so that another run walks only what is new.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from covseg.storage import LocalStore
 from covseg.table import to_parquet
 
 PLAIN, TWIN = "as it is", "real size"
-_CACHED_AS = 1  # raised whenever a condition of the same name makes other pixels or another row
+_CACHED_AS = 2  # raised whenever a condition of the same name makes other pixels or another row
 Make = Callable[[LabelledImage, Pixels, Truth], Pixels | None]
 
 
@@ -151,9 +151,10 @@ def walk(
 
 
 def _digest(pipeline: Pipeline, dataset: LabelledSet, condition: Condition) -> str:
-    stated = (
-        f"{_CACHED_AS}|{pipeline.config.digest}|{dataset.root}|{dataset.digest}|{condition.name}|{condition.source}"
-    )
+    named = (_CACHED_AS, pipeline.config.digest, dataset.root, dataset.digest, condition.name, condition.source)
+    files = (key for image in dataset.images for key in (image.key, image.infection, image.lung) if key)
+    written = (str((dataset.root / key).stat().st_mtime_ns) for key in files)
+    stated = "|".join((*map(str, named), *written))
     return hashlib.sha256(stated.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

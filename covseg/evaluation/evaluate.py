@@ -60,7 +60,8 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         raise SetRefused(f"no image of {settings.data} split {dataset.split} can be judged; first reason: {first}")
     evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, _cost(folder)), settings.draws)
     robustness = _robustness(settings, plain_pipeline, backend, dataset, shifts, twins, progress)
-    evaluation = evaluation.model_copy(update={"robustness": robustness})
+    left_out = _left_out(settings, dataset)
+    evaluation = evaluation.model_copy(update={"robustness": robustness, "warnings": (*evaluation.warnings, *left_out)})
     if ledger.is_test(dataset.split):
         evaluation = evaluation.model_copy(update={"test_use": _record(folder.path, evaluation)})
     page = render(evaluation, evaluated.results, evaluated.examples.strips())
@@ -79,7 +80,7 @@ def _robustness(
 ) -> Robustness:
     """Walk the set once more under every condition that is wanted, with the predicted lung."""
     conditions = [of_shift(name, shift) for name, shift in shifts.items()]
-    conditions += controls() if settings.control and all(image.lung for image in dataset.images) else []
+    conditions += controls() if settings.control and any(image.lung for image in dataset.images) else []
     found, draws = Robustness(), settings.draws
     if conditions:
         table = walk(pipeline, backend, dataset, [plain(), *conditions], settings.streams, progress)
@@ -91,6 +92,15 @@ def _robustness(
         words = f"real size, {settings.twins.parent.name if settings.twins else ''}"
         found = found.model_copy(update={"twins": (line(table, TWIN, words, draws),)})
     return found
+
+
+def _left_out(settings: EvaluateSettings, dataset: LabelledSet) -> list[str]:
+    bare = sum(image.lung is None for image in dataset.images)
+    if not settings.control or not bare:
+        return []
+    return [
+        f"the control paints the true lungs: {bare} of {len(dataset.images)} images have none and are left out of it"
+    ]
 
 
 def _record(model: Path, evaluation: Evaluation) -> int:

@@ -3,6 +3,7 @@
 Index
 -----
 made_set      a made data set in the Kaggle layout: Train 12 and Val 16 images of 96 x 96
+set_without_lungs  its Val with infection masks alone
 model_copy    a copy of the default model's folder that a test may change, on a 96-pixel grid
 """
 
@@ -34,3 +35,16 @@ def model_copy(tmp_path: Path, model_folder: ModelFolder) -> Path:
     config.pop("intervals", None)  # they are of its thresholds on Val
     (folder / "covseg.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture
+def set_without_lungs(made_set: Path, tmp_path: Path) -> Path:
+    """The Val images of the made set with infection masks alone, listed in labels.csv."""
+    bare, lines = tmp_path / "bare", ["film,stratum,split"]
+    for image in sorted((made_set / "Val").glob("*/images/*")):
+        for part, target in (("images", "images"), ("infection masks", "masks")):
+            (bare / target).mkdir(parents=True, exist_ok=True)
+            shutil.copy(image.parents[1] / part / image.name, bare / target)
+        lines.append(f"{image.name},{image.parents[1].name},Val")
+    (bare / "labels.csv").write_text("\n".join(lines))
+    return bare

@@ -137,3 +137,20 @@ def test_an_evaluation_under_shifts_names_the_worst_first_and_runs_from_its_cach
     shutil.rmtree(tmp_path / "out")
     assert evaluate(settings).robustness.model_dump_json() == found.model_dump_json()
     assert [path.stat().st_mtime_ns for path in walked] == times
+
+
+def test_a_set_without_lung_masks_says_that_the_control_was_left_out(
+    set_without_lungs, model_copy, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COVSEG_CACHE", str(tmp_path / "cache"))
+    settings = EvaluateSettings(
+        model=str(model_copy),
+        data=set_without_lungs,
+        output=tmp_path / "out",
+        draws=100,
+        backend="torch",
+        lung="predicted",
+    )
+    found = evaluate(settings)
+    assert found.robustness.control == ()
+    assert any("16 of 16 images have none and are left out" in warning for warning in found.warnings)
