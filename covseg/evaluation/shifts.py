@@ -7,7 +7,6 @@ None of it is shared with the augmentation of training: that one draws at random
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from covseg.errors import UsageError
 from covseg.records import Mask
+from covseg.settings.faults import meant
 
 Pixels = NDArray[np.float32]
 Plane = NDArray[Any]
@@ -230,9 +230,7 @@ def chosen(names: tuple[str, ...]) -> dict[str, Shift]:
     """
     for name in names:
         if name not in (*SHIFTS, "all"):
-            near = difflib.get_close_matches(name, SHIFTS, 1)
-            meant = f"; did you mean {near[0]}?" if near else ":"
-            raise UsageError(f"no shift {name!r}{meant} wanted all, or some of {', '.join(SHIFTS)}")
+            raise UsageError(f"no shift {name!r}{meant(name, SHIFTS)}: wanted all, or some of {', '.join(SHIFTS)}")
     return SHIFTS if "all" in names else {name: SHIFTS[name] for name in SHIFTS if name in names}
 
 

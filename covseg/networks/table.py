@@ -8,13 +8,13 @@ else names it. No torch is imported before a network is built.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any, Literal
 
 from covseg.errors import ModelRefused
+from covseg.settings.faults import meant
 
 Arguments = Mapping[str, object]
 
@@ -96,9 +96,7 @@ def trained() -> list[str]:
 
 def unknown(name: str, known: list[str]) -> str:
     """Say that there is no such network, which one was probably meant, and which there are."""
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"unknown network {name!r}{hint}: wanted one of {', '.join(sorted(known))}"
+    return f"unknown network {name!r}{meant(name, known)}: wanted one of {', '.join(sorted(known))}"
 
 
 def build(name: str, arguments: Arguments) -> Any:

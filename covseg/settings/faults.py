@@ -5,6 +5,9 @@ In: a `pydantic.ValidationError`. Out: the key and what was wanted; the caller s
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -40,3 +43,9 @@ def wanted(fault: ErrorDetails) -> str:
     """Say what was wanted in the place of what one fault was found with."""
     words = WANTED.get(fault["type"])
     return words.format(**fault.get("ctx", {})) if words else fault["msg"].removeprefix("Value error, ")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return ``, did you mean X?`` for a name that is none of `known` and near one of them; else nothing."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f", did you mean {near[0]!r}?" if near else ""

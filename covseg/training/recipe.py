@@ -6,7 +6,6 @@ key is an error that names it. What an author did not give is listed in `Recipe.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from covseg.errors import UsageError
 from covseg.networks.table import NETWORKS, NetworkEntry, trained, unknown
-from covseg.settings.faults import first_fault
+from covseg.settings.faults import first_fault, meant
 from covseg.training.augment_config import AugmentConfig
 from covseg.training.loss_table import LossConfig
 
@@ -219,7 +218,7 @@ def load_recipe(ref: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """
     path = FOLDER / f"{ref}.toml" if str(ref) in shipped() else Path(ref)
     if not path.is_file():
-        hint = _meant(str(ref), shipped())
+        hint = meant(str(ref), shipped())
         raise UsageError(f"no recipe {str(ref)!r}: wanted one of {', '.join(shipped())}, or a TOML file{hint}")
     try:
         tree = tomllib.loads(path.read_text())
@@ -256,12 +255,7 @@ def _explain(error: ValidationError) -> str:
         return first_fault(error)
     where = [str(part) for part in first["loc"]]
     fields = _fields(where[:-1])
-    return f"unknown key {'.'.join(where)}" + (_meant(where[-1], fields) or f"; known: {', '.join(fields)}")
-
-
-def _meant(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"unknown key {'.'.join(where)}" + (meant(where[-1], fields) or f"; known: {', '.join(fields)}")
 
 
 def _fields(where: Sequence[str]) -> list[str]:

@@ -5,7 +5,6 @@ In: the error, the words that were typed and the ``--config`` file. Out: the lin
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from covseg.errors import CovsegError, UsageError
-from covseg.settings.faults import wanted
+from covseg.settings.faults import meant, wanted
 from flows.cli.examples import EXAMPLES
 
 # Which extra brings a package that the core does without.
@@ -70,7 +69,7 @@ def read_config(path: Path, commands: Sequence[str]) -> None:
     for name, table in content.items():
         if name not in commands or not isinstance(table, dict):
             line = _line(path, (), name) or _line(path, (name,), "")
-            near = _near(name, commands) or f"; wanted tables named after commands, such as [{commands[0]}]"
+            near = meant(name, commands) or f"; wanted tables named after commands, such as [{commands[0]}]"
             raise UsageError(f"--config {path}{line}: no command {name!r}{near}")
 
 
@@ -92,7 +91,7 @@ def _usage(error: CycloptsError, words: Sequence[str], config: Path | None) -> s
             return f"{token!r} is one word too many, for example: {EXAMPLES[command]}; {advice}"
         case UnknownOptionError(token=token) if config and token and Path(token.source) == config.absolute():
             key = token.keyword.strip("[]").rpartition(".")[2] if token.keyword else ""
-            near = _near(key, [_option(name)[2:] for name in fields])
+            near = meant(key.replace("_", "-"), [_option(name)[2:] for name in fields])
             return f"{config}{_line(config, error.command_chain, key)}: no setting {key!r}{near}; {advice}"
         case CycloptsError(__cause__=PydanticError() as cause):
             fault = cause.errors(include_url=False)[0]
@@ -120,11 +119,6 @@ def _lacking(error: MissingArgumentError, fields: dict[str, Any]) -> bool:
 
 def _option(name: str) -> str:
     return f"--{name.strip('_').replace('_', '-')}"
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word.replace("_", "-"), known, 1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _line(path: Path, table: Sequence[str] | None, key: str) -> str:

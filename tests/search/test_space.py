@@ -59,7 +59,7 @@ class First:
     [
         ([], "is empty"),
         (["[[parameter]]\nkind = 'odd'"], "parameter.0"),
-        ([SIZE.replace("input.size", "input.sise")], "did you mean size"),
+        ([SIZE.replace("input.size", "input.sise")], "did you mean 'size'"),
         ([SIZE.replace("high = 96", "high = 4128")], r"allows input.size=2080.*2048"),
         ([SIZE.replace("step = 32", "step = 16")], "allows input.size=48.*multiple of 32"),
         ([SIZE.replace("high = 96", "high = 90")], "no whole number of steps"),

@@ -92,7 +92,7 @@ def test_a_loss_from_outside_is_a_key_of_every_recipe(loss):
     assert (recipe.loss.squared, recipe.loss.squared_margin) == (2.0, 0.1)
     assert described(type(recipe.loss))["squared"] == "Weight of the squared error."
     assert type(recipe).model_validate_json(recipe.model_dump_json()) == recipe
-    with pytest.raises(UsageError, match=r"unknown key loss.squred; did you mean squared"):
+    with pytest.raises(UsageError, match=r"unknown key loss.squred, did you mean 'squared'"):
         load_recipe("unet-small", ["loss.squred=2"])
     with pytest.raises(UsageError, match=r"loss.squared: wanted 0 or more"):
         load_recipe("unet-small", ["loss.squared=-1"])

@@ -131,7 +131,7 @@ def test_an_ensemble_of_one_with_a_mirror_is_symmetric():
 
 
 def test_an_unknown_network_names_the_nearest():
-    with pytest.raises(ModelRefused, match=r"unknown network 'plain-unett' \(did you mean plain-unet\?\)"):
+    with pytest.raises(ModelRefused, match=r"unknown network 'plain-unett', did you mean 'plain-unet'\?"):
         build("plain-unett", {})
 
 

@@ -62,8 +62,8 @@ def test_what_an_author_gave_stands_exactly(name, given):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("optimiser.lrr=1e-3", "unknown key optimiser.lrr; did you mean lr?"),
-        ("optimizer.lr=1e-3", "unknown key optimizer; did you mean optimiser?"),
+        ("optimiser.lrr=1e-3", "unknown key optimiser.lrr, did you mean 'lr'?"),
+        ("optimizer.lr=1e-3", "unknown key optimizer, did you mean 'optimiser'?"),
         ("optimiser.lr=7", "optimiser.lr: wanted 1 or less"),
         ("optimiser.lr", "wanted key=value"),
         ("input.size=250", "multiple of 32"),
@@ -74,12 +74,12 @@ def test_what_an_author_gave_stands_exactly(name, given):
         ),
         (
             "network.kind=unetp",
-            "network.kind: unknown network 'unetp' (did you mean unetpp?): wanted",
+            "network.kind: unknown network 'unetp', did you mean 'unetpp'?: wanted",
         ),
         ("network.kind=cascade", "unknown network 'cascade': wanted one of attention-unet, "),
         ("network.kind=unet", f"network.widths is for {takers('widths')}, not unet"),
         ("network.encoder=resnet18", f"network.encoder is for {takers('encoders')}, not plain-unet"),
-        ("loss.bec=1", "unknown key loss.bec; did you mean bce?"),
+        ("loss.bec=1", "unknown key loss.bec, did you mean 'bce'?"),
         ("loss.focal=-1", "loss.focal: wanted 0 or more"),
         ("input.channels=3", "input.channels: 3 is for unet, unetpp, segformer, not plain-unet"),
         ("network.dropout=0.3", f"network.dropout is for {takers('dropout')}, not plain-unet"),
@@ -96,7 +96,7 @@ def test_a_wrong_setting_names_its_key(setting, said):
 
 
 def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(UsageError, match="did you mean unet-small"):
+    with pytest.raises(UsageError, match="did you mean 'unet-small'"):
         load_recipe("unet-smal")
 
 
