@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.folder import ModelFolder
-from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
+from covseg.records import RESEARCH_ONLY, Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.settings.environment import code_version, project_key
 from covseg.settings.model import ModelConfig
 from covseg.settings.score import ScoringConfig
+from covseg.stages.encode import overlay
 from covseg.stages.image_quality import measure_quality, quality_flags
 from covseg.stages.input_filter import input_filter
 from covseg.stages.postprocess import postprocess, restore, temper
@@ -31,6 +32,10 @@ from covseg.stages.read import read
 from covseg.stages.segment import Backend, segment
 from covseg.stages.severity import fraction_interval, measure, qc_flags
 from covseg.storage import Store
+from covseg.table import cells
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Finished = TypeVar("Finished")
 Item = TypeVar("Item")
@@ -66,6 +71,17 @@ class Scored:
     image: PreparedImage
     masks: Masks
     prediction: Prediction
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the line as plain values that JSON takes, and that the output is for research use only."""
+        return {**cells(self.row), "intended_use": RESEARCH_ONLY}
+
+    def show(self) -> Image:
+        """Return the image ``(H, W)`` with contours of lung (cyan) and infection (orange); a notebook displays it."""
+        from PIL import Image
+
+        bgr = overlay(self.image.radiograph.pixels, self.masks)
+        return Image.fromarray(np.ascontiguousarray(bgr[:, :, ::-1]))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from PIL import Image
 
@@ -21,6 +22,7 @@ from covseg.records import RESEARCH_ONLY, Entry
 from covseg.storage import LocalStore, MemoryStore, entries
 from covseg.synthetic.bad_inputs import bad_inputs
 from covseg.synthetic.phantom import make_phantom
+from tests.dicom_images import dataset, written
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -227,6 +229,31 @@ def test_one_image_in_memory_scores_like_a_file(images):
     scored = covseg.load_model().predict(pixels)
     assert scored.row.infected_fraction == covseg.load_model().predict(pixels / 255).row.infected_fraction
     assert scored.masks.label_map.shape == pixels.shape
+
+
+def test_whatever_holds_the_same_pixels_scores_alike(images, tmp_path):
+    data, path = images["film-3.png"], tmp_path / "image.png"
+    path.write_bytes(data)
+    model, array = covseg.load_model(), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    wanted = model.predict(array)
+    for image in (data, path, str(path), Image.open(path)):
+        assert np.array_equal(model.predict(image).masks.label_map, wanted.masks.label_map)
+    dicom = pydicom.dcmread(io.BytesIO(written(dataset(array, 8))))
+    assert model.predict(dicom).row.infected_fraction == pytest.approx(wanted.row.infected_fraction, abs=0.01)
+    assert model.predict(array, pixel_spacing_mm=0.5).row.infected_area_mm2 is not None
+    with pytest.raises(TypeError, match="found dict; wanted an array"):
+        model.predict({})
+    with pytest.raises(FileNotFoundError):
+        model.predict(tmp_path / "gone.png")
+
+
+def test_what_was_scored_in_memory_is_shown_and_told(images):
+    scored = covseg.load_model().predict(images["film-3.png"])
+    told = json.loads(json.dumps(scored.to_dict()))
+    assert told["intended_use"] == RESEARCH_ONLY and told["infected_fraction"] == scored.row.infected_fraction
+    shown = np.asarray(scored.show())
+    assert shown.shape == (*scored.masks.label_map.shape, 3)
+    assert (shown == (0, 255, 255)).all(axis=2).any()  # a contour of the lung
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((3, 4, 5)), np.full((64, 64), 7.0), np.zeros((64, 64), np.int32)])
