@@ -131,5 +131,5 @@ def _output_bytes(result: Result, settings: ScoreSettings) -> int:
         return 0
     size = 0 if settings.masks == "none" else len(mask_png(result.masks))
     if settings.probability:
-        size += len(probability_png(result.prediction, *result.image.radiograph.pixels.shape))
+        size += len(probability_png(result.prediction, *result.image.radiograph.shape))
     return size

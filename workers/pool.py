@@ -134,7 +134,7 @@ class DecodeWorker:
         job = self._job
         if isinstance(result, Refused):
             return result.row, None, None
-        shape = result.image.radiograph.pixels.shape
+        shape = result.image.radiograph.shape
         try:
             mask = None if job.run.masks == "none" else mask_png(result.masks)
             picture = probability_png(result.prediction, *shape) if job.probability else None

@@ -185,13 +185,13 @@ def _answers(
     data = (dataset.root / image.key).read_bytes()
     try:
         radiograph = read(data)
-        truth = read_truth(dataset, image, (radiograph.pixels.shape[0], radiograph.pixels.shape[1]))
+        truth = read_truth(dataset, image, radiograph.shape)
     except (RadiographRefused, BadMask):
         return []
     entry = Entry(image.key, len(data), "")
+    source = radiograph.pixels
     made = [
-        (one, one.make(image, radiograph.pixels, truth))
-        for one in (plain(), *(one for one in conditions if one.name != PLAIN))
+        (one, one.make(image, source, truth)) for one in (plain(), *(one for one in conditions if one.name != PLAIN))
     ]
     present = [(one, pixels) for one, pixels in made if pixels is not None]
     answers: list[Answer] = []
@@ -201,7 +201,7 @@ def _answers(
             part = [(one, pixels) for one, pixels in batch if one.filtered == filtered]
             line = pipeline if filtered else unfiltered
             results = line.score(
-                backend, [line.prepare(entry, replace(radiograph, pixels=pixels)) for _, pixels in part]
+                backend, [line.prepare(entry, replace(radiograph, samples=pixels)) for _, pixels in part]
             )
             for (one, _), result in zip(part, results, strict=True):
                 as_it_is = as_it_is or result
