@@ -30,7 +30,11 @@ class PredictConfig(Options):
     backend: Literal["onnx", "torch"] = Field("onnx", description="What runs the model; torch is the reference.")
     batch: int = Field(4, ge=1, le=64, description="Images a forward pass.")
     streams: int | None = Field(None, ge=1, description="Batches side by side, one CPU thread each; default: all.")
-    overlay: bool = Field(True, description="Write an overlay PNG per image.")
+    overlay: Literal["none", "report", "all", "full"] = Field(
+        "report",
+        description="Overlays: of the images that the report shows, of all (both JPEG, at most 1024 pixels a side), "
+        "or full: a PNG of every image at its own size.",
+    )
     pictures: bool = Field(True, description="Draw thumbnails into the report.")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per image.")
     max_failed: float = same(ScoreSettings, "max_failed")

@@ -39,7 +39,7 @@ STAGES = {  # stage: the functions whose CPU it is, by module
     "measure": ["covseg.pipeline.measure"],
     "quality": ["covseg.pipeline.measure_quality", "covseg.pipeline.qc_flags"],
     "encode": ["covseg.predict.mask_png"],
-    "overlay": ["covseg.predict.overlay", "covseg.predict.png"],
+    "overlay": ["covseg.predict.overlay_jpeg", "covseg.predict.overlay_png"],
     "thumbnail": ["covseg.report.pictures.picture"],
     "write": ["covseg.storage.local.LocalStore.write"],
     "table, report": [
@@ -123,7 +123,7 @@ def main() -> None:
         for size in flags.sizes:
             folder = Path(scratch) / str(size)
             write_images(folder, flags.images, size)
-            for name, outputs in (("bare", Outputs(overlay=False, pictures=False)), ("pictures", Outputs())):
+            for name, outputs in (("bare", Outputs("none", pictures=False)), ("pictures", Outputs())):
                 figures[f"{size} {name}"] = measure(
                     folder, folder.with_name(f"out-{size}"), outputs, clock, flags.backend
                 )
