@@ -26,9 +26,9 @@ from covseg.records import Entry, Radiograph
 from covseg.registry import open_model
 
 
-def load_model(ref: str | Path = "default", backend: str = "onnx") -> Model:
+def load_model(ref: str | Path = "default", backend: str = "onnx", precision: str = "float32") -> Model:
     """Open a model that scores images held in memory; the arguments are those of `Model`."""
-    return Model(ref, backend)
+    return Model(ref, backend, precision)
 
 
 class Model:
@@ -39,7 +39,9 @@ class Model:
     ref : str or Path
         A registered name such as ``default``, a reference, or the path of a model folder.
     backend : str
-        ``onnx`` or ``torch``.
+        ``onnx``, ``torch``, ``openvino`` or ``auto``.
+    precision : str
+        Of ``openvino``: ``float32``, ``bfloat16`` or ``int8``.
 
     Raises
     ------
@@ -47,9 +49,9 @@ class Model:
         When the folder cannot be trusted.
     """
 
-    def __init__(self, ref: str | Path = "default", backend: str = "onnx") -> None:
+    def __init__(self, ref: str | Path = "default", backend: str = "onnx", precision: str = "float32") -> None:
         folder = open_model(ref)
-        self._backend = open_backend(folder, backend)
+        self._backend = open_backend(folder, backend, precision)
         self._pipeline = Pipeline(folder.config, resolve(folder, self._backend, batch=1), bucket="memory", key=b"")
 
     def predict(self, pixels: NDArray[Any], pixel_spacing_mm: float | None = None) -> Scored:

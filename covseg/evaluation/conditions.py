@@ -214,13 +214,13 @@ def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Re
     move = condition.mask or (lambda mask: mask)
     infection, lung = move(truth.infection), None if truth.lung is None else move(truth.lung)
     empty = np.zeros_like(infection)
-    guess = _like(result.masks.infection, infection) if isinstance(result, Scored) else empty
-    guess_lung = _like(result.masks.lung, infection) if isinstance(result, Scored) else empty
+    guess = like(result.masks.infection, infection) if isinstance(result, Scored) else empty
+    guess_lung = like(result.masks.lung, infection) if isinstance(result, Scored) else empty
     lungs = (-1, -1, -1) if lung is None else score_counts(guess_lung, lung)
     row = result.row
     agreement = float("nan")
     if isinstance(result, Scored) and isinstance(as_it_is, Scored):
-        both, more, less = score_counts(guess, move(_like(as_it_is.masks.infection, truth.infection)))
+        both, more, less = score_counts(guess, move(like(as_it_is.masks.infection, truth.infection)))
         agreement = 2 * both / (2 * both + more + less) if both + more + less else 1.0
     return Answer(
         image.key, image.stratum, condition.name, str(row.reason or "") if isinstance(result, Refused) else "",
@@ -231,7 +231,7 @@ def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Re
     )  # fmt: skip
 
 
-def _like(mask: Mask, wanted: Mask) -> Mask:
+def like(mask: Mask, wanted: Mask) -> Mask:
     """Bring a mask to the size of another, nearest pixel."""
     if mask.shape == wanted.shape:
         return mask
