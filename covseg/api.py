@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.model_folder.backends import open_backend
 from covseg.pipeline import Pipeline, Refused, Scored, resolve
-from covseg.records import Entry, Radiograph
+from covseg.records import Entry, Grey, Radiograph
 from covseg.registry import open_model
 from covseg.stages.read import read
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     Source = NDArray[Any] | str | Path | bytes | Image | Dataset
 
 
-def load_model(ref: str | Path = "default", backend: str = "onnx") -> Model:
+def load_model(ref: str | Path = "default", backend: str = "onnx", precision: str = "float32") -> Model:
     """Open a model that scores images held in memory; the arguments are those of `Model`."""
-    return Model(ref, backend)
+    return Model(ref, backend, precision)
 
 
 class Model:
@@ -50,7 +50,9 @@ class Model:
     ref : str or Path
         A registered name such as ``default``, a reference, or the path of a model folder.
     backend : str
-        ``onnx`` or ``torch``.
+        ``onnx``, ``torch``, ``openvino`` or ``auto``.
+    precision : str
+        Of ``openvino``: ``float32``, ``bfloat16`` or ``int8``.
 
     Raises
     ------
@@ -58,9 +60,9 @@ class Model:
         When the folder cannot be trusted.
     """
 
-    def __init__(self, ref: str | Path = "default", backend: str = "onnx") -> None:
+    def __init__(self, ref: str | Path = "default", backend: str = "onnx", precision: str = "float32") -> None:
         folder = open_model(ref)
-        self._backend = open_backend(folder, backend)
+        self._backend = open_backend(folder, backend, precision)
         self._pipeline = Pipeline(folder.config, resolve(folder, self._backend, batch=1), bucket="memory", key=b"")
 
     def predict(self, image: Source, pixel_spacing_mm: float | None = None) -> Scored:
@@ -127,11 +129,13 @@ def _file(image: object) -> bytes:
     return made.getvalue()
 
 
-def _grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
+def _grey(pixels: NDArray[Any]) -> Grey:
     if pixels.ndim != 2 or min(pixels.shape) < 2:
         raise ValueError(f"found an array of shape {pixels.shape}; wanted one grey image (H, W)")
-    if pixels.dtype in (np.uint8, np.uint16):
-        return (pixels / np.iinfo(pixels.dtype).max).astype(np.float32)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        return (pixels / 65535).astype(np.float32)
     if not np.issubdtype(pixels.dtype, np.floating) or not 0 <= pixels.min() <= pixels.max() <= 1:
         raise ValueError(f"found {pixels.dtype} pixels; wanted floats in [0, 1], uint8 or uint16")
     return pixels.astype(np.float32)

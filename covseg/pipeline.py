@@ -50,7 +50,7 @@ class PreparedImage:
     entry : Entry
         Where it came from.
     radiograph : Radiograph
-        Its source pixels.
+        Its source samples.
     small : ndarray of float32, shape (SOURCE_SIDE, SOURCE_SIDE)
         Grey values in [0, 1] at the side of the training images, where sharpness is judged.
     model_pixels : ndarray of float32, shape (S, S)
@@ -80,7 +80,7 @@ class Scored:
         """Return the image ``(H, W)`` with contours of lung (cyan) and infection (orange); a notebook displays it."""
         from PIL import Image
 
-        bgr = overlay(self.image.radiograph.pixels, self.masks)
+        bgr = overlay(self.image.radiograph.samples, self.masks)
         return Image.fromarray(np.ascontiguousarray(bgr[:, :, ::-1]))
 
 
@@ -149,8 +149,9 @@ class Pipeline:
     def prepare(self, entry: Entry, radiograph: Radiograph) -> PreparedImage:
         """Bring an image to the side of the training images, and to the model's grid."""
         side = self.model.source_side
-        small = to_source_side(radiograph.pixels, SOURCE_SIDE)
-        pixels = small if side == SOURCE_SIDE else radiograph.pixels
+        source = radiograph.pixels
+        small = to_source_side(source, SOURCE_SIDE)
+        pixels = small if side == SOURCE_SIDE else source
         return PreparedImage(entry, radiograph, small, prepare(pixels, self.model.size, self.model.normalisation, side))
 
     def score(self, backend: Backend, images: list[PreparedImage]) -> list[Result]:
@@ -175,7 +176,7 @@ class Pipeline:
         with _stage(Stage.POSTPROCESS):
             tempered = replace(prediction, presence=temper(prediction.presence, thresholds.presence_temperature))
             prediction = self.constrain(image, tempered)
-            masks = restore(postprocess(prediction, thresholds), *image.radiograph.pixels.shape)
+            masks = restore(postprocess(prediction, thresholds), *image.radiograph.shape)
         with _stage(Stage.SEVERITY):
             return Scored(self._scored_row(image, prediction, masks, score, flags), image, masks, prediction)
 
@@ -221,8 +222,8 @@ class Pipeline:
         filter_flags: tuple[str, ...],
     ) -> Row:
         extent, radiograph = measure(masks), image.radiograph
-        flags = (*filter_flags, *quality_flags(measure_quality(radiograph.pixels, image.small), self.model.flags))
-        height, width = radiograph.pixels.shape
+        flags = (*filter_flags, *quality_flags(measure_quality(radiograph.samples, image.small), self.model.flags))
+        height, width = radiograph.shape
         low, high = fraction_interval(extent.infected_fraction, prediction.presence, self.model.intervals)
         return self._row(
             image.entry,

@@ -6,14 +6,17 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Literal
 
 from covseg import table
 from covseg.pipeline import Pipeline, Refused, Result, stream
 from covseg.records import RESEARCH_ONLY, Entry, Row
 from covseg.report import Gallery, render
-from covseg.stages.encode import mask_png, overlay, png, probability_png
+from covseg.stages.encode import mask_png, overlay_jpeg, overlay_png, probability_png
 from covseg.stages.segment import Backend
 from covseg.storage import Store
+
+Overlay = Literal["none", "report", "all", "full"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,16 @@ class Outputs:
 
     Parameters
     ----------
-    overlay, probability : bool
-        An overlay PNG; the infection probability as an 8-bit PNG (255 = 1.0), at source size.
+    overlay : str
+        ``report``: a JPEG of at most 1024 pixels a side of the images that the report shows; ``all``: of every
+        image; ``full``: a PNG of every image at source size; ``none``.
+    probability : bool
+        The infection probability as an 8-bit PNG (255 = 1.0), at source size.
     pictures : bool
         Draw thumbnails for the report.
     """
 
-    overlay: bool = True
+    overlay: Overlay = "report"
     probability: bool = False
     pictures: bool = True
 
@@ -61,14 +67,18 @@ def predict(
     list of Row
         One per entry, in key order, duplicates marked.
     """
-    gallery, gallery_lock = Gallery(), Lock()
+    gallery, gallery_lock, drawn = Gallery(), Lock(), set[str]()
 
     def finish(result: Result) -> Row:
         row = write_image(result, destination, outputs)
-        if outputs.pictures and not isinstance(result, Refused):
-            pixels, infection = result.image.radiograph.pixels, result.prediction.infection
-            with gallery_lock:
-                gallery.offer(row.input_id, row.infected_fraction, pixels, result.masks, infection)
+        if isinstance(result, Refused) or not (outputs.pictures or outputs.overlay == "report"):
+            return row
+        samples, infection = result.image.radiograph.samples, result.prediction.infection
+        with gallery_lock:
+            kept = gallery.offer(row.input_id, row.infected_fraction, samples, result.masks, infection)
+        if kept and outputs.overlay == "report":
+            drawn.add(row.input_id)
+            destination.write(_overlay_key(row.input_id), overlay_jpeg(samples, result.masks))
         return row
 
     rows = []
@@ -79,10 +89,14 @@ def predict(
     for row in rows:
         if row is not before[row.input_id]:  # marked just now: its own file is written again
             _write_row(row, destination)
+    pictures = gallery.pictures()
+    for name in drawn - {picture.input_id for picture in pictures}:  # shown for a while, until worse ones came
+        destination.delete(_overlay_key(name))
     severity = table.to_arrow(rows)
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
-    destination.write("report.html", render(severity, gallery.pictures(), pipeline.model.thresholds.presence))
+    presence = pipeline.model.thresholds.presence
+    destination.write("report.html", render(severity, pictures if outputs.pictures else [], presence))
     return rows
 
 
@@ -93,14 +107,20 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
         mask_uri = f"masks/{row.input_id}.png"
         row = replace(row, mask_uri=mask_uri)
         destination.write(mask_uri, mask_png(result.masks))
-        pixels = result.image.radiograph.pixels
-        if outputs.overlay:
-            destination.write(f"overlays/{row.input_id}.png", png(overlay(pixels, result.masks)))
+        radiograph = result.image.radiograph
+        if outputs.overlay == "full":
+            destination.write(f"overlays/{row.input_id}.png", overlay_png(radiograph.samples, result.masks))
+        elif outputs.overlay == "all":
+            destination.write(_overlay_key(row.input_id), overlay_jpeg(radiograph.samples, result.masks))
         if outputs.probability:
-            probability = probability_png(result.prediction, *pixels.shape)
+            probability = probability_png(result.prediction, *radiograph.shape)
             destination.write(f"probability/{row.input_id}.png", probability)
     _write_row(row, destination)
     return row
+
+
+def _overlay_key(input_id: str) -> str:
+    return f"overlays/{input_id}.jpg"
 
 
 def _write_row(row: Row, destination: Store) -> None:

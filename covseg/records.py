@@ -10,12 +10,14 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import Reason, Stage, Status
 
 Mask = NDArray[np.uint8]
+Grey = NDArray[np.uint8] | NDArray[np.float32]  # of 255, or in [0, 1]; bone bright
 BACKGROUND, LUNG, INFECTION = 0, 1, 2
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 RIGHT, LEFT = 1, 2  # the patient's side; patient right is image left on PA and AP
@@ -49,8 +51,8 @@ class Radiograph:
 
     Parameters
     ----------
-    pixels : ndarray of float32, shape (H, W)
-        Grey values in [0, 1], bone bright.
+    samples : ndarray of uint8 or float32, shape (H, W)
+        Grey values, bone bright: of 255 where the source has 8 bits, else in [0, 1].
     sha256 : str
         Of the source bytes.
     view_position : str or None
@@ -63,12 +65,32 @@ class Radiograph:
         Where rows and columns point in the patient, as the header says; see `covseg.stages.severity.UPRIGHT`.
     """
 
-    pixels: NDArray[np.float32]
+    samples: Grey
     sha256: str
     view_position: str | None = None
     pixel_spacing_mm: float | None = None
     kind: str = "png"
     orientation: str | None = None
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """Grey values float32 ``(H, W)`` in [0, 1]; of 8 bits made at each call, for they are four times as large."""
+        return unit(self.samples)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self.samples.shape[0], self.samples.shape[1]
+
+
+def unit(samples: Grey) -> NDArray[np.float32]:
+    """Return grey values as float32 in [0, 1]."""
+    return np.divide(samples, 255, dtype=np.float32) if samples.dtype == np.uint8 else np.asarray(samples, np.float32)
+
+
+def as_bytes(samples: Grey) -> NDArray[np.uint8]:
+    """Return grey values as uint8 of 255."""
+    return np.asarray(samples if samples.dtype == np.uint8 else cv2.convertScaleAbs(samples, alpha=255), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -122,7 +144,7 @@ class Masks:
     @property
     def label_map(self) -> Mask:
         """uint8 ``(H, W)``: 0 background, 1 lung, 2 infection inside the lung."""
-        return np.where(self.infection > 0, INFECTION, self.lung * LUNG).astype(np.uint8)
+        return np.maximum(self.lung, self.infection + self.infection)  # 0 or 1 each: LUNG, or INFECTION where both
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ import pytest
 from PIL import Image
 
 import covseg
+import covseg.predict as predict_module
 from covseg import pipeline as pipeline_module
 from covseg.errors import RadiographRefused, Stage, UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import open_folder
 from covseg.pipeline import Pipeline, resolve
 from covseg.predict import Outputs, predict
-from covseg.records import RESEARCH_ONLY, Entry
+from covseg.records import RESEARCH_ONLY, Entry, Masks
+from covseg.report import Gallery
+from covseg.stages.encode import overlay_jpeg
 from covseg.storage import LocalStore, MemoryStore, entries
 from covseg.synthetic.bad_inputs import bad_inputs
 from covseg.synthetic.phantom import make_phantom
@@ -40,6 +43,14 @@ def scored(images, pipeline, backend):
     source = MemoryStore({**images, "again/film-2.png": images["film-2.png"], "note.txt": b"not a film"})
     rows = predict(pipeline, backend, source, entries(source), destination, Outputs(probability=True), streams=2)
     return rows, destination.objects
+
+
+def scored_with(images, pipeline, backend, overlay: str, gallery: Gallery) -> dict[str, bytes]:
+    source, destination = MemoryStore(images), MemoryStore()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict_module, "Gallery", lambda: gallery)
+        predict(pipeline, backend, source, entries(source), destination, Outputs(overlay), streams=2)
+    return destination.objects
 
 
 def test_a_real_image_goes_from_file_to_mask_row_and_report(val_root, pipeline, backend, tmp_path):
@@ -82,11 +93,40 @@ def test_equal_content_under_two_keys_is_reported_twice_and_marked_once(scored):
 def test_every_picture_says_what_it_may_be_used_for_and_is_a_whole_png(scored):
     _, objects = scored
     pictures = [data for key, data in objects.items() if key.endswith(".png")]
-    assert {key.partition("/")[0] for key in objects if key.endswith(".png")} >= {"masks", "overlays"}
+    assert {key.partition("/")[0] for key in objects if key.endswith(".png")} >= {"masks", "probability"}
     for data in pictures:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             assert image.text == {"Disclaimer": RESEARCH_ONLY}
+
+
+def test_overlays_are_drawn_of_what_the_report_shows_and_say_what_they_may_be_used_for(images, pipeline, backend):
+    objects = scored_with(images, pipeline, backend, "report", Gallery(worst=2, sample=0))
+    shown = [key for key in objects if key.startswith("overlays/")]
+    rows = pq.read_table(io.BytesIO(objects["severity.parquet"])).sort_by([("infected_fraction", "descending")])
+    assert sorted(shown) == sorted(f"overlays/{name}.jpg" for name in rows["input_id"].to_pylist()[:2])
+    for key in shown:
+        with Image.open(io.BytesIO(objects[key])) as image:
+            image.load()
+            assert (image.format, image.size, image.info["comment"].decode()) == ("JPEG", (340, 300), RESEARCH_ONLY)
+
+
+@pytest.mark.parametrize(("overlay", "suffix", "count"), [("none", "", 0), ("all", ".jpg", 6), ("full", ".png", 6)])
+def test_overlays_of_none_or_all_images_can_be_asked_for(images, pipeline, backend, overlay, suffix, count):
+    objects = scored_with(images, pipeline, backend, overlay, Gallery(worst=2, sample=0))
+    shown = [key for key in objects if key.startswith("overlays/")]
+    assert len(shown) == count
+    assert all(key.endswith(suffix) for key in shown)
+
+
+def test_a_bounded_overlay_shows_the_contours_of_a_large_image_where_they_are():
+    lung = np.zeros((2048, 1024), np.uint8)
+    lung[800:1200, 200:600] = 1
+    masks = Masks(lung, np.zeros_like(lung), lung, False, 0.0, 0, None)
+    image = cv2.imdecode(np.frombuffer(overlay_jpeg(np.full(lung.shape, 0.25, np.float32), masks), np.uint8), 1)
+    assert image.shape == (1024, 512, 3)
+    coloured = np.ptp(image.astype(int), axis=2) > 100
+    assert cv2.boundingRect(coloured.astype(np.uint8)) == pytest.approx((100, 400, 200, 200), abs=4)
 
 
 def test_parquet_csv_and_row_json_say_the_same(scored):

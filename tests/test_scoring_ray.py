@@ -115,7 +115,7 @@ def unbroken(ray_cluster: str, archive: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_score_and_predict_write_the_same_table(unbroken: Path, archive: Path, tmp_path: Path) -> None:
-    words = ["predict", str(archive), "-o", str(tmp_path), "--no-overlay"]
+    words = ["predict", str(archive), "-o", str(tmp_path), "--overlay", "none"]
     subprocess.run([sys.executable, "-m", "flows.cli", *words], check=True, stdout=subprocess.DEVNULL)
     ours, theirs = (pq.read_table(folder / "severity.parquet").to_pylist() for folder in (unbroken, tmp_path))
     assert [row | {"mask_uri": None} for row in ours] == [row | {"mask_uri": None} for row in theirs]

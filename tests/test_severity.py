@@ -113,7 +113,7 @@ def test_flags_come_from_the_closed_set_in_its_order():
 
 
 def test_a_flat_image_and_a_small_lung_are_flagged():
-    flat = radiograph(pixels=np.full((100, 100), 0.5, np.float32))
+    flat = radiograph(samples=np.full((100, 100), 0.5, np.float32))
     flags = qc_flags(
         measure(lungs()), flat, FlagLimits(lung_area_fraction=(0.5, 0.6), lung_ratio_right_left=(0.9, 1.1))
     )

@@ -60,7 +60,7 @@ def estimate(settings: ScoreSettings) -> Estimate:
     if not sample:
         raise UsageError(f"nothing to score under {settings.source}: no key matches --include {settings.include!r}")
     folder = open_model(settings.model)
-    backend = open_backend(folder, settings.backend)
+    backend = open_backend(folder, settings.backend, settings.precision)
     pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch), key=b"")
     start = time.process_time()
     opened = [pipeline.open_image(source, entry) for entry in sample]
@@ -131,5 +131,5 @@ def _output_bytes(result: Result, settings: ScoreSettings) -> int:
         return 0
     size = 0 if settings.masks == "none" else len(mask_png(result.masks))
     if settings.probability:
-        size += len(probability_png(result.prediction, *result.image.radiograph.pixels.shape))
+        size += len(probability_png(result.prediction, *result.image.radiograph.shape))
     return size

@@ -27,6 +27,7 @@ from covseg.model_folder.backends import open_backend
 from covseg.pipeline import Pipeline, Refused, Result, score_batch, stream
 from covseg.records import Entry, Row
 from covseg.registry import open_model
+from covseg.settings.score import ScoreSettings
 from covseg.stages.encode import mask_png, probability_png
 from covseg.stages.segment import Arrays
 from covseg.storage import Store
@@ -38,10 +39,10 @@ START_S = 600
 
 
 class ModelWorker:
-    """Holds one network and answers batches; `model` and `backend` as in `ScoreSettings`."""
+    """Holds one network and answers batches; `model`, `backend` and `precision` as in `ScoreSettings`."""
 
-    def __init__(self, model: str, backend: str) -> None:
-        self._backend = open_backend(open_model(model), backend)
+    def __init__(self, model: str, backend: str, precision: str) -> None:
+        self._backend = open_backend(open_model(model), backend, precision)
 
     def name(self) -> str:
         """Return backend, version, device kind and precision."""
@@ -134,7 +135,7 @@ class DecodeWorker:
         job = self._job
         if isinstance(result, Refused):
             return result.row, None, None
-        shape = result.image.radiograph.pixels.shape
+        shape = result.image.radiograph.shape
         try:
             mask = None if job.run.masks == "none" else mask_png(result.masks)
             picture = probability_png(result.prediction, *shape) if job.probability else None
@@ -202,19 +203,20 @@ class Pool:
             ray.kill(slot.worker)
 
 
-def open_pool(model: str, backend: str, workers: int | None) -> Pool:
+def open_pool(settings: ScoreSettings) -> Pool:
     """Start the model workers and learn what they run; decode workers come later.
 
     `EnvironmentFailed` when the machines would not compute the same numbers, or a model worker dies on start.
     """
-    gpus = backend == "torch" and any(node.gpus for node in nodes())
+    gpus = settings.backend == "torch" and any(node.gpus for node in nodes())
+    words = (settings.model, settings.backend, settings.precision)
 
     def open_model(node: Node) -> Handle:
         # Two calls at once on a GPU: one copies while the other computes. On a CPU one thread is one core.
         options = {"num_cpus": 0, "num_gpus": int(gpus), "max_concurrency": 2 if gpus else 1}
-        return ray.remote(ModelWorker).options(**options, scheduling_strategy=_beside(node)).remote(model, backend)
+        return ray.remote(ModelWorker).options(**options, scheduling_strategy=_beside(node)).remote(*words)
 
-    places = [node for node in nodes() for _ in range(node.gpus)] if gpus else _places(workers)
+    places = [node for node in nodes() for _ in range(node.gpus)] if gpus else _places(settings.workers)
     slots = [Slot(node, open_model, open_model(node)) for node in places]
     return Pool(slots, _one_name(slots))
 

@@ -70,7 +70,7 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
     folder = open_model(settings.model)
     source, dest, commits = _stores(settings)
     with connect(cpus=settings.workers):
-        pool = open_pool(settings.model, settings.backend, settings.workers)
+        pool = open_pool(settings)
         try:
             config = resolve(folder, RemoteBackend(pool.backend, pool.models[0].worker), settings.batch)
             key = project_key()

@@ -80,7 +80,7 @@ def _draw(run: Run, source: Store, image: Drawable) -> Picture | None:
         return None
     label_map = _label_map(run, image.mask_uri)
     lung, infection = ((label_map >= least).astype(np.uint8) for least in (1, INFECTION))
-    return picture(image.input_id, radiograph.pixels, lung, infection)
+    return picture(image.input_id, radiograph.samples, lung, infection)
 
 
 def _label_map(run: Run, uri: str) -> Mask:

@@ -186,13 +186,13 @@ def _answers(
     data = (dataset.root / image.key).read_bytes()
     try:
         radiograph = read(data)
-        truth = read_truth(dataset, image, (radiograph.pixels.shape[0], radiograph.pixels.shape[1]))
+        truth = read_truth(dataset, image, radiograph.shape)
     except (RadiographRefused, BadMask):
         return []
     entry = Entry(image.key, len(data), "")
+    source = radiograph.pixels
     made = [
-        (one, one.make(image, radiograph.pixels, truth))
-        for one in (plain(), *(one for one in conditions if one.name != PLAIN))
+        (one, one.make(image, source, truth)) for one in (plain(), *(one for one in conditions if one.name != PLAIN))
     ]
     present = [(one, pixels) for one, pixels in made if pixels is not None]
     answers: list[Answer] = []
@@ -202,7 +202,7 @@ def _answers(
             part = [(one, pixels) for one, pixels in batch if one.filtered == filtered]
             line = pipeline if filtered else unfiltered
             results = line.score(
-                backend, [line.prepare(entry, replace(radiograph, pixels=pixels)) for _, pixels in part]
+                backend, [line.prepare(entry, replace(radiograph, samples=pixels)) for _, pixels in part]
             )
             for (one, _), result in zip(part, results, strict=True):
                 as_it_is = as_it_is or result
@@ -215,13 +215,13 @@ def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Re
     move = condition.mask or (lambda mask: mask)
     infection, lung = move(truth.infection), None if truth.lung is None else move(truth.lung)
     empty = np.zeros_like(infection)
-    guess = _like(result.masks.infection, infection) if isinstance(result, Scored) else empty
-    guess_lung = _like(result.masks.lung, infection) if isinstance(result, Scored) else empty
+    guess = like(result.masks.infection, infection) if isinstance(result, Scored) else empty
+    guess_lung = like(result.masks.lung, infection) if isinstance(result, Scored) else empty
     lungs = (-1, -1, -1) if lung is None else score_counts(guess_lung, lung)
     row = result.row
     agreement = float("nan")
     if isinstance(result, Scored) and isinstance(as_it_is, Scored):
-        both, more, less = score_counts(guess, move(_like(as_it_is.masks.infection, truth.infection)))
+        both, more, less = score_counts(guess, move(like(as_it_is.masks.infection, truth.infection)))
         agreement = 2 * both / (2 * both + more + less) if both + more + less else 1.0
     return Answer(
         image.key, image.stratum, condition.name, str(row.reason or "") if isinstance(result, Refused) else "",
@@ -232,7 +232,7 @@ def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Re
     )  # fmt: skip
 
 
-def _like(mask: Mask, wanted: Mask) -> Mask:
+def like(mask: Mask, wanted: Mask) -> Mask:
     """Bring a mask to the size of another, nearest pixel."""
     if mask.shape == wanted.shape:
         return mask

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg.pages.drawing import data_uri, jpeg
-from covseg.records import Mask, Masks
+from covseg.records import Grey, Mask, Masks, as_bytes
 
 THUMBNAIL = 256  # longer side, pixels: the model's own grid, nothing finer was measured
 HEAT = 128  # longer side of the probability layer; the browser smooths it
@@ -45,7 +45,7 @@ class Picture:
 
 def picture(
     input_id: str,
-    pixels: NDArray[np.float32],
+    samples: Grey,
     lung: Mask,
     infection: Mask,
     probability: NDArray[np.float32] | None = None,
@@ -54,18 +54,20 @@ def picture(
 
     Parameters
     ----------
-    pixels : ndarray of float32, shape (H, W)
-        Grey values in [0, 1].
+    samples : ndarray of uint8 or float32, shape (H, W)
+        Grey values of 255, or in [0, 1].
     lung, infection : ndarray of uint8, shape (H, W)
         0 or 1; shown as outlines.
     probability : ndarray of float32, shape (S, S), or None
         On the model's grid, which is the image stretched to a square.
     """
-    height, width = _fit(pixels.shape, THUMBNAIL)
-    image = np.rint(_shrink(pixels, height, width) * 255).astype(np.uint8)
+    height, width = _fit(samples.shape, THUMBNAIL)
+    image = as_bytes(_shrink(samples, height, width))
     # a mask was made on a grid no finer than the thumbnail, so nothing slips through
     small = (cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) for mask in (lung, infection))
-    heat = "" if probability is None else _heat(_shrink(probability, *_fit(pixels.shape, HEAT)))
+    heat = (
+        "" if probability is None else _heat(np.asarray(_shrink(probability, *_fit(samples.shape, HEAT)), np.float32))
+    )
     return Picture(input_id, width, height, jpeg(image, JPEG_QUALITY), heat, *map(_path, small))
 
 
@@ -75,7 +77,7 @@ def _fit(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _shrink(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+def _shrink(image: Grey, height: int, width: int) -> Grey:
     """Average areas, so that ribs do not alias."""
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
@@ -131,17 +133,18 @@ class Gallery:
         self,
         input_id: str,
         infected_fraction: float | None,
-        pixels: NDArray[np.float32],
+        samples: Grey,
         masks: Masks,
         probability: NDArray[np.float32] | None,
-    ) -> None:
-        """Show one image to the gallery; it is drawn only when it is kept."""
+    ) -> bool:
+        """Show one image to the gallery; it is drawn only when it is kept, which is told."""
         draw = -int.from_bytes(input_id.encode())
         ranks = {"worst": -1.0 if infected_fraction is None else infected_fraction, "sample": 0.0}
         kept = [self._push(group, (rank, draw, input_id)) for group, rank in ranks.items()]
         if any(kept):
-            self._pictures[input_id] = picture(input_id, pixels, masks.lung, masks.infection, probability)
+            self._pictures[input_id] = picture(input_id, samples, masks.lung, masks.infection, probability)
             self._forget()
+        return any(kept)
 
     def _push(self, group: str, item: tuple[float, int, str]) -> bool:
         """Keep an item when it ranks high enough; among equals the lower id stays."""

@@ -36,8 +36,13 @@ class ScoreSettings(BaseModel):
     )
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
     commits: str | None = Field(None, description="Where create-only records go, if DEST's store has no such writes.")
-    backend: Literal["onnx", "torch"] = Field(
-        "onnx", description="What runs the model; torch uses GPUs where there are any."
+    backend: Literal["onnx", "torch", "openvino", "auto"] = Field(
+        "onnx",
+        description="What runs the model; torch uses GPUs where there are any; auto takes openvino in bfloat16 where "
+        "the processor has it and the model folder a passed proof, else onnx.",
+    )
+    precision: Literal["float32", "bfloat16", "int8"] = Field(
+        "float32", description="Of backend openvino; each wants a passed proof in the model folder."
     )
     batch: int = Field(4, ge=1, le=256, description="Images a forward pass; 4 suits a CPU, 32 a GPU.")
     shard_size: int = Field(SHARD_SIZE, ge=1, le=10_000, description="Images a shard, the unit that is retried.")

@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from covseg.records import Grey, as_bytes
 from covseg.settings.model import FlagLimits
 
 FloatImage = NDArray[np.float32]
-Grey = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
 
 COARSE, MIDDLE, HALF, FINE = (0.05, 0.15), (0.15, 0.4), (0.4, 0.6), (0.4, 0.95)  # shares of Nyquist
 OVERALL, DIRECTED = (0.0075, 0.03), (0.25, 0.7)
@@ -92,27 +93,28 @@ def quality_flags(quality: ImageQuality, limits: FlagLimits) -> tuple[str, ...]:
     return tuple(flag for flag, raise_it in raised.items() if raise_it)
 
 
-def measure_quality(pixels: FloatImage, small: FloatImage) -> ImageQuality:
+def measure_quality(samples: Grey, small: FloatImage) -> ImageQuality:
     """Measure an image of any size, a constant one too.
 
     Parameters
     ----------
-    pixels : ndarray of float32, shape (H, W)
-        Source pixels, finite, in [0, 1].
+    samples : ndarray of uint8 or float32, shape (H, W)
+        Of the source: of 255, or finite and in [0, 1].
     small : ndarray of float32, shape (S, S)
         The same at the side of the training images, by their filter.
     """
     overall, coarse, middle, half, fine, *sectors = _band_powers(small)
+    image = as_bytes(samples)
     return ImageQuality(
-        shorter_side=min(pixels.shape),
+        shorter_side=min(samples.shape),
         detail_db=_decibels(half, coarse),
         sharpness_db=_decibels(fine, middle),
         direction_db=10 * math.log10((max(sectors) + 1e-9) / (min(sectors) + 1e-9)),
         contrast_db=_decibels(coarse, overall) + _decibels(_tile_variance(small), 1.0),
-        blockiness=_blockiness(pixels),
-        grey_levels=_grey_levels(pixels),
+        blockiness=_blockiness(image),
+        grey_levels=_grey_levels(samples),
         border_share=_border_share(small),
-        letters=_letters(pixels),
+        letters=_letters(image),
     )
 
 
@@ -149,10 +151,10 @@ def _tile_variance(small: FloatImage) -> float:
     return float(tiles.std(axis=(1, 3))[1:-1, 1:-1].mean()) ** 2
 
 
-def _blockiness(pixels: FloatImage) -> float:
+def _blockiness(image: Bytes) -> float:
     """Compare the step at the most striking of eight phases with the median one; 0 for an image without blocks."""
-    start = [max(0, side - WINDOW) // (2 * BLOCK) * BLOCK for side in pixels.shape]
-    grey = _bytes(pixels[start[0] : start[0] + WINDOW, start[1] : start[1] + WINDOW])
+    start = [max(0, side - WINDOW) // (2 * BLOCK) * BLOCK for side in image.shape]
+    grey = image[start[0] : start[0] + WINDOW, start[1] : start[1] + WINDOW]
     if min(grey.shape) <= 2 * BLOCK:
         return 0.0
     down = cv2.reduce(cv2.min(cv2.absdiff(grey[1:], grey[:-1]), EDGE), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)
@@ -165,9 +167,10 @@ def _by_phase(line: FloatImage) -> FloatImage:
     return np.asarray(line[: len(line) // BLOCK * BLOCK].reshape(-1, BLOCK).mean(axis=0), np.float32)
 
 
-def _grey_levels(pixels: FloatImage) -> int:
-    step = math.ceil(min(pixels.shape) / SAMPLE)
-    values = (pixels[::step, ::step] * 65535 + 0.5).astype(np.uint16)
+def _grey_levels(samples: Grey) -> int:
+    step = math.ceil(min(samples.shape) / SAMPLE)
+    sample = samples[::step, ::step]
+    values = sample if sample.dtype == np.uint8 else (sample * 65535 + 0.5).astype(np.uint16)
     return int(np.count_nonzero(np.bincount(values.ravel())))
 
 
@@ -181,19 +184,28 @@ def _border_share(small: FloatImage) -> float:
     return widest / len(small)
 
 
-def _letters(pixels: FloatImage) -> int:
+def _letters(image: Bytes) -> int:
     """Count the letters of the longest row: bright strokes of like height on one line, close together."""
-    grey = _sampled(pixels)
+    grey = _sampled(image)
     reach = max(7, int(0.05 * min(grey.shape)) | 1)
     strokes = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, np.ones((reach, reach), np.uint8))
-    strokes[grey < BRIGHT * np.quantile(grey[::2, ::2], 0.999)] = 0
+    bright = cv2.compare(grey, math.ceil(BRIGHT * _quantile(grey[::2, ::2], 0.999)), cv2.CMP_GE)
+    strokes = cv2.bitwise_and(strokes, bright)
     return max(_longest_row(_candidates((strokes >= least).astype(np.uint8))) for least in STROKES)
 
 
-def _sampled(pixels: FloatImage) -> Grey:
+def _quantile(grey: Bytes, share: float) -> float:
+    """Return what `np.quantile` does, by counting: it would sort."""
+    place = share * (grey.size - 1)
+    below = np.cumsum(cv2.calcHist([np.ascontiguousarray(grey)], [0], None, [256], [0, 256]).ravel())
+    ends = np.searchsorted(below, [math.floor(place), math.ceil(place)], side="right")
+    return float(np.quantile(ends, place - math.floor(place)))
+
+
+def _sampled(image: Bytes) -> Bytes:
     """Shrink to at most `SAMPLE` pixels a side; every n-th pixel first, which costs a tenth of averaging areas."""
-    step = math.ceil(max(pixels.shape) / (2 * SAMPLE))
-    grey = _bytes(pixels[::step, ::step])
+    step = math.ceil(max(image.shape) / (2 * SAMPLE))
+    grey = image[::step, ::step]
     scale = SAMPLE / max(grey.shape)
     if scale >= 1:
         return grey
@@ -201,11 +213,7 @@ def _sampled(pixels: FloatImage) -> Grey:
     return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _bytes(pixels: FloatImage) -> Grey:
-    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255), np.uint8)
-
-
-def _candidates(strokes: Grey) -> NDArray[np.int32]:
+def _candidates(strokes: Bytes) -> NDArray[np.int32]:
     """Return left, top, right, bottom ``(N, 4)`` of the parts that have a letter's size and shape, from the left."""
     height, width = strokes.shape
     outlines, nesting = cv2.findContours(strokes, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)

@@ -13,10 +13,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.records import LEFT, RIGHT, Masks, Radiograph
+from covseg.records import LEFT, RIGHT, Mask, Masks, Radiograph, as_bytes
 from covseg.settings.model import FlagLimits, FractionIntervals
 
 GRADE_TABLE = "area-share-1"
@@ -122,12 +123,9 @@ def step(fraction: float) -> int:
 
 def measure(masks: Masks) -> Extent:
     """Count pixels per side and zone, of masks at source geometry; with no lung every fraction is None (never 0)."""
-    infected_side = masks.side * masks.infection
     fractions: dict[str, float | None] = {}
     totals = {}
-    for name, value in SIDES:
-        lung_rows = np.count_nonzero(masks.side == value, axis=1)
-        infected_rows = np.count_nonzero(infected_side == value, axis=1)
+    for (name, _), (lung_rows, infected_rows) in zip(SIDES, _rows_by_side(masks), strict=True):
         totals[name] = (int(lung_rows.sum()), int(infected_rows.sum()))
         fractions[f"infected_fraction_{name}"] = _share(totals[name][1], totals[name][0])
         for level, lung, infected in _zones(lung_rows, infected_rows):
@@ -139,6 +137,28 @@ def measure(masks: Masks) -> Extent:
         masks.component_count, masks.largest_component_share, masks.merged, masks.outside_share,
         tuple(float(side.mean()) for side in (masks.lung[0], masks.lung[-1], masks.lung[:, 0], masks.lung[:, -1])),
     )  # fmt: skip
+
+
+def _rows_by_side(masks: Masks) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return pixels a row of the lung and of its infection, right then left; rows above and below the lungs are gone.
+
+    Sides are 0, 1 and 2, so a sum over a row and one over its second bits count both.
+    """
+    left, top, width, height = cv2.boundingRect(masks.side)
+    if not width:
+        return [(np.zeros(0, np.int64), np.zeros(0, np.int64)) for _ in SIDES]
+    part = np.s_[top : top + height, left : left + width]
+    side = masks.side[part]
+    counts = [_right_and_left(plane) for plane in (side, side * masks.infection[part])]
+    return list(zip(*counts, strict=True))
+
+
+def _right_and_left(side: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    total, twice_left = (
+        cv2.reduce(plane, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.int64)
+        for plane in (side, cv2.bitwise_and(side, LEFT))
+    )
+    return total - twice_left, twice_left // LEFT
 
 
 def _zones(lung_rows: NDArray[np.int64], infected_rows: NDArray[np.int64]) -> list[tuple[str, int, int]]:
@@ -208,12 +228,19 @@ def qc_flags(
     """
     raised = {
         "infection_outside_lung": extent.outside_share > limits.infection_outside_lung,
-        "low_contrast": float(radiograph.pixels.std()) < limits.contrast,
+        "low_contrast": _deviation_under(limits.contrast, radiograph),
         "missing_spacing": radiograph.pixel_spacing_mm is None,
         "laterality_unverified": radiograph.orientation != UPRIGHT,
         **(_lung_flags(extent, limits) if extent.lung_area_px else {"lungs_not_found": True}),
     }
     return tuple(flag for flag in QC_FLAGS if flag in other_flags or raised.get(flag))
+
+
+def _deviation_under(limit: float, radiograph: Radiograph) -> bool:
+    """Tell whether grey values deviate by less than a limit: bytes settle it for a tenth, unless they are near it."""
+    near = 1 / 255  # rounding to bytes moves a deviation by at most half a grey level
+    coarse = float(cv2.meanStdDev(as_bytes(radiograph.samples))[1][0, 0]) / 255
+    return coarse < limit if abs(coarse - limit) > near else float(radiograph.pixels.std()) < limit
 
 
 def _lung_flags(extent: Extent, limits: FlagLimits) -> dict[str, bool]:

@@ -22,6 +22,7 @@ EXAMPLES = {
     "models release": "covseg models release runs/mine -o models/mine --data COVID-QU-Ex/",
     "models combine": "covseg models combine models/one models/other -o models/both --name both",
     "models fit-filter": "covseg models fit-filter models/mine --data COVID-QU-Ex/",
+    "models prove": "covseg models prove models/mine --data COVID-QU-Ex/",
     "models card": "covseg models card models/mine --evaluation evaluation/",
     "recipes": "covseg recipes fast",
     "train": "covseg train fast --data COVID-QU-Ex/ -o runs/mine",

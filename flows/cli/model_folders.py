@@ -1,13 +1,14 @@
-"""``covseg models release | combine | fit-filter | card``: from a run, or other folders, to a finished model folder."""
+"""``covseg models release | combine | fit-filter | prove | card``: runs or other folders to a finished model folder."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from flows.cli.console import show_result
+from flows.cli.console import progress, show_result
 from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ class FitFilterConfig(Options):
     json_: Json = False
 
 
+class ProveConfig(Options):
+    """What `covseg models prove` can be told."""
+
+    folder: str = Field(description="'default', 'benchmark' or a model folder, changed in place.")
+    data: Path = Field(description="Folder with Val, and Train for int8 (COVID-QU-Ex), or images/, masks/.")
+    precision: tuple[Literal["float32", "bfloat16", "int8"], ...] = Field(
+        ("float32", "bfloat16", "int8"), description="Precisions of backend openvino to measure."
+    )
+    limit: int | None = Field(None, ge=10, description="About so many images, spread over the strata.")
+    streams: int | None = Field(None, ge=1, description="Images side by side, one CPU thread each; default: all.")
+    json_: Json = False
+
+
 def release(config: ReleaseConfig) -> int:
     """Make a model folder of a training run's best weights."""
     from covseg.registry import open_model
@@ -92,6 +106,19 @@ def fit_filter(config: FitFilterConfig) -> int:
     quality = f"{fit.val_refused:.2%} of {fit.val_images} Val images refused, {fit.val_flagged:.2%} flagged"
     advice = f"now covseg calibrate {config.folder} --data {config.data}"
     show_result(fit.model_dump(), [f"input filter of {config.folder}: {quality}; {advice}"], as_json=config.json_)
+    return 0
+
+
+def prove(config: ProveConfig) -> int:
+    """Measure what each precision of backend openvino loses on Val; the model folder keeps the proofs."""
+    from covseg.release.prove import prove as measure
+
+    with progress("images") as report:
+        streams = config.streams or len(os.sched_getaffinity(0))
+        proofs = measure(config.folder, config.data, config.precision, config.limit, streams, report)
+    lines = [line for proof in proofs for line in proof.lines()]
+    document = {"proofs": [proof.model_dump(mode="json") | {"passed": proof.passed} for proof in proofs]}
+    show_result(document, lines, as_json=config.json_)
     return 0
 
 

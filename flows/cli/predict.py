@@ -27,10 +27,19 @@ class PredictConfig(Options):
     model: str = Field("default", description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG.")
     include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
-    backend: Literal["onnx", "torch"] = Field("onnx", description="What runs the model; torch is the reference.")
+    backend: Literal["onnx", "torch", "openvino", "auto"] = Field(
+        "onnx",
+        description="What runs the model; torch is the reference; auto takes openvino in bfloat16 where the processor "
+        "has it and the model folder a passed proof, else onnx.",
+    )
+    precision: Literal["float32", "bfloat16", "int8"] = same(ScoreSettings, "precision")
     batch: int = Field(4, ge=1, le=64, description="Images a forward pass.")
     streams: int | None = Field(None, ge=1, description="Batches side by side, one CPU thread each; default: all.")
-    overlay: bool = Field(True, description="Write an overlay PNG per image.")
+    overlay: Literal["none", "report", "all", "full"] = Field(
+        "report",
+        description="Overlays: of the images that the report shows, of all (both JPEG, at most 1024 pixels a side), "
+        "or full: a PNG of every image at its own size.",
+    )
     pictures: bool = Field(True, description="Draw thumbnails into the report.")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per image.")
     max_failed: float = same(ScoreSettings, "max_failed")
@@ -114,7 +123,7 @@ def _score(config: PredictConfig, source: LocalStore, chosen: list[Entry], repor
     from covseg.storage import LocalStore
 
     folder = open_model(config.model)
-    backend = open_backend(folder, config.backend)
+    backend = open_backend(folder, config.backend, config.precision)
     pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch))
     streams = config.streams or len(os.sched_getaffinity(0))
     outputs = Outputs(config.overlay, config.probability, config.pictures)

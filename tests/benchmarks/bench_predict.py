@@ -149,8 +149,14 @@ def measure(root: Path, images: int, size: int) -> dict[str, dict[str, float]]:
         "model only, onnx, 2 cores": (lambda n: ["-c", FLOOR, str(n), "onnx", "2"], 2),
         "naive loop, torch, 1 core": (lambda n: ["-c", NAIVE, str(folders[n]), out + "-naive", "1"], 1),
         "naive loop, torch, 2 cores": (lambda n: ["-c", NAIVE, str(folders[n]), out + "-naive", "2"], 2),
-        "predict, no pictures, 1 core": (lambda n: predict(n, "--no-overlay", "--no-pictures", "--streams", "1"), 1),
-        "predict, no pictures, 2 cores": (lambda n: predict(n, "--no-overlay", "--no-pictures", "--streams", "2"), 2),
+        "predict, no pictures, 1 core": (
+            lambda n: predict(n, "--overlay", "none", "--no-pictures", "--streams", "1"),
+            1,
+        ),
+        "predict, no pictures, 2 cores": (
+            lambda n: predict(n, "--overlay", "none", "--no-pictures", "--streams", "2"),
+            2,
+        ),
         "predict, all, 2 cores": (lambda n: predict(n, "--streams", "2"), 2),
     }
     table = {}

@@ -93,7 +93,7 @@ def main() -> None:
             write_images(folder, count, flags.size)
         found = {}
         for cores in (1, 2):
-            words = ["-m", "flows.cli", "predict", "-o", f"{scratch}/out", "--no-overlay", "--no-pictures"]
+            words = ["-m", "flows.cli", "predict", "-o", f"{scratch}/out", "--overlay", "none", "--no-pictures"]
             words += ["--streams", str(cores)]
             found["predict", cores] = cost(lambda count, w=words: [*w, str(folders[count])], flags.images, cores)
             found["score", cores] = measure(folders[flags.images], cores, max(8, min(256, flags.images // 16)))

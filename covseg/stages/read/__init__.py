@@ -88,7 +88,7 @@ def read(data: bytes) -> Radiograph:
     Returns
     -------
     Radiograph
-        Pixels float32 in [0, 1], shape (H, W), bone bright.
+        Grey values, shape (H, W), bone bright.
 
     Raises
     ------
@@ -108,9 +108,9 @@ def read(data: bytes) -> Radiograph:
     except BaseException as error:  # a panic of the RLE decoder, written in Rust, is no Exception
         # A decoder's own words may quote the header: its class is enough, the rest is chained.
         raise refusal(Reason.CORRUPT, f"the {kind} decoder failed: {type(error).__name__}") from error
-    check_contrast(image.pixels, kind)
+    check_contrast(image.samples, kind)
     return Radiograph(
-        image.pixels,
+        image.samples,
         hashlib.sha256(data).hexdigest(),
         image.view_position,
         image.pixel_spacing_mm,

@@ -14,9 +14,10 @@ from pydicom import uid
 from pydicom.encaps import get_frame
 
 from covseg.errors import Reason
+from covseg.records import Grey
 from covseg.stages.read.codestream import Layout, decode, run_decoder
 from covseg.stages.read.elements import Elements, read_elements
-from covseg.stages.read.grey import DecodedImage, Pixels, Samples, check_size, grey
+from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.lookup import grey_table
 from covseg.stages.read.sniff import refusal
 
@@ -111,7 +112,7 @@ def _samples(elements: Elements, layout: Layout) -> Samples:
     return decode(frame, elements.syntax, layout)
 
 
-def _grey(elements: Elements, layout: Layout, samples: Samples) -> Pixels:
+def _grey(elements: Elements, layout: Layout, samples: Samples) -> Grey:
     """Look up the grey of every sample; a value outside of the stored bits counts as the nearest inside."""
     if layout.samples == 3:
         return grey(samples)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.errors import Reason
+from covseg.records import Grey, unit
 from covseg.stages.read.sniff import refusal
 
 Samples = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
@@ -25,14 +26,14 @@ class DecodedImage:
 
     Parameters
     ----------
-    pixels : ndarray of float32, shape (H, W)
-        In [0, 1], bone bright.
+    samples : ndarray of uint8 or float32, shape (H, W)
+        Of 255, or in [0, 1]; bone bright.
     view_position, orientation : str or None
         As in `covseg.records.Radiograph`; None where the format does not say it.
     pixel_spacing_mm : float or None
     """
 
-    pixels: Pixels
+    samples: Grey
     view_position: str | None = None
     pixel_spacing_mm: float | None = None
     orientation: str | None = None
@@ -65,10 +66,10 @@ def check_size(width: int, height: int) -> None:
         raise refusal(Reason.TOO_SMALL, f"{width} x {height} pixels: wanted at least {MIN_SIDE} on each side")
 
 
-def grey(samples: Samples) -> Pixels:
-    """Scale decoded samples of a PNG or JPEG to [0, 1].
+def grey(samples: Samples) -> Grey:
+    """Scale decoded samples of a PNG or JPEG to [0, 1], unless they have 8 bits: then they stay as they are, of 255.
 
-    8-bit samples are divided by 255. 16-bit samples are divided by the full scale of the smallest usual detector
+    16-bit samples are divided by the full scale of the smallest usual detector
     depth (8, 10, 12, 14, 15 or 16 bits) that holds the image's maximum, for the file does not say it: a 12-bit
     image in a 16-bit file has no value above 4095. The image's own minimum and maximum are not used: a dim image
     stays dim, and an image and its crop keep the same grey values.
@@ -80,7 +81,7 @@ def grey(samples: Samples) -> Pixels:
 
     Returns
     -------
-    ndarray of float32, shape (H, W)
+    ndarray of uint8 or float32, shape (H, W)
 
     Raises
     ------
@@ -89,6 +90,8 @@ def grey(samples: Samples) -> Pixels:
     """
     if samples.ndim == 3:
         samples = luma(samples)
+    if samples.dtype == np.uint8:
+        return samples
     return np.divide(samples, full_scale(samples), dtype=np.float32)
 
 
@@ -123,13 +126,13 @@ def luma(samples: Samples) -> Samples:
     return cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
 
 
-def check_contrast(pixels: Pixels, kind: str) -> None:
+def check_contrast(samples: Grey, kind: str) -> None:
     """Refuse a blank image, and an image of a few flat levels.
 
     Parameters
     ----------
-    pixels : ndarray of float32, shape (H, W)
-        In [0, 1].
+    samples : ndarray of uint8 or float32, shape (H, W)
+        Of 255, or in [0, 1].
     kind : str
         The reader's name. A picture file of zeros alone is an empty mask, as archives that hold images
         beside their masks have by the hundred; a DICOM image of zeros is a failed exposure.
@@ -141,9 +144,9 @@ def check_contrast(pixels: Pixels, kind: str) -> None:
         that lie apart, as in a mask, a label map or a 1-bit scan.
     """
     # A coarse sample settles it for every real image without sorting millions of values.
-    levels = np.unique(pixels[::16, ::16])
-    if levels.size < MIN_LEVELS:
-        levels = np.unique(pixels)
+    if np.unique(samples[::16, ::16]).size >= MIN_LEVELS:
+        return
+    levels = np.unique(unit(samples))
     if levels.size >= MIN_LEVELS:
         return
     if kind != "dicom" and levels[-1] == 0:
