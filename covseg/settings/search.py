@@ -24,6 +24,13 @@ class SearchSettings(BaseModel):
         default=1.0, gt=0, le=100, description="Compute of a whole trial, as a multiple of the recipe's own."
     )
     pruning: bool = Field(default=True, description="Stop a trial early that lags behind the best third.")
+    storage: str | None = Field(
+        default=None,
+        description="postgresql://USER@HOST:PORT/DATABASE that drivers of one --out share; default: study.db in it.",
+    )
+    study: str | None = Field(
+        default=None, min_length=1, description="Name of the study in --storage; default: that of OUT's last folder."
+    )
     seed: int = Field(default=1, ge=0, description="Of the sampler; the recipe's own seed is the training's.")
     limit: int | None = Field(default=None, ge=6, description="About so many images of each split.")
     lung_model: str = Field(default="default", description="Model whose lung masks a network with a lung plane sees.")

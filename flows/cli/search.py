@@ -127,5 +127,5 @@ def _headline(result: SearchResult) -> list[str]:
         lines.append(f"{best}; {result.out}/best.toml")
     return [
         *lines, f"{result.out}/search.html. One seed each: no result yet. Test was not used. Research use only.",
-        f"with optuna-dashboard installed: optuna-dashboard sqlite:///{result.out}/study.db",
+        f"with optuna-dashboard installed: optuna-dashboard {result.storage}",
     ]  # fmt: skip

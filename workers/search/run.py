@@ -17,17 +17,22 @@ from covseg.training.ranks import default_workers
 from covseg.training.run_folder import differences, replace
 from workers.cluster import connect, cores_each
 from workers.search.driver import Driver, SearchHooks
-from workers.search.index import Index
+from workers.search.index import Index, Shared, where
+from workers.search.leases import lease, turn
 from workers.search.page import render_search
 from workers.search.plan import METRIC, SearchPlan, as_toml
-from workers.search.records import SEARCH, TrialRecord, lease, open_search, read_trials, trial_recipe
+from workers.search.records import SEARCH, TrialRecord, open_search, read_trials, trial_recipe
 from workers.search.space import load_space
+from workers.search.storage import check_storage
 
 BEST, PAGE = "best.toml", "search.html"
 
 
 class SearchResult(BaseModel):
-    """What a search came to: trials by state, and the best complete one; `value` is of Val, chosen on Val."""
+    """What a search came to: trials by state, and the best complete one; `value` is of Val, chosen on Val.
+
+    `storage` is where its study lies, without a password.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +41,7 @@ class SearchResult(BaseModel):
     states: dict[str, int]
     best: int | None
     value: float | None
+    storage: str
 
 
 def plan_of(settings: SearchSettings) -> SearchPlan:
@@ -50,8 +56,8 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
     Raises
     ------
     UsageError
-        Before the first trial: a space that the recipe does not take, no data, a folder of another search or with
-        another driver.
+        Before the first trial: a space that the recipe does not take, no data, a storage that cannot be reached, a
+        folder or study of another search, or a folder with another driver and no storage that they share.
     EnvironmentFailed
         When the cluster has no room for the trials.
     Stopped, TrainingFailed
@@ -64,21 +70,31 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
         raise UsageError(f"--out {settings.out}: wanted a folder that all machines share, not a bucket")
     out, base = folder.absolute(), plan.base
     job = _job(settings, out, plan)
+    shared = _shared(settings, out, plan)
     preflight(base, job)
-    with lease(out):
+    with lease(out, shared=shared is not None):
         if (out / SEARCH).exists():
             open_search(out, search_of(settings, plan))
         with connect():
             cores = cores_each(settings.parallel, settings.gpus, what="trials")
-            open_search(out, search_of(settings, plan))
-            index = Index(out, plan, settings.seed, METRIC, settings.pruning)
+            with turn(out):
+                index = Index(out, plan, settings.seed, METRIC, settings.pruning, shared)
+                open_search(out, search_of(settings, plan))
             count = plan.count(settings.trials)
             driver = Driver(plan, job, index, count, settings.parallel, cores, settings.gpus, hooks or SearchHooks())
             try:
                 driver.drive()
             finally:
                 result = _finish(out, plan, index)
+                index.close()
     return result
+
+
+def _shared(settings: SearchSettings, out: Path, plan: SearchPlan) -> Shared | None:
+    if settings.storage is None:
+        return None
+    check_storage(settings.storage)
+    return Shared(settings.storage, settings.study or out.name, search_of(settings, plan))
 
 
 def _job(settings: SearchSettings, out: Path, plan: SearchPlan) -> TrainingJob:
@@ -115,7 +131,9 @@ def result_of(folder: Path) -> tuple[SearchResult, list[TrialRecord]]:
     best = best_of(records)
     states = dict(Counter(record.state for record in records))
     number, value = (best.number, best.value) if best else (None, None)
-    return SearchResult(out=str(folder), metric=METRIC, states=states, best=number, value=value), records
+    return SearchResult(
+        out=str(folder), metric=METRIC, states=states, best=number, value=value, storage=where(folder)
+    ), records
 
 
 def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
