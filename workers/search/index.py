@@ -18,6 +18,7 @@ from pathlib import Path
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.importance import get_param_importances
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -35,6 +36,7 @@ STATES = {
     "running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }  # fmt: skip
+RANDOM = optuna.samplers.RandomSampler(seed=0)  # of a trial that begins; what it draws is sampled by its own number
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -94,6 +96,7 @@ class Index:
         self._pruner = Halving() if pruning else optuna.pruners.NopPruner()
         self._storage: RDBStorage | None = None
         self._handles: dict[int, Trial] = {}  # of running trials: to make one looks at the whole study
+        self._ids: dict[int, int] = {}  # in the storage, of trials by number
         records = read_trials(out)
         study = self._owned(shared) if shared else self._opened()
         if study is None or len(study.get_trials(deepcopy=False)) < len(records):
@@ -180,19 +183,19 @@ class Index:
     @patient
     def ask(self) -> int:
         """Begin the next trial, one of the plan's first points or one to be sampled; return its number."""
-        first, number = self._plan.first(), len(self.study.get_trials(deepcopy=False))
-        if not self._waiting() and number < len(first):
-            self.study.enqueue_trial(dict(first[number]))
-        return self.study.ask().number
+        first, trials = self._plan.first(), self.study.get_trials(deepcopy=False)
+        left = any(one.state is TrialState.WAITING for one in trials)  # by a driver that was killed before it began it
+        if not left and len(trials) < len(first):
+            self.study.enqueue_trial(dict(first[len(trials)]))
+        self.study.sampler = RANDOM
+        trial = self.study.ask()
+        self._ids[trial.number] = trial._trial_id
+        return trial.number
 
     @patient
     def begun(self) -> int:
         """Return how many trials have begun."""
-        return len(self.study.get_trials(deepcopy=False)) - self._waiting()
-
-    def _waiting(self) -> int:
-        """Return whether a killed driver left a trial that it had not begun."""
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        return sum(one.state is not TrialState.WAITING for one in self.study.get_trials(deepcopy=False))
 
     @patient
     def running(self) -> list[int]:
@@ -229,7 +232,8 @@ class Index:
 
     def importances(self) -> dict[str, float]:
         """Return how much each parameter decided (PED-ANOVA), highest first; {} where too few trials tell."""
-        with contextlib.suppress(ValueError, RuntimeError, UserWarning), warnings.catch_warnings():
+        told = (ValueError, RuntimeError, UserWarning, StorageInternalError)
+        with contextlib.suppress(*told), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # that the best trials and all are the same ones
             return dict(get_param_importances(self.study))
         return {}
@@ -240,7 +244,9 @@ class Index:
         return self._handles[number]
 
     def _frozen_of(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+        if number not in self._ids:
+            self._ids[number] = self.study.get_trials(deepcopy=False)[number]._trial_id
+        return self.study._storage.get_trial(self._ids[number])
 
 
 class _Recorder:
