@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -22,6 +24,10 @@ class SearchSettings(BaseModel):
     gpus: float = Field(default=0, ge=0, le=8, description="GPUs of each trial; .5 puts two on one.")
     budget: float = Field(
         default=1.0, gt=0, le=100, description="Compute of a whole trial, as a multiple of the recipe's own."
+    )
+    objective: Literal["covid", "robust"] = Field(
+        default="covid",
+        description="COVID-19 Dice of Val at specificity .98; robust: its mean with that of shifted images of Val.",
     )
     pruning: bool = Field(default=True, description="Stop a trial early that lags behind the best third.")
     storage: str | None = Field(

@@ -24,7 +24,7 @@ from workers.search import trial as trials
 from workers.search.cost import gflop
 from workers.search.index import Index
 from workers.search.leases import claim, turn
-from workers.search.plan import METRIC, SearchPlan
+from workers.search.plan import SearchPlan
 from workers.search.records import TrialRecord, progress_of, record_of, trial_folder, trial_recipe, write_trial
 from workers.search.trial import TrialEnd, Verdict
 
@@ -203,7 +203,7 @@ class Driver:
 
     def _take(self, run: _Running) -> None:
         self.index.report(run.record)
-        values = progress_of(self._out(), run.record, METRIC)
+        values = progress_of(self._out(), run.record, self.plan.metric)
         run.record = run.record.model_copy(update={"value": max(values.values(), default=None)})
         self.hooks.changed(run.record)
 

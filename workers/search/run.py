@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from workers.search.driver import Driver, SearchHooks
 from workers.search.index import Index, Shared, where
 from workers.search.leases import lease, turn
 from workers.search.page import render_search
-from workers.search.plan import METRIC, SearchPlan, as_toml
+from workers.search.plan import METRICS, SearchPlan, as_toml
 from workers.search.records import SEARCH, TrialRecord, open_search, read_trials, trial_recipe
 from workers.search.space import load_space
 from workers.search.storage import check_storage
@@ -47,7 +48,8 @@ class SearchResult(BaseModel):
 def plan_of(settings: SearchSettings) -> SearchPlan:
     """Return what is searched; `UsageError` where space or recipe cannot be read."""
     space = load_space(settings.space)
-    return SearchPlan(space, settings.recipe or space.recipe, settings.settings, settings.budget)
+    recipe, metric = settings.recipe or space.recipe, METRICS[settings.objective]
+    return SearchPlan(space, recipe, settings.settings, settings.budget, metric)
 
 
 def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchResult:
@@ -78,7 +80,7 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
         with connect():
             cores = cores_each(settings.parallel, settings.gpus, what="trials")
             with turn(out):
-                index = Index(out, plan, settings.seed, METRIC, settings.pruning, shared)
+                index = Index(out, plan, settings.seed, plan.metric, settings.pruning, shared)
                 open_search(out, search_of(settings, plan))
             count = plan.count(settings.trials)
             driver = Driver(plan, job, index, count, settings.parallel, cores, settings.gpus, hooks or SearchHooks())
@@ -127,12 +129,13 @@ def result_of(folder: Path) -> tuple[SearchResult, list[TrialRecord]]:
     """
     if not (folder / SEARCH).is_file():
         raise UsageError(f"{folder} holds no search: wanted the --out of a covseg search")
+    metric = json.loads((folder / SEARCH).read_text())["recipe"]["stop"]["metric"]
     records = read_trials(folder)
     best = best_of(records)
     states = dict(Counter(record.state for record in records))
     number, value = (best.number, best.value) if best else (None, None)
     return SearchResult(
-        out=str(folder), metric=METRIC, states=states, best=number, value=value, storage=where(folder)
+        out=str(folder), metric=metric, states=states, best=number, value=value, storage=where(folder)
     ), records
 
 
@@ -142,7 +145,7 @@ def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
     if best := best_of(records):
         recipe = trial_recipe(out, best.number)
         changed = differences(plan.base.model_dump(mode="json"), recipe.model_dump(mode="json"))
-        head = [f"# Trial {best.number}, {METRIC} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
+        head = [f"# Trial {best.number}, {plan.metric} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
         lines = [f"#   {name}: {there} -> {here}" for name, there, here in changed] or ["#   nothing"]
         replace(out / BEST, lambda staged: staged.write_text("\n".join([*head, *lines, "", as_toml(recipe)])))
     page = render_search(out, plan, records, best, index.importances())
