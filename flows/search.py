@@ -52,7 +52,7 @@ def _hooks(artifact: Any, trials: int) -> SearchHooks:
             logger.info("trial %d %s: %s", record.number, record.state, value)
         update(100 * len(ended) / trials, f"{len(ended)} of {trials} trials, trial {record.number}: {value}")
 
-    return SearchHooks(changed)
+    return SearchHooks(changed, note=logger.info)
 
 
 def _counts(result: SearchResult) -> str:
@@ -72,7 +72,11 @@ def search(**parameters: Any) -> dict[str, Any]:
         raise UsageError("storage has a password, and a run's parameters stand in Prefect: PGPASSWORD or ~/.pgpass")
     result = search_space(settings)
     best = "none" if result.best is None else f"trial {result.best}, {result.metric} {result.value:.4f} on Val"
-    show_text([f"trials: {_counts(result)}", "", f"best: {best}; Test was not used."], "search-result", result.metric)
+    show_text(
+        [f"trials: {_counts(result)}", "", f"best: {best}; Test was not used.", result.verdict],
+        "search-result",
+        result.metric,
+    )
     show_link(f"{result.out}/{PAGE}", "page", "search-page")
     return result.model_dump(mode="json")
 

@@ -44,3 +44,12 @@ class SearchSettings(BaseModel):
     loaders: int | None = Field(
         default=None, ge=0, le=64, description="Processes that read and augment; default: none on a CPU."
     )
+    promote: int = Field(
+        default=0, ge=0, le=20, description="Train so many of the best again with new seeds and compare; 0: none."
+    )
+    promote_seeds: int = Field(default=3, ge=1, le=50, description="Seeds of each finalist, and of the recipe.")
+    twins: str | None = Field(
+        default=None, description="CSV of Val's images at real size, on which finalists are judged too."
+    )
+    registry: str | None = Field(default=None, description="Where the best finalist becomes the candidate.")
+    name: str | None = Field(default=None, description="Of the model that is promoted; default: the recipe's.")

@@ -44,10 +44,13 @@ class SearchHooks:
         (record) when a trial begins, ends an epoch, or ends.
     stop : callable
         True ends the search: its trials save their state and stop.
+    note : callable
+        (line) of what happens after the trials.
     """
 
     changed: Callable[[TrialRecord], None] = lambda _: None
     stop: Callable[[], bool] = lambda: False
+    note: Callable[[str], None] = lambda _: None
 
 
 @dataclass

@@ -232,8 +232,8 @@ class Index:
 
     def importances(self) -> dict[str, float]:
         """Return how much each parameter decided (PED-ANOVA), highest first; {} where too few trials tell."""
-        told = (ValueError, RuntimeError, UserWarning, StorageInternalError)
-        with contextlib.suppress(*told), warnings.catch_warnings():
+        too_few = (ValueError, RuntimeError, UserWarning)
+        with contextlib.suppress(StorageInternalError, *too_few), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # that the best trials and all are the same ones
             return dict(get_param_importances(self.study))
         return {}

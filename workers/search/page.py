@@ -20,6 +20,7 @@ from covseg.training.shifted import CHOSEN_BY
 from workers.search.explain import described
 from workers.search.parameters import Scalar
 from workers.search.plan import METRICS, SearchPlan
+from workers.search.promotion import Promotion
 from workers.search.records import TrialRecord, trial_folder
 
 COLOURS = {"complete": BLUE, "pruned": GREY, "running": ORANGE}
@@ -35,6 +36,7 @@ def render_search(
     records: Sequence[TrialRecord],
     best: TrialRecord | None,
     importances: Mapping[str, float],
+    promotion: Promotion | None = None,
 ) -> bytes:
     """Return the page; `importances` are shares of what decided, by parameter, {} where too few trials tell."""
     curves = {
@@ -46,6 +48,7 @@ def render_search(
         "workers.search",
         "search.html.j2",
         title=plan.space.title,
+        promotion=promotion,
         shifted=SHIFTED if plan.metric == METRICS["robust"] else "",
         recipe=plan.base.label,
         order=plan.space.order,

@@ -18,10 +18,12 @@ from covseg.training.ranks import default_workers
 from covseg.training.run_folder import differences, replace
 from workers.cluster import connect, cores_each
 from workers.search.driver import Driver, SearchHooks
+from workers.search.finalists import Finish
 from workers.search.index import Index, Shared, where
 from workers.search.leases import lease, turn
 from workers.search.page import render_search
 from workers.search.plan import METRICS, SearchPlan, as_toml
+from workers.search.promotion import check_promotion, promote, read_promotion, search_facts
 from workers.search.records import SEARCH, TrialRecord, open_search, read_trials, trial_recipe
 from workers.search.space import load_space
 from workers.search.storage import check_storage
@@ -32,7 +34,8 @@ BEST, PAGE = "best.toml", "search.html"
 class SearchResult(BaseModel):
     """What a search came to: trials by state, and the best complete one; `value` is of Val, chosen on Val.
 
-    `storage` is where its study lies, without a password.
+    `storage` is where its study lies, without a password; `verdict` and `registered` are of the finalists, where there
+    were any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +46,8 @@ class SearchResult(BaseModel):
     best: int | None
     value: float | None
     storage: str
+    verdict: str = ""
+    registered: str | None = None
 
 
 def plan_of(settings: SearchSettings) -> SearchPlan:
@@ -74,6 +79,8 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
     job = _job(settings, out, plan)
     shared = _shared(settings, out, plan)
     preflight(base, job)
+    if settings.promote:
+        check_promotion(settings.name or base.name, local_path(settings.data), _twins(settings), settings.registry)
     with lease(out, shared=shared is not None):
         if (out / SEARCH).exists():
             open_search(out, search_of(settings, plan))
@@ -86,10 +93,25 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
             driver = Driver(plan, job, index, count, settings.parallel, cores, settings.gpus, hooks or SearchHooks())
             try:
                 driver.drive()
+                if settings.promote:
+                    _promote(settings, plan, job, cores, driver.hooks)
             finally:
                 result = _finish(out, plan, index)
                 index.close()
     return result
+
+
+def _promote(settings: SearchSettings, plan: SearchPlan, job: TrainingJob, cores: int, hooks: SearchHooks) -> None:
+    records = read_trials(job.out)
+    name = settings.name or plan.base.name
+    finish = Finish(name, search_facts(job.out, plan, records), _twins(settings))
+    size, room = (settings.promote, settings.promote_seeds), (settings.parallel, cores, settings.gpus)
+    with turn(job.out):  # of several drivers one promotes, and the others find it done
+        promote(plan, records, job, size, room, finish, settings.registry, hooks)
+
+
+def _twins(settings: SearchSettings) -> Path | None:
+    return Path(settings.twins).absolute() if settings.twins else None
 
 
 def _shared(settings: SearchSettings, out: Path, plan: SearchPlan) -> Shared | None:
@@ -148,7 +170,7 @@ def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
         head = [f"# Trial {best.number}, {plan.metric} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
         lines = [f"#   {name}: {there} -> {here}" for name, there, here in changed] or ["#   nothing"]
         replace(out / BEST, lambda staged: staged.write_text("\n".join([*head, *lines, "", as_toml(recipe)])))
-    page = render_search(out, plan, records, best, index.importances())
+    page = render_search(out, plan, records, best, index.importances(), read_promotion(out))
     replace(out / PAGE, lambda staged: staged.write_bytes(page))
     return result
 

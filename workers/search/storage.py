@@ -57,11 +57,11 @@ def check_storage(storage: str) -> None:
         engine.connect().close()
     except SQLAlchemyError as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        message = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         if url.password:
-            said = said.replace(str(url.password), "***")
+            message = message.replace(str(url.password), "***")
         raise UsageError(
-            f"--storage {shown(storage, Path())} cannot be reached: {said}. Check host, port, user, database and "
+            f"--storage {shown(storage, Path())} cannot be reached: {message}. Check host, port, user, database and "
             "password (PGPASSWORD or ~/.pgpass), or leave --storage out: the study then lies in --out"
         ) from None
     finally:
