@@ -50,6 +50,7 @@ def test_a_difference_is_paired_by_image() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings(OF_RAY)
 def test_a_search_that_promotes_compares_registers_and_says_so(
     ray_cluster: str,

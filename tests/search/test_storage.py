@@ -190,6 +190,7 @@ def test_a_trial_has_one_driver_and_a_folder_without_storage_too(tmp_path: Path)
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data")
 def test_two_drivers_share_a_study_through_kills_of_the_server_and_of_a_driver(
     server: Server, ray_cluster: str, tmp_path: Path

@@ -156,7 +156,7 @@ def train_finalists(
                     waiting.insert(0, number)
                 else:
                     failed = failed or f"finalist {runs[number].label} failed: {reason}".splitlines()[0]
-            else:
+            elif not stopping:
                 hooks.note(f"finalist {runs[number].label} ends")
         stopping = bool(stopping or failed or hooks.stop())
         time.sleep(0 if ready else LISTEN_S)
