@@ -16,6 +16,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current_run
 
+from covseg.errors import UsageError
 from covseg.settings.search import SearchSettings
 from flows.artifacts import show_link, show_progress, show_text, start_progress, throttled
 from flows.main import logged_when_stopped, main
@@ -25,6 +26,7 @@ from workers.search.driver import SearchHooks
 from workers.search.records import TrialRecord
 from workers.search.run import PAGE, SearchResult
 from workers.search.run import run as run_search
+from workers.search.storage import has_password
 
 KEPT = "the trials' last states are kept; run the flow again with the same parameters to go on"
 STOPPED = [logged_when_stopped(KEPT)]
@@ -50,7 +52,7 @@ def _hooks(artifact: Any, trials: int) -> SearchHooks:
             logger.info("trial %d %s: %s", record.number, record.state, value)
         update(100 * len(ended) / trials, f"{len(ended)} of {trials} trials, trial {record.number}: {value}")
 
-    return SearchHooks(changed)
+    return SearchHooks(changed, note=logger.info)
 
 
 def _counts(result: SearchResult) -> str:
@@ -65,9 +67,16 @@ def _name() -> str:
 @take(SearchSettings)
 def search(**parameters: Any) -> dict[str, Any]:
     """Look for a better recipe in a space, by trials on Ray; chosen on Val."""
-    result = search_space(SearchSettings(**parameters))
+    settings = SearchSettings(**parameters)
+    if settings.storage and has_password(settings.storage):
+        raise UsageError("storage has a password, and a run's parameters stand in Prefect: PGPASSWORD or ~/.pgpass")
+    result = search_space(settings)
     best = "none" if result.best is None else f"trial {result.best}, {result.metric} {result.value:.4f} on Val"
-    show_text([f"trials: {_counts(result)}", "", f"best: {best}; Test was not used."], "search-result", result.metric)
+    show_text(
+        [f"trials: {_counts(result)}", "", f"best: {best}; Test was not used.", result.verdict],
+        "search-result",
+        result.metric,
+    )
     show_link(f"{result.out}/{PAGE}", "page", "search-page")
     return result.model_dump(mode="json")
 

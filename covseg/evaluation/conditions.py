@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from covseg.data import BadMask, LabelledImage, LabelledSet, read_truth
 from covseg.errors import RadiographRefused
 from covseg.evaluation.control import CONTROLS
-from covseg.evaluation.shifts import Pixels, Shift, shifted
 from covseg.metrics.image_results import score_counts, true_fraction
 from covseg.pipeline import Pipeline, Refused, Result, Scored, iter_batches
 from covseg.records import Entry, Mask, Truth
@@ -31,6 +30,7 @@ from covseg.stages.read import read
 from covseg.stages.segment import Backend
 from covseg.stages.severity import NOTES
 from covseg.storage import LocalStore
+from covseg.synthetic.shifts import Pixels, Shift, shifted
 from covseg.table import to_parquet
 
 PLAIN, TWIN = "as it is", "real size"

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from covseg.evaluation.shifts import Pixels
 from covseg.records import Mask
+from covseg.synthetic.shifts import Pixels
 
 BOX = 0.25  # of each side, left free around the fixed box
 

@@ -21,7 +21,6 @@ from covseg.evaluation.page import render
 from covseg.evaluation.records import Cost, Evaluation, Robustness
 from covseg.evaluation.robustness import control_lines, line, shift_lines
 from covseg.evaluation.run import evaluate_set, with_lung
-from covseg.evaluation.shifts import Shift, chosen
 from covseg.evaluation.twins import as_one, of_twins, read_twins, with_twins
 from covseg.model_folder import test_uses as ledger
 from covseg.model_folder.backends import open_backend
@@ -30,6 +29,7 @@ from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.settings.evaluate import EvaluateSettings
 from covseg.stages.segment import Backend
+from covseg.synthetic.shifts import Shift, chosen
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch normalisation: stored, never learnt
 

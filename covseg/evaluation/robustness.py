@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from covseg.evaluation.conditions import PLAIN
 from covseg.evaluation.control import CONTROLS
 from covseg.evaluation.records import ControlLine, Measured, ShiftLine
-from covseg.evaluation.shifts import Shift
 from covseg.metrics.image_level import auroc
 from covseg.metrics.intervals import Difference, Floats, Statistic, estimates, paired, weighted_mean
 from covseg.metrics.measures import AGREEMENT, agreement
+from covseg.synthetic.shifts import Shift
 
 KEPT = 0.9  # a mask that agrees so well with the unshifted one is the same answer
 _R = AGREEMENT.index("pearson_r")

@@ -19,9 +19,9 @@ import pyarrow as pa
 from covseg.data import LabelledImage, LabelledSet
 from covseg.errors import RadiographRefused, SetRefused, UsageError
 from covseg.evaluation.conditions import TWIN, Condition
-from covseg.evaluation.shifts import Pixels
 from covseg.records import Truth
 from covseg.stages.read import read
+from covseg.synthetic.shifts import Pixels
 
 FILE, PARTNER = ("image", "film"), ("of", "covidqu")
 IMAGES = "images"

@@ -1,1 +1,1 @@
-"""Images that are made, not taken: phantoms with known truth, bad inputs, negatives."""
+"""Images that are made, not taken: phantoms with known truth, bad inputs, negatives, shifted images."""

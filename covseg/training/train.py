@@ -28,7 +28,8 @@ from covseg.training.preflight import load_sets, pos_weight
 from covseg.training.ranks import Rank, keep_freed_memory
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import RunFacts
-from covseg.training.validate import DICE, counts, validate
+from covseg.training.shifted import shifted_sets
+from covseg.training.validate import DICE, ROBUST, counts, validate
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class TrainingLoop:
             keep_freed_memory()
         rows = run_folder.open_run(job.out, recipe, job.resume) if rank.index == 0 else []
         self.sets = load_sets(recipe, job)
+        self.shifted = shifted_sets(self.sets["Val"]) if recipe.stop.metric == ROBUST else []
         images = len(self.sets["Train"])
         self.batch = min(images, recipe.batch)
         if self.batch < rank.world:
@@ -183,7 +185,7 @@ class TrainingLoop:
         if self.rank.shared:
             for value in best.state_dict().values():
                 dist.broadcast(value, 0)
-        row |= validate(best, self.sets["Val"], self.learner.loss, self.rank, self.job.workers)
+        row |= validate(best, self.sets["Val"], self.learner.loss, self.rank, self.job.workers, self.shifted)
         metric, progress = self.recipe.stop.metric, self.progress
         if row[metric] > progress.best:
             progress.best, progress.since_best = row[metric], 0

@@ -73,7 +73,8 @@ def _run(config: SearchConfig) -> SearchResult:
 
         stop = on_interrupt("stopping the trials, their states are being saved")
         return run(
-            SearchSettings(**config.model_dump(include=set(SearchSettings.model_fields))), SearchHooks(changed, stop)
+            SearchSettings(**config.model_dump(include=set(SearchSettings.model_fields))),
+            SearchHooks(changed, stop, note),
         )
 
 
@@ -125,7 +126,9 @@ def _headline(result: SearchResult) -> list[str]:
     if result.best is not None:
         best = f"best: trial {result.best}, {result.metric} {result.value:.4f} on Val, which chose it"
         lines.append(f"{best}; {result.out}/best.toml")
+    seeds = f"{result.verdict}" if result.verdict else "One seed each: no result yet"
+    lines += [f"{result.registered} is the candidate"] if result.registered else []
     return [
-        *lines, f"{result.out}/search.html. One seed each: no result yet. Test was not used. Research use only.",
-        f"with optuna-dashboard installed: optuna-dashboard sqlite:///{result.out}/study.db",
+        *lines, f"{result.out}/search.html. {seeds}. Test was not used. Research use only.",
+        f"with optuna-dashboard installed: optuna-dashboard {result.storage}",
     ]  # fmt: skip

@@ -12,9 +12,9 @@ from covseg.data import open_set
 from covseg.errors import UsageError
 from covseg.evaluation import control
 from covseg.evaluation.evaluate import evaluate
-from covseg.evaluation.shifts import SHIFTS, chosen, shifted
 from covseg.evaluation.twins import of_twins, read_twins
 from covseg.settings.evaluate import EvaluateSettings
+from covseg.synthetic.shifts import SHIFTS, chosen, shifted
 
 
 def grey(side: int = 96) -> np.ndarray:

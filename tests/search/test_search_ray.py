@@ -19,9 +19,9 @@ pytest.importorskip("optuna", reason="the search extra is not installed")
 
 from covseg.errors import EnvironmentFailed, Stopped, TrainingFailed, UsageError
 from covseg.settings.search import SearchSettings
-from covseg.synthetic.phantom.writer import write_dataset
 from covseg.training.recipe import load_recipe
 from covseg.training.run_folder import load_state, read_rows
+from tests.search.conftest import SPACE, TINY
 from workers.search.driver import SearchHooks
 from workers.search.index import Index
 from workers.search.plan import METRIC, as_toml
@@ -30,42 +30,7 @@ from workers.search.run import plan_of, run
 
 OF_RAY = r"ignore::DeprecationWarning:ray\.data"
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings(OF_RAY)]
-SPACE = """title = "a test"
-recipe = "unet-small"
-[[parameter]]
-kind = "log"
-field = "optimiser.lr"
-low = 1e-4
-high = 1e-1
-[[parameter]]
-kind = "choice"
-field = "network.widths"
-choices = [[8, 16, 32, 64], [8, 16, 32, 48]]
-[[parameter]]
-kind = "weights"
-fields = ["loss.bce", "loss.dice"]
-low = 0.1
-high = 10
-"""
-TINY = [
-    "network.widths=[8, 16, 32, 64]", "input.size=64", "stop.epochs=3", "batch=4", "optimiser.lr=3e-3", "loss.dice=1",
-    "loss.bce=0.3",
-]  # fmt: skip
 FEW = 12  # images of each split where nothing has to be learnt
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("labelled")
-    write_dataset(root, {"Train": 120, "Val": 12}, size=64)
-    return root
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Path:
-    (tmp_path / "recipe.toml").write_text(as_toml(load_recipe("unet-small", TINY)))
-    (tmp_path / "space.toml").write_text(SPACE)
-    return tmp_path / "space.toml"
 
 
 def settings(space: Path, labelled: Path, **changes: Any) -> SearchSettings:

@@ -1,7 +1,8 @@
 """The driver of a search: asks the study, starts trials on Ray, judges their epochs, and tells how they ended.
 
 In: settings. Out: the folder, filled (`workers.search.records`). The folder of a trial is written before the study is
-told, so a driver that is killed anywhere and started again goes on with the same trials under the same numbers.
+told, so a driver that is killed anywhere and started again goes on with the same trials under the same numbers. Of
+several drivers each begins trials in its turn and holds the lock of those that it runs; what one leaves, another takes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 from ray.exceptions import NodeDiedError, RayError, RayTaskError
@@ -22,13 +23,15 @@ from workers.cluster import Handle
 from workers.search import trial as trials
 from workers.search.cost import gflop
 from workers.search.index import Index
-from workers.search.plan import METRIC, SearchPlan
-from workers.search.records import TrialRecord, progress_of, read_trials, trial_folder, trial_recipe, write_trial
+from workers.search.leases import claim, turn
+from workers.search.plan import SearchPlan
+from workers.search.records import TrialRecord, progress_of, record_of, trial_folder, trial_recipe, write_trial
 from workers.search.trial import TrialEnd, Verdict
 
 CRASHES = 2  # of one trial, then it has failed
 FAILURES = 5  # of trials in a row, then the search stops
 LISTEN_S = 0.1
+ALONE_S = 1.0  # between two looks for trials that another driver left
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class SearchHooks:
         (record) when a trial begins, ends an epoch, or ends.
     stop : callable
         True ends the search: its trials save their state and stop.
+    note : callable
+        (line) of what happens after the trials.
     """
 
     changed: Callable[[TrialRecord], None] = lambda _: None
     stop: Callable[[], bool] = lambda: False
+    note: Callable[[str], None] = lambda _: None
 
 
 @dataclass
@@ -69,6 +75,8 @@ class Driver:
         Trials in all, and at once.
     cores, gpus
         Of each.
+    task : callable
+        What a trial does; a benchmark puts something trivial here.
     """
 
     plan: SearchPlan
@@ -79,7 +87,10 @@ class Driver:
     cores: int
     gpus: float
     hooks: SearchHooks
+    task: Callable[..., TrialEnd] = trials.run_trial
     _running: dict[Any, _Running] = field(default_factory=dict)
+    _claims: dict[int, TextIO] = field(default_factory=dict)  # locks of the trials that this driver began or took
+    _look: float = 0.0  # when to look next for a trial to begin or to take
     _failed: list[str] = field(default_factory=list)  # reasons of the last trials in a row
     _lost: list[TrialRecord] = field(default_factory=list)  # to be started again
 
@@ -95,13 +106,23 @@ class Driver:
         """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # any may be lost
         board = ray.remote(trials.TrialBoard).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._lost = self._unfinished()
+        try:
+            self._drive(board)
+        finally:
+            for lock in self._claims.values():
+                lock.close()
+            self._claims.clear()
+
+    def _drive(self, board: Handle) -> None:
         while True:
             stopping = self.hooks.stop() or len(self._failed) >= FAILURES
             while not stopping and len(self._running) < self.parallel and (record := self._next()):
                 self._launch(record, board)
             if not self._running:
-                break
+                if stopping or not self.index.running():
+                    break
+                time.sleep(LISTEN_S)  # other drivers run the rest
+                continue
             self._listen(board, stopping)
             ready, _ = ray.wait(list(self._running), timeout=LISTEN_S)
             for task in ready:
@@ -120,27 +141,40 @@ class Driver:
     def _left(self) -> bool:
         return bool(self._lost or self.index.running() or self.index.begun() < self.count)
 
-    def _unfinished(self) -> list[TrialRecord]:
-        """Return the trials that an earlier driver left running; tell the study of those that had ended."""
-        records = {record.number: record for record in read_trials(self._out())}
-        found = []
-        for number in self.index.running():
-            record = records.get(number) or self._begin(number)
-            self.index.report(record)
-            if record.state == "running" and not self.index.lags(number):
-                found.append(record)
-            else:
-                self._judged(
-                    record, TrialEnd("stopped"), pruned=True
-                ) if record.state == "running" else self.index.tell(record)
-        return found
-
     def _next(self) -> TrialRecord | None:
+        """Return a trial to start: one of ours that lost its process, one that a driver left, or a new one."""
         if self._lost:
             return self._lost.pop(0)
-        if self.index.begun() >= self.count:
+        if time.monotonic() < self._look:
             return None
-        return self._begin(self.index.ask())
+        with turn(self._out()):
+            if (left := self._left_behind()) or self.index.begun() >= self.count:
+                self._look = 0.0 if left else time.monotonic() + ALONE_S
+                return left
+            number = self.index.ask()
+            self._claim(number)
+            return self._begin(number)
+
+    def _claim(self, number: int) -> bool:
+        lock = claim(self._out(), number)
+        if lock:
+            self._claims[number] = lock
+        return lock is not None
+
+    def _left_behind(self) -> TrialRecord | None:
+        """Take a trial that a driver left running; tell the study of those that had ended."""
+        for number in self.index.running():
+            if number in self._claims or not self._claim(number):
+                continue
+            record = record_of(self._out(), number) or self._begin(number)
+            self.index.report(record)
+            if record.state == "running" and not self.index.lags(number):
+                return record
+            if record.state == "running":
+                self._judged(record, TrialEnd("stopped"), pruned=True)
+            else:
+                self._told(record)
+        return None
 
     def _begin(self, number: int) -> TrialRecord:
         point = self.index.point(number)
@@ -154,7 +188,7 @@ class Driver:
     def _launch(self, record: TrialRecord, board: Handle) -> None:
         recipe = trial_recipe(self._out(), record.number)
         job = replace(self.job, out=trial_folder(self._out(), record.number), resume=True)
-        start = ray.remote(trials.run_trial).options(num_cpus=self.cores, num_gpus=self.gpus, max_retries=0)
+        start = ray.remote(self.task).options(num_cpus=self.cores, num_gpus=self.gpus, max_retries=0)
         task = start.remote(record.number, recipe, job, self.cores, "cuda:0" if self.gpus else "cpu", board)
         self._running[task] = _Running(record, time.monotonic())
         self.hooks.changed(record)
@@ -172,7 +206,7 @@ class Driver:
 
     def _take(self, run: _Running) -> None:
         self.index.report(run.record)
-        values = progress_of(self._out(), run.record, METRIC)
+        values = progress_of(self._out(), run.record, self.plan.metric)
         run.record = run.record.model_copy(update={"value": max(values.values(), default=None)})
         self.hooks.changed(run.record)
 
@@ -213,5 +247,10 @@ class Driver:
             return
         if record.state != "failed":
             self._failed.clear()
-        self.index.tell(record)
+        self._told(record)
         self.hooks.changed(record)
+
+    def _told(self, record: TrialRecord) -> None:
+        self.index.tell(record)
+        if lock := self._claims.pop(record.number, None):
+            lock.close()

@@ -16,13 +16,18 @@ from covseg.pages import charts
 from covseg.pages.charts import BLUE, GREY, ORANGE
 from covseg.pages.environment import render_page
 from covseg.training.run_folder import read_rows
+from covseg.training.shifted import CHOSEN_BY
 from workers.search.explain import described
 from workers.search.parameters import Scalar
-from workers.search.plan import METRIC, SearchPlan
+from workers.search.plan import METRICS, SearchPlan
+from workers.search.promotion import Promotion
 from workers.search.records import TrialRecord, trial_folder
 
 COLOURS = {"complete": BLUE, "pruned": GREY, "running": ORANGE}
-WORDS = "COVID-19 Dice at specificity .98"
+WORDS = {
+    METRICS["covid"]: "COVID-19 Dice at specificity .98", METRICS["robust"]: "the same, mean of Val and its shifts",
+}  # fmt: skip
+SHIFTED = f"; its mean with that of a third of Val under {len(CHOSEN_BY)} shifts ({', '.join(CHOSEN_BY)})"
 
 
 def render_search(
@@ -31,18 +36,23 @@ def render_search(
     records: Sequence[TrialRecord],
     best: TrialRecord | None,
     importances: Mapping[str, float],
+    promotion: Promotion | None = None,
 ) -> bytes:
     """Return the page; `importances` are shares of what decided, by parameter, {} where too few trials tell."""
-    curves = {record.number: [row[METRIC] for row in read_rows(trial_folder(out, record.number))] for record in records}
+    curves = {
+        record.number: [row[plan.metric] for row in read_rows(trial_folder(out, record.number))] for record in records
+    }
     spent = sum(len(curves[record.number]) / record.epochs for record in records) * plan.budget
     start = next((record for record in records if record.point == plan.start()), None)
     return render_page(
         "workers.search",
         "search.html.j2",
         title=plan.space.title,
+        promotion=promotion,
+        shifted=SHIFTED if plan.metric == METRICS["robust"] else "",
         recipe=plan.base.label,
         order=plan.space.order,
-        metric=METRIC,
+        metric=plan.metric,
         records=[(record, len(curves[record.number])) for record in records],
         states=dict(Counter(record.state for record in records)),
         spent=spent,
@@ -50,20 +60,24 @@ def render_search(
         best=best,
         best_toml=(out / "best.toml").read_text() if best else "",
         parameters=[(", ".join(parameter.names), described(parameter)) for parameter in plan.space.parameters],
-        charts=[*_charts(records, curves, importances), *_slices(plan, records)],
+        charts=[*_charts(plan, records, curves, importances), *_slices(plan, records)],
     )
 
 
 def _charts(
-    records: Sequence[TrialRecord], curves: Mapping[int, Sequence[float]], importances: Mapping[str, float]
+    plan: SearchPlan,
+    records: Sequence[TrialRecord],
+    curves: Mapping[int, Sequence[float]],
+    importances: Mapping[str, float],
 ) -> list[tuple[str, str]]:
     measured = [record for record in records if record.value is not None]
     if not measured:
         return []
+    words = WORDS[plan.metric]
     drawings: list[tuple[Callable[[Axes], None], str, str, str]] = [
-        (lambda axes: _history(axes, measured), "Every trial, and the best so far", "trial", WORDS),
-        (lambda axes: _curves(axes, records, curves), "Learning curves", "share of the budget", WORDS),
-        (lambda axes: _front(axes, measured), "Value against cost, and its front", "GFLOP an image", WORDS),
+        (lambda axes: _history(axes, measured), "Every trial, and the best so far", "trial", words),
+        (lambda axes: _curves(axes, records, curves), "Learning curves", "share of the budget", words),
+        (lambda axes: _front(axes, measured), "Value against cost, and its front", "GFLOP an image", words),
     ]
     if importances:
         drawings.append((lambda axes: _bars(axes, importances), "What decided (PED-ANOVA)", "share", ""))
@@ -117,11 +131,11 @@ def _slices(plan: SearchPlan, records: Sequence[TrialRecord]) -> list[tuple[str,
             logarithmic = any(
                 getattr(one, "kind", "") in ("log", "weights") for one in plan.space.parameters if name in one.names
             )
-            drawn.append((_slice(name, values, there, logarithmic), f"Along {name}"))
+            drawn.append((_slice(name, values, there, logarithmic, WORDS[plan.metric]), f"Along {name}"))
     return drawn
 
 
-def _slice(name: str, values: Sequence[Scalar], records: Sequence[TrialRecord], logarithmic: bool) -> str:
+def _slice(name: str, values: Sequence[Scalar], records: Sequence[TrialRecord], logarithmic: bool, words: str) -> str:
     def draw(axes: Axes) -> None:
         if all(isinstance(value, int | float) for value in values):
             _points(axes, records, [float(value) for value in values])
@@ -132,4 +146,4 @@ def _slice(name: str, values: Sequence[Scalar], records: Sequence[TrialRecord], 
         _points(axes, records, [names.index(str(value)) for value in values])
         axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
 
-    return charts.chart(draw, f"Along {name}", name, WORDS)
+    return charts.chart(draw, f"Along {name}", name, words)

@@ -18,7 +18,8 @@ from workers.search.cost import gflop
 from workers.search.parameters import Parameter, Point, Real, Scalar, Weights
 from workers.search.space import Space
 
-METRIC = "val_operating_dice"
+METRICS = {"covid": "val_operating_dice", "robust": "val_robust_dice"}  # by objective
+METRIC = METRICS["covid"]
 DRAWS = 64  # random points that a check looks at
 EPOCHS = "stop.epochs"
 
@@ -36,12 +37,15 @@ class SearchPlan:
         ``a.b=c``, laid over the recipe in every trial.
     budget : float
         Compute of a whole trial, as a multiple of the recipe's own.
+    metric : str
+        Column of ``metrics.csv`` that judges a trial, at its highest.
     """
 
     space: Space
     ref: str
     settings: tuple[str, ...] = ()
     budget: float = 1.0
+    metric: str = METRIC
 
     @property
     def base(self) -> Recipe:
@@ -127,7 +131,7 @@ class SearchPlan:
             raise UsageError(f"the space allows {words}, which the recipe does not take: {error}") from error
 
     def _load(self, changes: Sequence[str]) -> Recipe:
-        return load_recipe(self.ref, [*self.space.settings, *self.settings, *changes, f"stop.metric={METRIC}"])
+        return load_recipe(self.ref, [*self.space.settings, *self.settings, *changes, f"stop.metric={self.metric}"])
 
 
 def draw(space: Space, trial: object) -> Point:

@@ -1,4 +1,4 @@
-"""What a search leaves on disk: ``search.json``, a lease, and a folder for each trial; the evidence of everything else.
+"""What a search leaves on disk: ``search.json``, locks, and a folder for each trial; the evidence of everything else.
 
 ``trials/0007/`` is an ordinary run folder (`covseg.training.run_folder`) with ``trial.json`` and ``recipe.toml`` beside
 it; ``covseg train trials/0007/recipe.toml`` trains the same. The index of Optuna is made of these alone.
@@ -6,12 +6,8 @@ it; ``covseg train trials/0007/recipe.toml`` trains the same. The index of Optun
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +20,7 @@ from covseg.training.run_folder import differences, read_rows, replace
 from workers.search.parameters import Point
 from workers.search.plan import as_toml
 
-SEARCH, LEASE, TRIALS, TRIAL, RECIPE = "search.json", "lease", "trials", "trial.json", "recipe.toml"
+SEARCH, TRIALS, TRIAL, RECIPE = "search.json", "trials", "trial.json", "recipe.toml"
 WHOLE = 1000  # steps of a trial's whole budget: what is reported is a share of it
 State = Literal["running", "complete", "pruned", "failed"]
 
@@ -83,15 +79,23 @@ def read_trials(out: Path) -> list[TrialRecord]:
     UsageError
         When a record cannot be read.
     """
-    records = []
-    for path in sorted((out / TRIALS).glob(f"[0-9]*/{TRIAL}")):
-        try:
-            records.append(TrialRecord.model_validate_json(path.read_text()))
-        except ValidationError as error:
-            raise UsageError(
-                f"{path}: {first_fault(error)}; wanted the record of a trial: mend or remove it"
-            ) from error
-    return sorted(records, key=lambda record: record.number)
+    numbers = sorted(int(path.parent.name) for path in (out / TRIALS).glob(f"[0-9]*/{TRIAL}"))
+    return [record for number in numbers if (record := record_of(out, number))]
+
+
+def record_of(out: Path, number: int) -> TrialRecord | None:
+    """Return the record of a trial; None where it was never begun.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be read.
+    """
+    path = trial_folder(out, number) / TRIAL
+    try:
+        return TrialRecord.model_validate_json(path.read_text()) if path.exists() else None
+    except ValidationError as error:
+        raise UsageError(f"{path}: {first_fault(error)}; wanted the record of a trial: mend or remove it") from error
 
 
 def trial_recipe(out: Path, number: int) -> Recipe:
@@ -127,36 +131,3 @@ def open_search(out: Path, search: Mapping[str, Any]) -> None:
             f"{out} holds a search whose {name} is {there!r}, here it is {here!r}: a search goes on with what it began "
             "with; choose another --out"
         )
-
-
-@contextlib.contextmanager
-def lease(out: Path) -> Iterator[None]:
-    """Hold the search's folder, made if need be; one that got no search is removed again.
-
-    The system gives the lease back when the process ends, however it ends.
-
-    Raises
-    ------
-    UsageError
-        When another driver holds it.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LEASE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise UsageError(
-                f"{out} is driven by {file.read() or 'another process'}: one driver a search. Wait for it, stop it "
-                "with Ctrl-C, or choose another --out; more trials at once are --parallel"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            if not (out / SEARCH).exists():
-                (out / LEASE).unlink()
-                with contextlib.suppress(OSError):
-                    out.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -17,17 +18,25 @@ from covseg.training.ranks import default_workers
 from covseg.training.run_folder import differences, replace
 from workers.cluster import connect, cores_each
 from workers.search.driver import Driver, SearchHooks
-from workers.search.index import Index
+from workers.search.finalists import Finish
+from workers.search.index import Index, Shared, where
+from workers.search.leases import lease, turn
 from workers.search.page import render_search
-from workers.search.plan import METRIC, SearchPlan, as_toml
-from workers.search.records import SEARCH, TrialRecord, lease, open_search, read_trials, trial_recipe
+from workers.search.plan import METRICS, SearchPlan, as_toml
+from workers.search.promotion import check_promotion, promote, read_promotion, search_facts
+from workers.search.records import SEARCH, TrialRecord, open_search, read_trials, trial_recipe
 from workers.search.space import load_space
+from workers.search.storage import check_storage
 
 BEST, PAGE = "best.toml", "search.html"
 
 
 class SearchResult(BaseModel):
-    """What a search came to: trials by state, and the best complete one; `value` is of Val, chosen on Val."""
+    """What a search came to: trials by state, and the best complete one; `value` is of Val, chosen on Val.
+
+    `storage` is where its study lies, without a password; `verdict` and `registered` are of the finalists, where there
+    were any.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,12 +45,16 @@ class SearchResult(BaseModel):
     states: dict[str, int]
     best: int | None
     value: float | None
+    storage: str
+    verdict: str = ""
+    registered: str | None = None
 
 
 def plan_of(settings: SearchSettings) -> SearchPlan:
     """Return what is searched; `UsageError` where space or recipe cannot be read."""
     space = load_space(settings.space)
-    return SearchPlan(space, settings.recipe or space.recipe, settings.settings, settings.budget)
+    recipe, metric = settings.recipe or space.recipe, METRICS[settings.objective]
+    return SearchPlan(space, recipe, settings.settings, settings.budget, metric)
 
 
 def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchResult:
@@ -50,8 +63,8 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
     Raises
     ------
     UsageError
-        Before the first trial: a space that the recipe does not take, no data, a folder of another search or with
-        another driver.
+        Before the first trial: a space that the recipe does not take, no data, a storage that cannot be reached, a
+        folder or study of another search, or a folder with another driver and no storage that they share.
     EnvironmentFailed
         When the cluster has no room for the trials.
     Stopped, TrainingFailed
@@ -64,21 +77,48 @@ def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchRes
         raise UsageError(f"--out {settings.out}: wanted a folder that all machines share, not a bucket")
     out, base = folder.absolute(), plan.base
     job = _job(settings, out, plan)
+    shared = _shared(settings, out, plan)
     preflight(base, job)
-    with lease(out):
+    if settings.promote:
+        check_promotion(settings.name or base.name, local_path(settings.data), _twins(settings), settings.registry)
+    with lease(out, shared=shared is not None):
         if (out / SEARCH).exists():
             open_search(out, search_of(settings, plan))
         with connect():
             cores = cores_each(settings.parallel, settings.gpus, what="trials")
-            open_search(out, search_of(settings, plan))
-            index = Index(out, plan, settings.seed, METRIC, settings.pruning)
+            with turn(out):
+                index = Index(out, plan, settings.seed, plan.metric, settings.pruning, shared)
+                open_search(out, search_of(settings, plan))
             count = plan.count(settings.trials)
             driver = Driver(plan, job, index, count, settings.parallel, cores, settings.gpus, hooks or SearchHooks())
             try:
                 driver.drive()
+                if settings.promote:
+                    _promote(settings, plan, job, cores, driver.hooks)
             finally:
                 result = _finish(out, plan, index)
+                index.close()
     return result
+
+
+def _promote(settings: SearchSettings, plan: SearchPlan, job: TrainingJob, cores: int, hooks: SearchHooks) -> None:
+    records = read_trials(job.out)
+    name = settings.name or plan.base.name
+    finish = Finish(name, search_facts(job.out, plan, records), _twins(settings))
+    size, room = (settings.promote, settings.promote_seeds), (settings.parallel, cores, settings.gpus)
+    with turn(job.out):  # of several drivers one promotes, and the others find it done
+        promote(plan, records, job, size, room, finish, settings.registry, hooks)
+
+
+def _twins(settings: SearchSettings) -> Path | None:
+    return Path(settings.twins).absolute() if settings.twins else None
+
+
+def _shared(settings: SearchSettings, out: Path, plan: SearchPlan) -> Shared | None:
+    if settings.storage is None:
+        return None
+    check_storage(settings.storage)
+    return Shared(settings.storage, settings.study or out.name, search_of(settings, plan))
 
 
 def _job(settings: SearchSettings, out: Path, plan: SearchPlan) -> TrainingJob:
@@ -111,11 +151,14 @@ def result_of(folder: Path) -> tuple[SearchResult, list[TrialRecord]]:
     """
     if not (folder / SEARCH).is_file():
         raise UsageError(f"{folder} holds no search: wanted the --out of a covseg search")
+    metric = json.loads((folder / SEARCH).read_text())["recipe"]["stop"]["metric"]
     records = read_trials(folder)
     best = best_of(records)
     states = dict(Counter(record.state for record in records))
     number, value = (best.number, best.value) if best else (None, None)
-    return SearchResult(out=str(folder), metric=METRIC, states=states, best=number, value=value), records
+    return SearchResult(
+        out=str(folder), metric=metric, states=states, best=number, value=value, storage=where(folder)
+    ), records
 
 
 def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
@@ -124,10 +167,10 @@ def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
     if best := best_of(records):
         recipe = trial_recipe(out, best.number)
         changed = differences(plan.base.model_dump(mode="json"), recipe.model_dump(mode="json"))
-        head = [f"# Trial {best.number}, {METRIC} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
+        head = [f"# Trial {best.number}, {plan.metric} {best.value:.4f} on Val, which chose it. Changed in {plan.ref}:"]
         lines = [f"#   {name}: {there} -> {here}" for name, there, here in changed] or ["#   nothing"]
         replace(out / BEST, lambda staged: staged.write_text("\n".join([*head, *lines, "", as_toml(recipe)])))
-    page = render_search(out, plan, records, best, index.importances())
+    page = render_search(out, plan, records, best, index.importances(), read_promotion(out))
     replace(out / PAGE, lambda staged: staged.write_bytes(page))
     return result
 

@@ -1,0 +1,84 @@
+"""Finalists of a search: who they are, how they are compared, and one promotion on phantoms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("albumentations", reason="the train extra is not installed")
+pytest.importorskip("optuna", reason="the search extra is not installed")
+
+from covseg.errors import UsageError
+from covseg.registry import open_model
+from covseg.settings.search import SearchSettings
+from covseg.training.job import TrainingJob
+from covseg.training.shifted import CHOSEN_BY
+from tests.search.test_search_ray import FEW, OF_RAY, settings
+from workers.search.driver import SearchHooks
+from workers.search.finalists import UNSEEN, finalists_of, runs_of
+from workers.search.promotion import _difference, read_promotion
+from workers.search.records import TrialRecord
+from workers.search.run import plan_of, result_of, run
+
+
+def test_the_finalists_are_the_recipe_and_the_best_complete_trials_at_the_full_budget_with_new_seeds() -> None:
+    plan = plan_of(SearchSettings(space="unet-small-sweeps", data="nowhere", out="nowhere", budget=0.2))
+    states = ["complete", "complete", "pruned", "complete", "complete"]
+    values = [0.9, 0.5, 0.8, 0.7, 0.7]
+    records = [
+        TrialRecord(number=number, state=state, point=point, value=value, epochs=1, gflop=1.0)  # type: ignore[arg-type]
+        for number, (state, value, point) in enumerate(zip(states, values, plan.first(), strict=False))
+    ]
+    found = finalists_of(plan, records, 2)
+    assert [one.name for one in found] == ["recipe", "trial-0003", "trial-0004"], "trial 0 is the recipe itself"
+    assert [one.recipe.stop.epochs for one in found] == [30, 30, 20], "the last one's are drawn"
+    runs = runs_of(found, TrainingJob("data", Path("out")), 2)
+    seeds = [one.recipe.seed for one in runs]
+    assert seeds == [plan.base.seed + 1] * 3 + [plan.base.seed + 2] * 3
+    assert str(runs[1].job.out) == f"out/finalists/trial-0003/seed-{plan.base.seed + 1}"
+
+
+def test_a_difference_is_paired_by_image() -> None:
+    base = np.linspace(0, 1, 50)
+    found = _difference(base + 0.01, base)
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((0.01, 0.01, 0.01, 50))
+    assert _difference(base[::-1].copy(), base).low < 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings(OF_RAY)
+def test_a_search_that_promotes_compares_registers_and_says_so(
+    ray_cluster: str,
+    space: Path,
+    labelled: Path,
+    tmp_path: Path,
+) -> None:
+    changes = {"trials": 2, "pruning": False, "limit": FEW, "promote": 1, "promote_seeds": 2}
+    given = settings(space, labelled, registry=str(tmp_path / "registry"), name="searched", **changes)
+    with pytest.raises(UsageError, match="name"):
+        run(given.model_copy(update={"name": "no name"}))
+    notes: list[str] = []
+    result = run(given, SearchHooks(note=notes.append))
+    assert notes[:2] == ["finalist recipe, seed 2 begins", "finalist trial-0001, seed 2 begins"]
+    out = Path(given.out)
+    found = read_promotion(out)
+    assert found and [one.name for one in found.contestants] == ["recipe", "trial-0001"]
+    assert all(one.seeds == (2, 3) and len(one.dice) == 2 for one in found.contestants)
+    assert ("does not beat" in found.verdict) == (not found.won) and "Test was not used" in found.verdict
+    page = (out / "search.html").read_text()
+    assert "The finalists" in page and found.verdict in page
+    assert found.registered == f"{tmp_path / 'registry'}/searched@v1" == result.registered
+    model = open_model(f"{tmp_path / 'registry'}/searched@candidate")
+    assert model.config.training["search"]["space"] == "a test" and model.config.training["search"]["trials"] == 2
+    card = (model.path / "card.md").read_text()
+    assert ("Test was not used" in card and "training.search" in card) or "search.id" in card
+    assert model.config.input_filter is not None
+    assert set(CHOSEN_BY) & set(UNSEEN) == set()
+    notes.clear()
+    again = run(given, SearchHooks(note=notes.append))
+    assert again == result == result_of(out)[0] and not notes, "all is done: nothing is trained, judged or made twice"
