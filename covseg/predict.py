@@ -9,7 +9,7 @@ from threading import Lock
 
 from covseg import table
 from covseg.pipeline import Pipeline, Refused, Result, stream
-from covseg.records import RESEARCH_ONLY, Entry, Row
+from covseg.records import RESEARCH_ONLY, DicomKind, Entry, Row
 from covseg.report import Gallery, render
 from covseg.stages.encode import mask_png, overlay, png, probability_png
 from covseg.stages.segment import Backend
@@ -87,7 +87,7 @@ def predict(
 
 
 def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
-    """Write one image's mask, overlay, probability and row; return the row with its mask URI."""
+    """Write one image's mask, overlay, probability, DICOM objects and row; return the row with its URIs."""
     row = result.row
     if not isinstance(result, Refused):
         mask_uri = f"masks/{row.input_id}.png"
@@ -99,6 +99,10 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
         if outputs.probability:
             probability = probability_png(result.prediction, *pixels.shape)
             destination.write(f"probability/{row.input_id}.png", probability)
+        uris: dict[DicomKind, str] = {kind: f"dicom/{kind}/{row.input_id}.dcm" for kind in result.objects}
+        for kind, data in result.objects.items():
+            destination.write(uris[kind], data)
+        row = row.with_dicom(uris)
     _write_row(row, destination)
     return row
 

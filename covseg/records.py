@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from covseg.errors import Reason, Stage, Status
 Mask = NDArray[np.uint8]
 BACKGROUND, LUNG, INFECTION = 0, 1, 2
 RESEARCH_ONLY = "Research use only, not for diagnosis."
+DicomKind = Literal["seg", "sr", "sc"]
 RIGHT, LEFT = 1, 2  # the patient's side; patient right is image left on PA and AP
 
 
@@ -184,6 +187,9 @@ class Row:
     qc_flags: tuple[str, ...] = field(default=())
     duplicate_of: str | None = None
     mask_uri: str | None = None
+    seg_uri: str | None = None
+    sr_uri: str | None = None
+    sc_uri: str | None = None
     model_id: str = ""
     weights_sha256: str = ""
     config_sha256: str = ""
@@ -192,6 +198,10 @@ class Row:
     stage: Stage | None = None
     exception_class: str | None = None
     detail: str | None = None
+
+    def with_dicom(self, uris: Mapping[DicomKind, str]) -> Row:
+        """Return the row with the places of its DICOM objects."""
+        return replace(self, seg_uri=uris.get("seg"), sr_uri=uris.get("sr"), sc_uri=uris.get("sc"))
 
 
 def input_id(project_key: bytes, bucket: str, key: str, etag: str) -> str:

@@ -183,6 +183,7 @@ def _record(
         max_missing=options.max_missing,
         accepted=not objections(counts.statuses, options.max_failed, options.max_out_of_scope, options.max_missing),
         hide_keys=options.hide_keys,
+        dicom=counts.dicom,
         outputs=outputs,
         pictures=shown,
         published_by=attempt_id,

@@ -26,6 +26,7 @@ from covseg.archive.records import CommitRecord
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch
 from covseg.errors import NotPublished
+from covseg.settings.dicom import DICOM_KINDS
 
 READ_AT_ONCE = 8  # shards on their way at once
 GROUP_ROWS = 65_536  # rows of a row group
@@ -45,6 +46,13 @@ SELECT rows.* REPLACE (
 """
 
 
+DICOM = """
+SELECT count(seg_uri) AS seg, count(sr_uri) AS sr, count(sc_uri) AS sc,
+    count(*) FILTER (status = 'scored' AND coalesce(seg_uri, sr_uri, sc_uri) IS NULL) AS without
+FROM rows
+"""
+
+
 @dataclass(frozen=True)
 class Counts:
     """What was counted in all rows."""
@@ -52,6 +60,7 @@ class Counts:
     statuses: Counter[str]
     reasons: Counter[str]
     no_lungs: int  # scored images without a lung
+    dicom: dict[str, int]  # objects by kind, and scored images without any; empty where none were asked for
     commits: dict[str, str]  # sha256 of every shard's commit record
 
 
@@ -75,7 +84,15 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
     ((no_lungs,),) = db.sql(NO_LUNGS).fetchall()
     if statuses.total() != plan.images:
         raise NotPublished(f"{statuses.total()} rows for {plan.images} planned images: run covseg verify")
-    return Counts(statuses, reasons, no_lungs, commits)
+    return Counts(statuses, reasons, no_lungs, _dicom(run, db), commits)
+
+
+def _dicom(run: Run, db: DuckDBPyConnection) -> dict[str, int]:
+    if not run.dicom.kinds:
+        return {}
+    (made,) = db.sql(DICOM).fetchall()
+    counts = dict(zip((*DICOM_KINDS, "without"), made, strict=True))
+    return {name: counts[name] for name in (*run.dicom.kinds, "without")}
 
 
 def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
