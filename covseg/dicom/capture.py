@@ -36,6 +36,8 @@ def make_capture(source: Source, row: Row, pixels: NDArray[np.float32], masks: M
     made.Laterality = ""  # of the body part: a chest has none
     # Text that names a patient: what covseg burns in does not, what was in the image may.
     made.BurnedInAnnotation = "YES" if "burned_in_text" in row.qc_flags else "NO"
+    made.LossyImageCompression, made.LossyImageCompressionMethod = "01", "ISO_10918_1"
+    made.LossyImageCompressionRatio = f"{canvas.size / len(made.PixelData):.2f}"
     made.SourceImageSequence = [_reference(image)]
     return encode(made, source)
 
