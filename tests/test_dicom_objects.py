@@ -11,21 +11,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
 from covseg import dicom
 from covseg.dicom import make_objects, read_source
 from covseg.dicom.codes import MEASURES, SCHEME
-from covseg.dicom.identity import LINKED, NO_DATE
+from covseg.dicom.identity import LINKED, NO_DATE, NO_TIME
 from covseg.errors import UsageError
-from covseg.pipeline import Pipeline, Scored
+from covseg.pipeline import Pipeline, Scored, score_batch
 from covseg.records import RESEARCH_ONLY
 from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.settings.score import ScoreSettings
 from covseg.stages.severity import measure
-from covseg.storage import MemoryStore, entries
+from covseg.storage import LocalStore, MemoryStore, entries
 from covseg.synthetic.phantom import make_phantom
 from covseg.synthetic.phantom.dicom import encode_dicom
 from covseg.table import cells
@@ -240,6 +240,18 @@ def test_linked_objects_lie_in_the_source_s_study(scored, charset):
     assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
 
 
+def test_values_that_are_no_date_age_or_sex_are_left_out_of_linked_objects(scored):
+    image = opened(source_bytes())
+    with config.disable_value_validation():
+        image.PatientAge, image.StudyDate, image.PatientSex, image.StudyTime = "81", "2026.01.31", "female", "1015"
+        file = io.BytesIO()
+        image.save_as(file)
+    one = opened(objects(scored, file.getvalue(), LINK)["sr"])
+    assert "PatientAge" not in one
+    assert (one.StudyDate, one.PatientSex, one.StudyTime) == ("", "", "1015")
+    assert (one.ContentDate, one.ContentTime, one.PatientID) == (NO_DATE, NO_TIME, "P-77")
+
+
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
 def test_a_source_without_its_uids_is_linked_to_nothing_and_still_gets_a_pseudonym(keyword):
     image = dcmread(io.BytesIO(source_bytes()))
@@ -274,6 +286,16 @@ def test_dciodvfy_finds_no_error_in_any_kind(scored, settings, tmp_path):
     every["clear"] = objects(scored, settings=settings, masks=masks)["seg"]
     every["unsided"] = objects(scored, source_bytes(PatientOrientation=None), settings)["seg"]
     assert not {kind: found for kind, data in every.items() if (found := complaints(data, tmp_path / f"{kind}.dcm"))}
+
+
+@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="no dciodvfy: apt-get install dicom3tools")
+@pytest.mark.parametrize("settings", [ALL, LINK], ids=["pseudonym", "linked"])
+def test_dciodvfy_finds_no_error_in_the_objects_of_real_images(data_root, pipeline, backend, settings, tmp_path):
+    ours = Pipeline(pipeline.model, pipeline.config, key=KEY, dicom=settings)
+    results = score_batch(ours, backend, store := LocalStore(data_root / "dicom"), list(entries(store)))
+    made = [data for result in results if isinstance(result, Scored) for data in result.objects.values()]
+    assert len(made) == 9
+    assert [found for data in made if (found := complaints(data, tmp_path / "one.dcm"))] == []
 
 
 def test_without_highdicom_the_error_says_which_and_how(monkeypatch):

@@ -33,7 +33,7 @@ def make_capture(source: Source, row: Row, pixels: NDArray[np.float32], masks: M
         **identity(source, row, "sc"),
     )
     made.PatientOrientation = list(source.orientation)
-    made.Laterality = ""  # of the body part: a chest has none
+    made.BodyPartExamined = "CHEST"  # which has no laterality
     # Text that names a patient: what covseg burns in does not, what was in the image may.
     made.BurnedInAnnotation = "YES" if "burned_in_text" in row.qc_flags else "NO"
     made.LossyImageCompression, made.LossyImageCompressionMethod = "01", "ISO_10918_1"

@@ -64,7 +64,7 @@ def source_image(source: Source, row: Row) -> Dataset:
         setattr(image, keyword, "")
     image.SOPClassUID, image.SOPInstanceUID = source.sop_class_uid, source.sop_instance_uid
     image.StudyInstanceUID, image.SeriesInstanceUID = source.study_uid, source.series_uid
-    image.PatientID = "" if source.linked is not None else source.patient_id
+    image.PatientID = source.patient_id
     image.Modality, image.Rows, image.Columns = "DX", row.height, row.width
     return image
 

@@ -42,7 +42,16 @@ LINKED = {
     "StudyID": 0x00200010,
 }
 CHARACTER_SET = {"SpecificCharacterSet": 0x00080005}
-MAX_TEXT = 1024  # bytes; a longer value is no name, date or number of these modules
+MAX_TEXT = 1024  # bytes; a longer value is no name or number of these modules
+# What archives write into them is often something else: such a value is left out.
+DATE, TIME = rb"[0-9]{8}", rb"([0-9]{2}){1,2}|[0-9]{6}(\.[0-9]{1,6})?"
+FORMS = {
+    "StudyDate": DATE,
+    "StudyTime": TIME,
+    "PatientBirthDate": DATE,
+    "PatientSex": rb"[MFO]",
+    "PatientAge": rb"[0-9]{3}[DWMY]",
+}
 NO_DATE, NO_TIME = "20000101", "000000"  # where an object must have one and may not have the source's
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
@@ -58,7 +67,7 @@ class Source:
     sop_class_uid : str
         Of the source.
     sop_instance_uid, series_uid, study_uid, patient_id : str
-        The source's own when linked, else their keyed hashes.
+        The source's own when linked (the patient's then stands in `linked`), else their keyed hashes.
     orientation : tuple of str
         PatientOrientation; empty where the source does not say it.
     date, time : str
@@ -153,8 +162,8 @@ def read_source(data: bytes, key: bytes, dicom: DicomSettings) -> Source | None:
 
 
 def _linked(elements: Elements, key: bytes, sop_class: str, uids: list[str], orientation: tuple[str, ...]) -> Source:
-    values = {keyword: elements.data(keyword).rstrip(b" \0") for keyword in LINKED}
-    date, time = (values[keyword].decode("ascii", "replace") for keyword in ("StudyDate", "StudyTime"))
+    values = {keyword: value for keyword in LINKED if (value := elements.data(keyword).rstrip(b" \0"))}
+    values = {keyword: value for keyword, value in values.items() if _fits(keyword, value)}
     terms = elements.texts("SpecificCharacterSet")
     known = all(term in charset.python_encoding for term in terms)
     instance, series, study = uids
@@ -164,13 +173,18 @@ def _linked(elements: Elements, key: bytes, sop_class: str, uids: list[str], ori
         instance,
         series,
         study,
-        patient_id=values["PatientID"].decode("latin-1"),
+        patient_id="",
         orientation=orientation,
-        date=date if re.fullmatch(r"[0-9]{8}", date) else NO_DATE,
-        time=time if re.fullmatch(r"[0-9]{6}(\.[0-9]{1,6})?", time) else NO_TIME,
-        linked=tuple((keyword, value) for keyword, value in values.items() if value and len(value) <= MAX_TEXT),
+        date=values["StudyDate"].decode() if "StudyDate" in values else NO_DATE,
+        time=values["StudyTime"].decode() if len(values.get("StudyTime", b"")) >= len(NO_TIME) else NO_TIME,
+        linked=tuple(values.items()),
         character_set=terms if known else (),
     )
+
+
+def _fits(keyword: str, value: bytes) -> bool:
+    """Tell whether a value has its element's form, so that other systems take the object."""
+    return bool(re.fullmatch(FORMS[keyword], value)) if keyword in FORMS else len(value) <= MAX_TEXT
 
 
 def _uid(elements: Elements, keyword: str) -> str:
