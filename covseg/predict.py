@@ -79,7 +79,7 @@ def predict(
     for row in rows:
         if row is not before[row.input_id]:  # marked just now: its own file is written again
             _write_row(row, destination)
-    severity = table.to_arrow(rows)
+    severity = table.to_arrow(rows, table.schema_with(pipeline.dicom.kinds))
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
     destination.write("report.html", render(severity, gallery.pictures(), pipeline.model.thresholds.presence))
@@ -109,6 +109,7 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
 
 def _write_row(row: Row, destination: Store) -> None:
     """Write an image's row for itself: without its key, which may name a patient, and with what every output says."""
-    record = table.cells(row) | {"intended_use": RESEARCH_ONLY}
+    known = {name: value for name, value in table.cells(row).items() if name in table.SCHEMA.names or value}
+    record = known | {"intended_use": RESEARCH_ONLY}
     del record["key"]
     destination.write(f"rows/{row.input_id}.json", json.dumps(record).encode())

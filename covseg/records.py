@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ Mask = NDArray[np.uint8]
 BACKGROUND, LUNG, INFECTION = 0, 1, 2
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 DicomKind = Literal["seg", "sr", "sc"]
+DICOM_KINDS: tuple[DicomKind, ...] = get_args(DicomKind)
 RIGHT, LEFT = 1, 2  # the patient's side; patient right is image left on PA and AP
 
 

@@ -19,8 +19,8 @@ from covseg.dicom.identity import LINKED
 from covseg.errors import CovsegError, UsageError
 from covseg.pipeline import Pipeline, Scored, score_batch
 from covseg.predict import Outputs, predict
-from covseg.records import Row
-from covseg.settings.dicom import DICOM_KINDS, DicomSettings
+from covseg.records import DICOM_KINDS, Row
+from covseg.settings.dicom import DicomSettings
 from covseg.stages.encode import mask_png
 from covseg.storage import MemoryStore, entries
 from covseg.synthetic.phantom import make_phantom
@@ -156,6 +156,9 @@ def test_runs_without_objects_write_the_records_they_wrote(images, pipeline, bac
     assert "dicom" not in json.loads(run.dest.objects["run.json"])
     assert "dicom" not in json.loads(run.dest.objects["manifests/1.json"])
     assert not any(name.startswith("dicom/") for name in run.dest.objects)
+    assert not {"seg_uri", "sr_uri", "sc_uri"} & set(
+        pq.read_schema(io.BytesIO(run.dest.objects["severity.parquet"])).names
+    )
 
 
 def test_a_rerun_gives_the_same_bytes(images, pipeline, backend, archive):

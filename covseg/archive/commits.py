@@ -16,8 +16,7 @@ from covseg.archive.parts import Shard
 from covseg.archive.records import CommitRecord, NamedObject, read_record
 from covseg.archive.runs import Run
 from covseg.errors import CovsegError, Status
-from covseg.records import DicomKind, Row
-from covseg.settings.dicom import DICOM_KINDS
+from covseg.records import DICOM_KINDS, DicomKind, Row
 
 WRITERS = 8  # objects of one shard on their way at once
 PACKED = pa.schema([("input_id", pa.string()), ("mask", pa.binary()), ("probability", pa.binary())])
@@ -82,7 +81,7 @@ def commit_shard(
     files = _packed(shard, masks, probability) if run.masks == "packed" else _separate(masks, probability)
     uris = _uris(run, files, masks)
     rows = [replace(row, mask_uri=uris.get(row.input_id)) for row in rows]
-    sheet = table.to_parquet(table.to_arrow(rows))
+    sheet = table.to_parquet(table.to_arrow(rows, table.schema_with(run.dicom.kinds)))
     named = NamedObject.of(f"tables/{shard.id}", sheet, ".parquet")
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(run.dest.write, [file.name for file in (*files, named)], [*files.values(), sheet]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from covseg.archive.records import CommitRecord
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch
 from covseg.errors import NotPublished
-from covseg.settings.dicom import DICOM_KINDS
+from covseg.records import DicomKind
 
 READ_AT_ONCE = 8  # shards on their way at once
 GROUP_ROWS = 65_536  # rows of a row group
@@ -43,13 +44,6 @@ SELECT rows.* REPLACE (
     original AS duplicate_of,
     CASE WHEN original IS NULL THEN qc_flags ELSE list_append(qc_flags, 'duplicate_content') END AS qc_flags
 ) FROM rows LEFT JOIN duplicates USING (input_id)
-"""
-
-
-DICOM = """
-SELECT count(seg_uri) AS seg, count(sr_uri) AS sr, count(sc_uri) AS sc,
-    count(*) FILTER (status = 'scored' AND coalesce(seg_uri, sr_uri, sc_uri) IS NULL) AS without
-FROM rows
 """
 
 
@@ -73,7 +67,7 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
         When a shard has no commit, or its table is not the one committed, or not of the plan's rows.
     """
     commits: dict[str, str] = {}
-    db.from_arrow(table.SCHEMA.empty_table()).create("rows")
+    db.from_arrow(table.schema_with(run.dicom.kinds).empty_table()).create("rows")
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for part in plan.parts:
             shards = list(read_part(run.dest, part))
@@ -90,9 +84,10 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
 def _dicom(run: Run, db: DuckDBPyConnection) -> dict[str, int]:
     if not run.dicom.kinds:
         return {}
-    (made,) = db.sql(DICOM).fetchall()
-    counts = dict(zip((*DICOM_KINDS, "without"), made, strict=True))
-    return {name: counts[name] for name in (*run.dicom.kinds, "without")}
+    rows = db.table("rows")
+    of_none = " AND ".join(f"{kind}_uri IS NULL" for kind in run.dicom.kinds)
+    conditions = {kind: f"{kind}_uri IS NOT NULL" for kind in run.dicom.kinds} | {"without": of_none}
+    return {name: len(rows.filter(f"status = 'scored' AND {where}")) for name, where in conditions.items()}
 
 
 def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
@@ -111,7 +106,7 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
         raise NotPublished(f"shard {shard.id} has no commit, or its table is gone: run covseg score again") from None
     if hashlib.sha256(sheet).hexdigest() != named.sha256:
         raise NotPublished(f"{named.name} is not what its commit names: run covseg verify")
-    rows = pq.read_table(io.BytesIO(sheet)).cast(table.SCHEMA)
+    rows = pq.read_table(io.BytesIO(sheet)).cast(table.schema_with(run.dicom.kinds))
     planned = sorted((table.text(entry.key), entry.etag) for entry in shard.entries)
     committed = sorted(zip(rows["key"].to_pylist(), rows["etag"].to_pylist(), strict=True))
     if committed != planned:
@@ -119,12 +114,12 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
     return hashlib.sha256(data).hexdigest(), rows
 
 
-def finish(scratch: Scratch, *, hide_keys: bool) -> pa.Table:
+def finish(scratch: Scratch, *, hide_keys: bool, dicom: Collection[DicomKind] = ()) -> pa.Table:
     """Turn the table ``rows`` into ``severity.parquet`` and ``severity.csv``; return what they hold, on disk.
 
     Without keys the rows go by input id: their order would tell the keys' order.
     """
-    schema = table.SCHEMA
+    schema = table.schema_with(dicom)
     if hide_keys:
         schema = schema.remove(schema.get_field_index("key"))
     scratch.db.execute(DUPLICATES)

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self, get_args
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from covseg.errors import UsageError
-from covseg.records import DicomKind
-
-DICOM_KINDS: tuple[DicomKind, ...] = get_args(DicomKind)
+from covseg.records import DICOM_KINDS, DicomKind
 
 
 class DicomSettings(BaseModel):
-    """What DICOM objects are made of each DICOM source; none by default.
-
-    Parameters
-    ----------
-    kinds : tuple of str
-        Of `DICOM_KINDS`, in that order, each once.
-    link_patient : bool
-        Copy patient and study of the source; else the objects form a study of their own under keyed hashes.
-    """
+    """What DICOM objects are made of each DICOM source; none by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kinds: tuple[DicomKind, ...] = ()
-    link_patient: bool = False
+    kinds: tuple[DicomKind, ...] = Field((), description="of `DICOM_KINDS`, in that order, each once")
+    link_patient: bool = Field(
+        False, description="copy patient and study; else the objects are a study of their own under keyed hashes"
+    )
 
     @classmethod
     def parse(cls, dicom: str, *, link_patient: bool, hide_keys: bool = False) -> Self:
