@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from covseg.dicom import Source, make_objects, read_source
 from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.folder import ModelFolder
-from covseg.records import DicomKind, Entry, Masks, Prediction, Radiograph, Row, input_id
-from covseg.settings.dicom import NO_DICOM, DicomSettings
+from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
+from covseg.settings.dicom import NO_DICOM, DicomKind, DicomSettings
 from covseg.settings.environment import code_version, project_key
 from covseg.settings.model import ModelConfig
 from covseg.settings.score import ScoringConfig

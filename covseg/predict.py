@@ -9,8 +9,9 @@ from threading import Lock
 
 from covseg import table
 from covseg.pipeline import Pipeline, Refused, Result, stream
-from covseg.records import RESEARCH_ONLY, DicomKind, Entry, Row
+from covseg.records import RESEARCH_ONLY, Entry, Row
 from covseg.report import Gallery, render
+from covseg.settings.dicom import DicomKind
 from covseg.stages.encode import mask_png, overlay, png, probability_png
 from covseg.stages.segment import Backend
 from covseg.storage import Store

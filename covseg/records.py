@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ from covseg.errors import Reason, Stage, Status
 Mask = NDArray[np.uint8]
 BACKGROUND, LUNG, INFECTION = 0, 1, 2
 RESEARCH_ONLY = "Research use only, not for diagnosis."
-DicomKind = Literal["seg", "sr", "sc"]
-DICOM_KINDS: tuple[DicomKind, ...] = get_args(DicomKind)
 RIGHT, LEFT = 1, 2  # the patient's side; patient right is image left on PA and AP
 
 
@@ -200,7 +198,7 @@ class Row:
     exception_class: str | None = None
     detail: str | None = None
 
-    def with_dicom(self, uris: Mapping[DicomKind, str]) -> Row:
+    def with_dicom(self, uris: Mapping[Literal["seg", "sr", "sc"], str]) -> Row:
         """Return the row with the places of its DICOM objects."""
         return replace(self, seg_uri=uris.get("seg"), sr_uri=uris.get("sr"), sc_uri=uris.get("sc"))
 

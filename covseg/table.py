@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from covseg.records import DICOM_KINDS, RESEARCH_ONLY, DicomKind, Row
+from covseg.records import RESEARCH_ONLY, Row
+from covseg.settings.dicom import DICOM_KINDS, DicomKind
 
 INTENDED_USE = "intended_use"  # last column of the CSV; Parquet has it in its metadata
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}

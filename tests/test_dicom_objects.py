@@ -21,8 +21,8 @@ from covseg.dicom.codes import MEASURES, SCHEME
 from covseg.dicom.identity import LINKED, NO_DATE, NO_TIME
 from covseg.errors import UsageError
 from covseg.pipeline import Pipeline, Scored, score_batch
-from covseg.records import DICOM_KINDS, RESEARCH_ONLY
-from covseg.settings.dicom import DicomSettings
+from covseg.records import RESEARCH_ONLY
+from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.settings.score import ScoreSettings
 from covseg.stages.severity import measure
 from covseg.storage import LocalStore, MemoryStore, entries

@@ -19,8 +19,8 @@ from covseg.dicom.identity import LINKED
 from covseg.errors import CovsegError, UsageError
 from covseg.pipeline import Pipeline, Scored, score_batch
 from covseg.predict import Outputs, predict
-from covseg.records import DICOM_KINDS, Row
-from covseg.settings.dicom import DicomSettings
+from covseg.records import Row
+from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.stages.encode import mask_png
 from covseg.storage import MemoryStore, entries
 from covseg.synthetic.phantom import make_phantom

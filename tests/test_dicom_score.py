@@ -11,8 +11,7 @@ import pytest
 from covseg.errors import UsageError
 from covseg.pipeline import Pipeline, resolve
 from covseg.predict import predict
-from covseg.records import DICOM_KINDS
-from covseg.settings.dicom import DicomSettings
+from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.settings.score import ScoreSettings
 from covseg.storage import LocalStore, MemoryStore, entries
 from covseg.synthetic.phantom import make_phantom

@@ -16,7 +16,8 @@ from covseg.archive.parts import Shard
 from covseg.archive.records import CommitRecord, NamedObject, read_record
 from covseg.archive.runs import Run
 from covseg.errors import CovsegError, Status
-from covseg.records import DICOM_KINDS, DicomKind, Row
+from covseg.records import Row
+from covseg.settings.dicom import DICOM_KINDS, DicomKind
 
 WRITERS = 8  # objects of one shard on their way at once
 PACKED = pa.schema([("input_id", pa.string()), ("mask", pa.binary()), ("probability", pa.binary())])

@@ -27,7 +27,7 @@ from covseg.archive.records import CommitRecord
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch
 from covseg.errors import NotPublished
-from covseg.records import DicomKind
+from covseg.settings.dicom import DicomKind
 
 READ_AT_ONCE = 8  # shards on their way at once
 GROUP_ROWS = 65_536  # rows of a row group

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from covseg.dicom.identity import Source, read_source
 from covseg.errors import UsageError
-from covseg.records import DicomKind, Masks, Row
+from covseg.records import Masks, Row
+from covseg.settings.dicom import DicomKind
 
 __all__ = ["Source", "check_installed", "make_objects", "read_source"]
 

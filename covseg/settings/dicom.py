@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from covseg.errors import UsageError
-from covseg.records import DICOM_KINDS, DicomKind
+
+DicomKind = Literal["seg", "sr", "sc"]
+DICOM_KINDS: tuple[DicomKind, ...] = get_args(DicomKind)
 
 
 class DicomSettings(BaseModel):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from covseg.errors import UsageError
-from covseg.records import DICOM_KINDS
-from covseg.settings.dicom import DicomSettings
+from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.settings.score import ScoreSettings
 from flows.cli.console import Report, progress, show, show_json, show_values, warn
 from flows.cli.options import OUTPUT, Json, Options, same

@@ -19,8 +19,8 @@ import numpy as np
 
 from covseg.dicom import make_objects, read_source
 from covseg.errors import Status
-from covseg.records import DICOM_KINDS, Masks, Row
-from covseg.settings.dicom import DicomSettings
+from covseg.records import Masks, Row
+from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.stages.read import read
 from covseg.stages.severity import measure
 from covseg.synthetic.phantom import make_phantom
