@@ -8,18 +8,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from covseg.dicom import Source, make_objects, read_source
 from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.folder import ModelFolder
 from covseg.records import RESEARCH_ONLY, Entry, Masks, Prediction, Radiograph, Row, input_id
+from covseg.settings.dicom import NO_DICOM, DicomKind, DicomSettings
 from covseg.settings.environment import code_version, project_key
 from covseg.settings.model import ModelConfig
 from covseg.settings.score import ScoringConfig
@@ -55,22 +57,26 @@ class PreparedImage:
         Grey values in [0, 1] at the side of the training images, where sharpness is judged.
     model_pixels : ndarray of float32, shape (S, S)
         What the model sees.
+    source : Source or None
+        What DICOM objects of it refer to; None where none are asked for, or can be made.
     """
 
     entry: Entry
     radiograph: Radiograph
     small: NDArray[np.float32]
     model_pixels: NDArray[np.float32]
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An image that has a mask: its line of the severity table, masks at source size, prediction at model geometry."""
+    """An image that has a mask: its row, masks at source size, prediction at model geometry, DICOM files by kind."""
 
     row: Row
     image: PreparedImage
     masks: Masks
     prediction: Prediction
+    objects: Mapping[DicomKind, bytes] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return the line as plain values that JSON takes, and that the output is for research use only."""
@@ -118,20 +124,28 @@ class Pipeline:
         Name of the archive, part of every input's identity.
     key : bytes or None
         The secret that names inputs; None takes the project's.
+    dicom : DicomSettings
+        Which DICOM objects are made of DICOM sources.
     """
 
     def __init__(
-        self, model: ModelConfig, config: ScoringConfig, bucket: str = "local", key: bytes | None = None
+        self,
+        model: ModelConfig,
+        config: ScoringConfig,
+        bucket: str = "local",
+        key: bytes | None = None,
+        dicom: DicomSettings = NO_DICOM,
     ) -> None:
         self.model = model
         self.config = config
         self.bucket = bucket
         self.key = project_key() if key is None else key
+        self.dicom = dicom
 
     def without_filter(self) -> Pipeline:
         """Return the same pipeline without the input filter: it refuses nothing that can be read."""
         model = self.model.model_copy(update={"input_filter": None})
-        return type(self)(model, self.config, self.bucket, self.key)
+        return type(self)(model, self.config, self.bucket, self.key, self.dicom)
 
     def open_image(self, store: Store, entry: Entry) -> PreparedImage | Refused:
         """Fetch, read and prepare one image."""
@@ -142,7 +156,7 @@ class Pipeline:
         try:
             radiograph = read(data)
             with _stage(Stage.PREPROCESS):
-                return self.prepare(entry, radiograph)
+                return replace(self.prepare(entry, radiograph), source=read_source(data, self.key, self.dicom))
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
 
@@ -178,7 +192,10 @@ class Pipeline:
             prediction = self.constrain(image, tempered)
             masks = restore(postprocess(prediction, thresholds), *image.radiograph.shape)
         with _stage(Stage.SEVERITY):
-            return Scored(self._scored_row(image, prediction, masks, score, flags), image, masks, prediction)
+            row = self._scored_row(image, prediction, masks, score, flags)
+        with _stage(Stage.ENCODE):
+            objects = make_objects(self.dicom.kinds, image.source, row, image.radiograph.samples, masks)
+        return Scored(row, image, masks, prediction, objects)
 
     def constrain(self, image: PreparedImage, prediction: Prediction) -> Prediction:  # noqa: ARG002 - for a subclass
         """Return the answer whose lung holds the infection: the model's own; an evaluation may put another there."""

@@ -12,6 +12,7 @@ from covseg import table
 from covseg.pipeline import Pipeline, Refused, Result, stream
 from covseg.records import RESEARCH_ONLY, Entry, Row
 from covseg.report import Gallery, render
+from covseg.settings.dicom import DicomKind
 from covseg.stages.encode import mask_png, overlay_jpeg, overlay_png, probability_png
 from covseg.stages.segment import Backend
 from covseg.storage import Store
@@ -92,7 +93,7 @@ def predict(
     pictures = gallery.pictures()
     for name in drawn - {picture.input_id for picture in pictures}:  # shown for a while, until worse ones came
         destination.delete(_overlay_key(name))
-    severity = table.to_arrow(rows)
+    severity = table.to_arrow(rows, table.schema_with(pipeline.dicom.kinds))
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
     presence = pipeline.model.thresholds.presence
@@ -101,7 +102,7 @@ def predict(
 
 
 def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
-    """Write one image's mask, overlay, probability and row; return the row with its mask URI."""
+    """Write one image's mask, overlay, probability, DICOM objects and row; return the row with its URIs."""
     row = result.row
     if not isinstance(result, Refused):
         mask_uri = f"masks/{row.input_id}.png"
@@ -115,6 +116,10 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
         if outputs.probability:
             probability = probability_png(result.prediction, *radiograph.shape)
             destination.write(f"probability/{row.input_id}.png", probability)
+        uris: dict[DicomKind, str] = {kind: f"dicom/{kind}/{row.input_id}.dcm" for kind in result.objects}
+        for kind, data in result.objects.items():
+            destination.write(uris[kind], data)
+        row = row.with_dicom(uris)
     _write_row(row, destination)
     return row
 
@@ -125,6 +130,7 @@ def _overlay_key(input_id: str) -> str:
 
 def _write_row(row: Row, destination: Store) -> None:
     """Write an image's row for itself: without its key, which may name a patient, and with what every output says."""
-    record = table.cells(row) | {"intended_use": RESEARCH_ONLY}
+    known = {name: value for name, value in table.cells(row).items() if name in table.SCHEMA.names or value}
+    record = known | {"intended_use": RESEARCH_ONLY}
     del record["key"]
     destination.write(f"rows/{row.input_id}.json", json.dumps(record).encode())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -206,6 +208,9 @@ class Row:
     qc_flags: tuple[str, ...] = field(default=())
     duplicate_of: str | None = None
     mask_uri: str | None = None
+    seg_uri: str | None = None
+    sr_uri: str | None = None
+    sc_uri: str | None = None
     model_id: str = ""
     weights_sha256: str = ""
     config_sha256: str = ""
@@ -214,6 +219,10 @@ class Row:
     stage: Stage | None = None
     exception_class: str | None = None
     detail: str | None = None
+
+    def with_dicom(self, uris: Mapping[Literal["seg", "sr", "sc"], str]) -> Row:
+        """Return the row with the places of its DICOM objects."""
+        return replace(self, seg_uri=uris.get("seg"), sr_uri=uris.get("sr"), sc_uri=uris.get("sc"))
 
 
 def input_id(project_key: bytes, bucket: str, key: str, etag: str) -> str:

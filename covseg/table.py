@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from covseg.records import RESEARCH_ONLY, Row
+from covseg.settings.dicom import DICOM_KINDS, DicomKind
 
 INTENDED_USE = "intended_use"  # last column of the CSV; Parquet has it in its metadata
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
@@ -28,9 +29,16 @@ def _arrow_type(annotation: str) -> pa.DataType:
     return _TYPES.get(annotation.removesuffix(" | None"), pa.string())
 
 
-SCHEMA = pa.schema(
-    [(column.name, _arrow_type(str(column.type))) for column in fields(Row)], {INTENDED_USE: RESEARCH_ONLY}
-)
+_OF_DICOM = {f"{kind}_uri": kind for kind in DICOM_KINDS}
+
+
+def schema_with(dicom: Collection[DicomKind] = ()) -> pa.Schema:
+    """Return the columns of a table of a run that makes these DICOM objects; others have no column."""
+    names = [column for column in fields(Row) if _OF_DICOM.get(column.name) in (None, *dicom)]
+    return pa.schema([(column.name, _arrow_type(str(column.type))) for column in names], {INTENDED_USE: RESEARCH_ONLY})
+
+
+SCHEMA = schema_with()
 
 
 def cells(row: Row) -> dict[str, Cell]:
@@ -133,10 +141,10 @@ def objections(
     return found
 
 
-def to_arrow(rows: Iterable[Row]) -> pa.Table:
-    """Return the table in `SCHEMA`, sorted by key."""
+def to_arrow(rows: Iterable[Row], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Return the table in `schema`, sorted by key."""
     ordered = sorted(rows, key=_place)
-    return pa.Table.from_pylist([cells(row) for row in ordered], schema=SCHEMA)
+    return pa.Table.from_pylist([cells(row) for row in ordered], schema=schema)
 
 
 def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:

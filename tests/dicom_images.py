@@ -8,7 +8,8 @@ from pathlib import Path
 import gdcm
 import numpy as np
 import pytest
-from pydicom import uid
+from pydicom import dcmread, uid
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
@@ -87,3 +88,34 @@ def reason_of(data):
     with pytest.raises(RadiographRefused) as refused:
         read(data)
     return refused.value.reason
+
+
+# What is planted, by VR; a UID and a date are found again by their beginning.
+PLANTED = {
+    **dict.fromkeys(("PN", "LO", "SH", "ST", "LT", "UT", "UC", "AE", "CS"), "CANARY{:08X}"),
+    "UI": "1.2.840.99999.{}", "DA": "19391231", "DT": "19391231010203", "TM": "010203.987654", "AS": "087Y",
+    "IS": "987654321", "UR": "http://canary.example/{:08X}",
+}  # fmt: skip
+TRACES = (b"CANARY", b"1.2.840.99999.", b"19391231", b"010203.987654", b"987654321", b"canary")
+UNTOUCHED = (
+    "SpecificCharacterSet", "SOPClassUID", "Modality", "PresentationIntentType", "PatientOrientation",
+    "PhotometricInterpretation", "NumberOfFrames", "BurnedInAnnotation", "VOILUTFunction", "ViewPosition",
+)  # fmt: skip
+
+
+def with_canaries(data: bytes) -> bytes:
+    """Plant a name, date or number in every text element of the dictionary, in sequences and in private elements."""
+    image = dcmread(io.BytesIO(data))
+    for tag, (vr, multiplicity, _, retired, keyword) in DicomDictionary.items():
+        plain = vr in PLANTED and keyword and not retired and 0x0008 <= tag >> 16 < 0x6000
+        if plain and keyword not in UNTOUCHED and multiplicity[0] == "1":
+            setattr(image, keyword, PLANTED[vr].format(tag))
+    item = Dataset()
+    item.PatientName, item.ReferencedSOPInstanceUID = "CANARY^ITEM", "1.2.840.99999.7"
+    image.RequestAttributesSequence = image.ReferencedStudySequence = [item]
+    image.private_block(0x0011, "CANARY MAKER", create=True).add_new(1, "LO", "CANARY PRIVATE")
+    image.add_new(0x00291010, "UN", b"CANARY UNKNOWN ")
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    file = io.BytesIO()
+    image.save_as(file, enforce_file_format=True)
+    return file.getvalue()

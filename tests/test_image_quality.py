@@ -15,11 +15,11 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from covseg.evaluation.shifts import SHIFTS, shifted
 from covseg.settings.model import FlagLimits
 from covseg.stages.image_quality import ImageQuality, measure_quality, quality_flags
 from covseg.stages.preprocess import SOURCE_SIDE, to_source_side
 from covseg.stages.severity import QC_FLAGS
+from covseg.synthetic.shifts import SHIFTS, shifted
 from covseg.training.acquisition import compressed, few_levels
 
 Pixels = NDArray[np.float32]

@@ -315,4 +315,5 @@ def test_the_checker_shares_no_code_with_the_writer() -> None:
             elif isinstance(node, ast.Import):
                 imported |= {name.name for name in node.names}
     ours = {name for name in imported if name.startswith("covseg")}
-    assert ours == {"covseg.errors", "covseg.storage", "covseg.verify.check", "covseg.verify.digests"}
+    verifiers = {f"covseg.verify.{path.stem}" for path in folder.glob("*.py")}
+    assert ours <= {"covseg.errors", "covseg.storage", *verifiers}

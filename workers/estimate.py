@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from covseg.dicom import check_installed
 from covseg.errors import UsageError
 from covseg.model_folder.backends import open_backend
 from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, resolve
@@ -54,6 +55,9 @@ class Estimate(BaseModel, frozen=True):
 
 def estimate(settings: ScoreSettings) -> Estimate:
     """Score a sample and scale what it took to the whole listing; `UsageError` when nothing matches."""
+    dicom = settings.dicom_settings()
+    if dicom.kinds:
+        check_installed()
     source = open_store(settings.source)
     source.check()
     counts, suffixes, sample = _survey(settings, source)
@@ -61,7 +65,7 @@ def estimate(settings: ScoreSettings) -> Estimate:
         raise UsageError(f"nothing to score under {settings.source}: no key matches --include {settings.include!r}")
     folder = open_model(settings.model)
     backend = open_backend(folder, settings.backend, settings.precision)
-    pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch), key=b"")
+    pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch), key=b"", dicom=dicom)
     start = time.process_time()
     opened = [pipeline.open_image(source, entry) for entry in sample]
     opening_s = time.process_time() - start
@@ -132,4 +136,4 @@ def _output_bytes(result: Result, settings: ScoreSettings) -> int:
     size = 0 if settings.masks == "none" else len(mask_png(result.masks))
     if settings.probability:
         size += len(probability_png(result.prediction, *result.image.radiograph.shape))
-    return size
+    return size + sum(map(len, result.objects.values()))

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from covseg.archive import Outcome, Run, Shard, commit_shard
-from covseg.errors import EnvironmentFailed, ModelWorkerLost, RadiographRefused, Reason, Stage, unforeseen
+from covseg.archive import Outcome, Run, Shard, commit_shard, write_objects
+from covseg.archive.records import NamedObject
+from covseg.errors import EnvironmentFailed, ModelWorkerLost, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.backends import open_backend
 from covseg.pipeline import Pipeline, Refused, Result, score_batch, stream
 from covseg.records import Entry, Row
@@ -117,12 +118,13 @@ class DecodeWorker:
         job = self._job
         backend = RemoteBackend(job.pipeline.config.backend, model)
         source = cast(Store, SkippingStore(job.source, poison)) if poison else job.source
-        finished = list(stream(job.pipeline, backend, source, shard.entries, STREAMS, self._encode))
+        finished = list(stream(job.pipeline, backend, source, shard.entries, STREAMS, self._keep))
         refuse_losses((row for row, *_ in finished), len(finished), max_missing)
         # In the shard's order, whichever stream was first: a packed file's bytes follow it.
-        masks = {row.input_id: mask for row, mask, _ in finished if mask}
-        probability = {row.input_id: picture for row, _, picture in finished if picture}
-        return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability)
+        masks = {row.input_id: mask for row, mask, *_ in finished if mask}
+        probability = {row.input_id: picture for row, _, picture, _ in finished if picture}
+        sidecars = [file for *_, files in finished for file in files]
+        return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability, sidecars)
 
     def try_image(self, entry: Entry, model: Handle) -> None:
         """Score one image and keep nothing: whoever calls learns whether this process survives it."""
@@ -130,8 +132,15 @@ class DecodeWorker:
         for result in score_batch(job.pipeline, RemoteBackend(job.pipeline.config.backend, model), job.source, [entry]):
             self._encode(result)
 
+    def _keep(self, result: Result) -> tuple[Row, bytes | None, bytes | None, list[NamedObject]]:
+        """Keep an image's row and its PNGs, write its DICOM objects, and let its pixels go."""
+        row, mask, picture = self._encode(result)
+        objects = {} if isinstance(result, Refused) or row.status is not Status.SCORED else result.objects
+        row, files = write_objects(self._job.run, row, objects)
+        return row, mask, picture, files
+
     def _encode(self, result: Result) -> tuple[Row, bytes | None, bytes | None]:
-        """Keep an image's row and its PNGs, and let its pixels go."""
+        """Return an image's row and its PNGs."""
         job = self._job
         if isinstance(result, Refused):
             return result.row, None, None

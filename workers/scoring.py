@@ -27,6 +27,7 @@ from covseg.archive import (
     pending,
     publish,
 )
+from covseg.dicom import check_installed
 from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.registry.registry import pinned
@@ -65,7 +66,9 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
     UsageError, EnvironmentFailed
         Before the first image is read.
     """
-    settings = absolute(settings)
+    settings, dicom = absolute(settings), settings.dicom_settings()
+    if dicom.kinds:
+        check_installed()
     start = time.monotonic()
     folder = open_model(settings.model)
     source, dest, commits = _stores(settings)
@@ -74,9 +77,9 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
         try:
             config = resolve(folder, RemoteBackend(pool.backend, pool.models[0].worker), settings.batch)
             key = project_key()
-            run = open_run(dest, commits, config, key_id(key), settings.masks)
+            run = open_run(dest, commits, config, key_id(key), settings.masks, dicom)
             bucket = source.url if source.url.startswith("s3://") else "local"
-            job = Job(run, source, Pipeline(folder.config, config, bucket, key), settings.probability)
+            job = Job(run, source, Pipeline(folder.config, config, bucket, key, dicom), settings.probability)
             work = Work(settings, job, pool, time.monotonic() - start)
             with hold_lease(run, work.attempt):
                 yield work
@@ -170,6 +173,7 @@ class Work:
             max_out_of_scope=manifest.max_out_of_scope,
             max_missing=manifest.max_missing,
             hide_keys=manifest.hide_keys,
+            dicom=dict(manifest.dicom),
             start_s=self.start_s,
             score_s=self.score_s,
             publish_s=time.monotonic() - start,

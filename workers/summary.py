@@ -50,6 +50,8 @@ class Summary:
         Attempt id of whoever published; ours when `mine`.
     max_failed, max_out_of_scope, max_missing, hide_keys : float, float, float or None, bool
         What the snapshot was judged and shown by; a published one keeps its own.
+    dicom : dict
+        DICOM objects by kind, and ``without``: scored images that have none; empty where none were asked for.
     start_s, score_s, publish_s : float
         Wall seconds: cluster and model start-up; the shards; the publishing.
     """
@@ -72,6 +74,7 @@ class Summary:
     start_s: float
     score_s: float
     publish_s: float
+    dicom: dict[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:

@@ -5,7 +5,7 @@ A destination holds one model's and one config's rows for one source, in snapsho
     run.json                      the model, config and project key of all of it              create-only
     plans/<n>/part-<sha>.parquet  the listing, content-named; plans/<n>/plan.json commits it create-only
     commits/<shard>.json          names a shard's objects by sha256, and who made them       create-only
-    masks/ packed/ probability/   objects named by content; they count once a commit names them
+    masks/ packed/ probability/ dicom/   objects named by content; they count once a commit names them
     tables/<shard>-<sha>.parquet  the shard's rows
     pictures/<n>-<sha>.json       thumbnails of the report
     leases/<attempt>.json         a run at work renews it; gone with the run
@@ -30,7 +30,7 @@ as the pipeline makes them, one per entry of the shard, in the shard's order, wi
 without duplicates marked; both are added here.
 """
 
-from covseg.archive.commits import Outcome, commit_shard
+from covseg.archive.commits import Outcome, commit_shard, write_objects
 from covseg.archive.gc import Collected, gc
 from covseg.archive.lease import hold_lease
 from covseg.archive.manifests import PublishOptions, publish, rebuild
@@ -62,4 +62,5 @@ __all__ = [
     "pending",
     "publish",
     "rebuild",
+    "write_objects",
 ]

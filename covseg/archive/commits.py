@@ -17,6 +17,7 @@ from covseg.archive.records import CommitRecord, NamedObject, read_record
 from covseg.archive.runs import Run
 from covseg.errors import CovsegError, Status
 from covseg.records import Row
+from covseg.settings.dicom import DICOM_KINDS, DicomKind
 
 WRITERS = 8  # objects of one shard on their way at once
 PACKED = pa.schema([("input_id", pa.string()), ("mask", pa.binary()), ("probability", pa.binary())])
@@ -51,6 +52,7 @@ def commit_shard(
     masks: Mapping[str, bytes],
     attempt_id: str,
     probability: Mapping[str, bytes] = NOTHING,
+    sidecars: Sequence[NamedObject] = (),
 ) -> Outcome:
     """Write a shard's objects, then its commit record.
 
@@ -64,6 +66,8 @@ def commit_shard(
         Unique to this attempt; stands in the commit record and nowhere else.
     probability : mapping of input_id to bytes
         Probability PNGs, of any scored rows; empty for none.
+    sidecars : sequence of NamedObject
+        DICOM objects that `write_objects` put there; the rows name them.
 
     Raises
     ------
@@ -74,10 +78,11 @@ def commit_shard(
     """
     masks = NOTHING if run.masks == "none" else masks
     _match(run, shard, rows, masks)
+    _match_sidecars(shard, rows, sidecars)
     files = _packed(shard, masks, probability) if run.masks == "packed" else _separate(masks, probability)
     uris = _uris(run, files, masks)
     rows = [replace(row, mask_uri=uris.get(row.input_id)) for row in rows]
-    sheet = table.to_parquet(table.to_arrow(rows))
+    sheet = table.to_parquet(table.to_arrow(rows, table.schema_with(run.dicom.kinds)))
     named = NamedObject.of(f"tables/{shard.id}", sheet, ".parquet")
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(run.dest.write, [file.name for file in (*files, named)], [*files.values(), sheet]))
@@ -88,9 +93,25 @@ def commit_shard(
         statuses=_count(row.status for row in rows),
         reasons=_count(row.reason for row in rows if row.reason),
         table=named,
-        objects=tuple(sorted(files, key=attrgetter("name"))),
+        objects=tuple(sorted((*files, *sidecars), key=attrgetter("name"))),
     )
     return _commit(run, shard, record)
+
+
+def write_objects(run: Run, row: Row, objects: Mapping[DicomKind, bytes]) -> tuple[Row, list[NamedObject]]:
+    """Write the DICOM objects of one image, at once: those of a whole shard would not fit in memory.
+
+    They count once the shard's commit names them; until then they are orphans, which `gc` removes.
+
+    Returns
+    -------
+    tuple
+        The row with their URIs, and their names for `commit_shard`.
+    """
+    named = {kind: NamedObject.of(f"dicom/{kind}/{row.input_id}", data, ".dcm") for kind, data in objects.items()}
+    for kind, data in objects.items():
+        run.dest.write(named[kind].name, data)
+    return row.with_dicom({kind: file.name for kind, file in named.items()}), list(named.values())
 
 
 def commit_name(shard: str) -> str:
@@ -109,6 +130,12 @@ def _match(run: Run, shard: Shard, rows: Sequence[Row], masks: Mapping[str, byte
     scored = {row.input_id for row in rows if row.status is Status.SCORED}
     if run.masks != "none" and set(masks) != scored:
         raise CovsegError(f"shard {shard.id}: {len(masks)} masks for {len(scored)} scored images")
+
+
+def _match_sidecars(shard: Shard, rows: Sequence[Row], sidecars: Sequence[NamedObject]) -> None:
+    uris = sorted(uri for row in rows for kind in DICOM_KINDS if (uri := getattr(row, f"{kind}_uri")))
+    if uris != sorted(file.name for file in sidecars):
+        raise CovsegError(f"shard {shard.id}: its rows name {len(uris)} DICOM objects, {len(sidecars)} were written")
 
 
 def _separate(masks: Mapping[str, bytes], probability: Mapping[str, bytes]) -> dict[NamedObject, bytes]:

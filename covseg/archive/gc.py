@@ -17,7 +17,8 @@ from covseg.archive.runs import Run
 from covseg.storage import Store, entries
 from covseg.storage.conditional_writes import SENTINEL
 
-FOLDERS = ("masks/", "packed/", "probability/", "tables/", "plans/", "pictures/", "leases/")  # nothing else is touched
+# Nothing else is touched.
+FOLDERS = ("masks/", "packed/", "probability/", "dicom/", "tables/", "plans/", "pictures/", "leases/")
 Names = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 

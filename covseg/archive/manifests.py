@@ -137,7 +137,7 @@ class _Build:
 
     def files(self, drawn: list[Picture], *, hide_keys: bool) -> dict[str, FileRecord]:
         """Write table and report; return their digests and sizes."""
-        severity, folder = finish(self.scratch, hide_keys=hide_keys), self.scratch.folder
+        severity, folder = finish(self.scratch, hide_keys=hide_keys, dicom=self.run.dicom.kinds), self.scratch.folder
         (folder / "report.html").write_bytes(render(severity, drawn, self.run.presence_threshold))
         return {name: _measured(folder / name) for name in OUTPUTS}
 
@@ -183,6 +183,7 @@ def _record(
         max_missing=options.max_missing,
         accepted=not objections(counts.statuses, options.max_failed, options.max_out_of_scope, options.max_missing),
         hide_keys=options.hide_keys,
+        dicom=counts.dicom,
         outputs=outputs,
         pictures=shown,
         published_by=attempt_id,

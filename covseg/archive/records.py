@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from covseg.errors import UsageError
+from covseg.settings.dicom import NO_DICOM, DicomSettings
 from covseg.settings.environment import code_version
 from covseg.storage import Store
 
@@ -112,6 +113,9 @@ class RunRecord(Record):
     config_sha256: str
     key_id: str
     masks: MaskMode = Field(description="how label maps are kept")
+    dicom: DicomSettings = Field(
+        NO_DICOM, exclude_if=lambda dicom: not dicom.kinds, description="which DICOM objects are kept"
+    )
     dest: str | None = Field(None, description="URL of the destination of commits that live elsewhere")
     config: dict[str, JsonValue] = Field(
         description="the scoring config as its covseg wrote it; another version's may have other fields"
@@ -169,7 +173,7 @@ class CommitRecord(Record):
     statuses: dict[str, int]
     reasons: dict[str, int]
     table: NamedObject = Field(description="the rows")
-    objects: tuple[NamedObject, ...] = Field(description="masks and probabilities")
+    objects: tuple[NamedObject, ...] = Field(description="masks, probabilities and DICOM objects")
 
 
 class PlanReference(Record):
@@ -204,6 +208,9 @@ class Manifest(Record):
         description="an image was scored, and all shares are within their limits; else published with exit code 3"
     )
     hide_keys: bool = Field(description="the table has no keys")
+    dicom: dict[str, int] = Field(
+        {}, exclude_if=lambda counts: not counts, description="DICOM objects by kind; scored images without any"
+    )
     outputs: dict[str, FileRecord] = Field(description="the published files")
     pictures: NamedObject = Field(description="thumbnails of the report")
     published_by: str = Field(description="attempt")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from covseg.archive.records import MaskMode, RunRecord, read_record
 from covseg.errors import UsageError
+from covseg.settings.dicom import NO_DICOM, DicomSettings
 from covseg.settings.score import ScoringConfig
 from covseg.storage import Store
 from covseg.storage.conditional_writes import refuse_overwriting
@@ -35,6 +36,8 @@ class Run:
         How label maps are kept: not at all, a PNG each, or packed per shard.
     presence_threshold : float or None
         The model's, 0 to 1, on the infection probability of an image; None where it has none.
+    dicom : DicomSettings
+        Which DICOM objects are kept beside the masks.
     """
 
     dest: Store
@@ -44,6 +47,7 @@ class Run:
     key_id: str
     masks: MaskMode
     presence_threshold: float | None = None
+    dicom: DicomSettings = NO_DICOM
 
 
 def key_id(project_key: bytes) -> str:
@@ -70,13 +74,20 @@ def check_conditional_writes(commits: Store) -> None:
     refuse_overwriting(commits, "Give a store that honours them with --commits URL; masks and tables stay here")
 
 
-def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, masks: MaskMode = "png") -> Run:
+def open_run(
+    dest: Store,
+    commits: Store,
+    config: ScoringConfig,
+    key_id: str,
+    masks: MaskMode = "png",
+    dicom: DicomSettings = NO_DICOM,
+) -> Run:
     """Take the destination for this model, config, project key and mask mode, or find it taken so already.
 
     Raises
     ------
     UsageError
-        When it belongs to another model, config, key or mask mode; the message names both.
+        When it belongs to another model, config, key, mask mode or DICOM settings; the message names both.
     """
     wanted = RunRecord(
         model_id=config.model_id,
@@ -84,6 +95,7 @@ def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, ma
         config_sha256=config.digest,
         key_id=key_id,
         masks=masks,
+        dicom=dicom,
         dest=_dest_url(dest, commits),
         config=config.model_dump(mode="json"),
     )
@@ -93,7 +105,7 @@ def open_run(dest: Store, commits: Store, config: ScoringConfig, key_id: str, ma
 
 
 def _check_same(record: RunRecord, wanted: RunRecord, url: str) -> None:
-    for name in ("model_id", "weights_sha256", "key_id", "masks", "dest", "config_sha256"):
+    for name in ("model_id", "weights_sha256", "key_id", "masks", "dicom", "dest", "config_sha256"):
         theirs, ours = getattr(record, name), getattr(wanted, name)
         if theirs != ours:
             raise UsageError(
@@ -137,4 +149,4 @@ def _dest_url(dest: Store, commits: Store) -> str | None:
 
 def _run(dest: Store, commits: Store, record: RunRecord) -> Run:
     made_with = record.model_id, record.config_sha256, record.key_id
-    return Run(dest, commits, *made_with, record.masks, record.presence_threshold)
+    return Run(dest, commits, *made_with, record.masks, record.presence_threshold, record.dicom)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from covseg.archive.records import CommitRecord
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch
 from covseg.errors import NotPublished
+from covseg.settings.dicom import DicomKind
 
 READ_AT_ONCE = 8  # shards on their way at once
 GROUP_ROWS = 65_536  # rows of a row group
@@ -52,6 +54,7 @@ class Counts:
     statuses: Counter[str]
     reasons: Counter[str]
     no_lungs: int  # scored images without a lung
+    dicom: dict[str, int]  # objects by kind, and scored images without any; empty where none were asked for
     commits: dict[str, str]  # sha256 of every shard's commit record
 
 
@@ -64,7 +67,7 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
         When a shard has no commit, or its table is not the one committed, or not of the plan's rows.
     """
     commits: dict[str, str] = {}
-    db.from_arrow(table.SCHEMA.empty_table()).create("rows")
+    db.from_arrow(table.schema_with(run.dicom.kinds).empty_table()).create("rows")
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for part in plan.parts:
             shards = list(read_part(run.dest, part))
@@ -75,7 +78,16 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
     ((no_lungs,),) = db.sql(NO_LUNGS).fetchall()
     if statuses.total() != plan.images:
         raise NotPublished(f"{statuses.total()} rows for {plan.images} planned images: run covseg verify")
-    return Counts(statuses, reasons, no_lungs, commits)
+    return Counts(statuses, reasons, no_lungs, _dicom(run, db), commits)
+
+
+def _dicom(run: Run, db: DuckDBPyConnection) -> dict[str, int]:
+    if not run.dicom.kinds:
+        return {}
+    rows = db.table("rows")
+    of_none = " AND ".join(f"{kind}_uri IS NULL" for kind in run.dicom.kinds)
+    conditions = {kind: f"{kind}_uri IS NOT NULL" for kind in run.dicom.kinds} | {"without": of_none}
+    return {name: len(rows.filter(f"status = 'scored' AND {where}")) for name, where in conditions.items()}
 
 
 def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
@@ -94,7 +106,7 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
         raise NotPublished(f"shard {shard.id} has no commit, or its table is gone: run covseg score again") from None
     if hashlib.sha256(sheet).hexdigest() != named.sha256:
         raise NotPublished(f"{named.name} is not what its commit names: run covseg verify")
-    rows = pq.read_table(io.BytesIO(sheet)).cast(table.SCHEMA)
+    rows = pq.read_table(io.BytesIO(sheet)).cast(table.schema_with(run.dicom.kinds))
     planned = sorted((table.text(entry.key), entry.etag) for entry in shard.entries)
     committed = sorted(zip(rows["key"].to_pylist(), rows["etag"].to_pylist(), strict=True))
     if committed != planned:
@@ -102,12 +114,12 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
     return hashlib.sha256(data).hexdigest(), rows
 
 
-def finish(scratch: Scratch, *, hide_keys: bool) -> pa.Table:
+def finish(scratch: Scratch, *, hide_keys: bool, dicom: Collection[DicomKind] = ()) -> pa.Table:
     """Turn the table ``rows`` into ``severity.parquet`` and ``severity.csv``; return what they hold, on disk.
 
     Without keys the rows go by input id: their order would tell the keys' order.
     """
-    schema = table.SCHEMA
+    schema = table.schema_with(dicom)
     if hide_keys:
         schema = schema.remove(schema.get_field_index("key"))
     scratch.db.execute(DUPLICATES)

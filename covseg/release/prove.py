@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from covseg.data import BadMask, LabelledImage, LabelledSet, open_set, read_truth
 from covseg.errors import EnvironmentFailed, RadiographRefused, SetRefused, UsageError
 from covseg.evaluation.conditions import Condition, like, of_shift, plain
-from covseg.evaluation.shifts import chosen
 from covseg.metrics.image_results import score_counts
 from covseg.metrics.intervals import paired, weighted_mean
 from covseg.model_folder.backends import OnnxBackend
@@ -34,6 +33,7 @@ from covseg.registry import open_model
 from covseg.stages.read import read
 from covseg.stages.segment import Backend
 from covseg.storage import LocalStore
+from covseg.synthetic.shifts import chosen
 from covseg.training.dataset import load_split
 from covseg.training.lungs import on_grid
 

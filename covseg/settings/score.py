@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from covseg.settings.dicom import DicomSettings
+
 SHARD_SIZE = 256  # images a shard, unless a run says otherwise
 
 
@@ -29,6 +31,8 @@ class ScoreSettings(BaseModel):
     limit: int | None = Field(None, ge=1, description="Only the first N matching keys.")
     masks: Literal["none", "png", "packed"] = Field("png", description="Keep label maps: none, a PNG each, or packed.")
     probability: bool = Field(False, description="Keep the infection probability as an 8-bit PNG per image.")
+    dicom: str = Field("", description="Keep DICOM objects of each DICOM source: seg,sr,sc or some of them.")
+    link_patient: bool = Field(False, description="Copy the source's patient and study into the DICOM objects.")
     max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which exit is 3.")
     max_out_of_scope: float = Field(1.0, ge=0, le=1, description="Share of out-of-scope images above which exit is 3.")
     max_missing: float = Field(
@@ -48,6 +52,10 @@ class ScoreSettings(BaseModel):
     shard_size: int = Field(SHARD_SIZE, ge=1, le=10_000, description="Images a shard, the unit that is retried.")
     workers: int | None = Field(None, ge=1, description="Decode workers, and model workers on CPU; default: the cores.")
     timeout_s: float = Field(1800, gt=0, description="Seconds without a finished shard after which the run ends.")
+
+    def dicom_settings(self) -> DicomSettings:
+        """Return what the three settings about DICOM objects say together; `UsageError` where they cannot be."""
+        return DicomSettings.parse(self.dicom, link_patient=self.link_patient, hide_keys=self.hide_keys)
 
 
 class ScoringConfig(BaseModel):

@@ -7,10 +7,8 @@ and computes every digest, shard name and sum itself. Eight bytes per row and ob
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
-import itertools
 import json
 import tempfile
 from array import array
@@ -26,10 +24,22 @@ import pyarrow.parquet as pq
 
 from covseg.errors import UsageError
 from covseg.storage import Store, entries
-from covseg.verify.digests import Json, as_text, canonical, cell, mask_fits, numbers, shard_name, short, terminal
+from covseg.verify.cells import same_cells
+from covseg.verify.digests import (
+    DICOM_COLUMNS,
+    Json,
+    as_text,
+    canonical,
+    dicom_counts,
+    dicom_fits,
+    mask_fits,
+    numbers,
+    shard_name,
+    short,
+    terminal,
+)
 
-OBJECTS = ("masks/", "packed/", "probability/", "tables/")
-LABEL = ("intended_use", "Research use only, not for diagnosis.")  # last cells of the CSV: its heading, each row
+OBJECTS = ("masks/", "packed/", "probability/", "dicom/", "tables/")
 OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 READ_AT_ONCE = 8
 
@@ -187,11 +197,17 @@ class _Check:
         committed = Counter((row["key"], row["size"], row["etag"]) for row in rows)
         self._expect(planned == committed, f"shard {shard}: its rows are not its {len(members)} planned images")
         masks = {named["name"] for named in record["objects"] if named["name"].startswith(("masks/", "packed/"))}
+        objects = {named["name"] for named in record["objects"] if named["name"].startswith("dicom/")}
+        kinds = self.run_record.get("dicom", {}).get("kinds", ())
         for row in rows:
             self._expect(terminal(row), f"{row['input_id']}: status {row['status']} with reason {row['reason']}")
             self._expect(mask_fits(row, self.run_record["masks"], masks), f"{row['input_id']}: mask not committed")
+            self._expect(dicom_fits(row, kinds, objects), f"{row['input_id']}: DICOM objects not those committed")
+            objects -= {row.get(name) for name in DICOM_COLUMNS}
+            self.counted.update(dicom_counts(row) if kinds else ())
             self.rows.append(short(canonical(row, hide_keys=self.manifest["hide_keys"])))
             self.counted.update([f"status {row['status']}", *([f"reason {row['reason']}"] if row["reason"] else [])])
+        self._expect(not objects, f"commits/{shard}.json: {len(objects)} DICOM objects of no row")
         makers = {(row["model_id"], row["config_sha256"]) for row in rows}
         ours = (self.run_record["model_id"], self.run_record["config_sha256"])
         self._expect(makers <= {ours}, f"shard {shard}: rows of another model or config than run.json names")
@@ -203,6 +219,7 @@ class _Check:
     def _sums(self) -> None:
         stated = {f"status {name}": count for name, count in self.manifest["statuses"].items()}
         stated |= {f"reason {name}": count for name, count in self.manifest["reasons"].items()}
+        stated |= {f"dicom {name}": count for name, count in self.manifest.get("dicom", {}).items() if count}
         self._expect(stated == dict(self.counted), "the manifest's counts are not those of the rows")
         self.verdict.images = len(self.rows)
         self._expect(
@@ -273,28 +290,10 @@ class _Check:
             np.array_equal(published, np.sort(numbers(self.rows))), "severity.parquet has other rows than the shards"
         )
         if text.exists():
-            self._expect(_same_cells(parquet, text), "severity.csv has other rows or cells than severity.parquet")
+            self._expect(same_cells(parquet, text), "severity.csv has other rows or cells than severity.parquet")
         return None
 
     def _published(self, path: Path) -> Iterator[int]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(4096):
                 yield from (short(canonical(row, hide_keys=self.manifest["hide_keys"])) for row in batch.to_pylist())
-
-
-def _same_cells(parquet: Path, text: Path) -> bool:
-    """Tell whether a CSV shows the very rows of a Parquet file, in their order, under their names."""
-    with pq.ParquetFile(parquet) as file, text.open(newline="", encoding="utf-8") as lines:
-        rows = (row for batch in file.iter_batches(4096) for row in batch.to_pylist())
-        try:
-            labelled = lines.readline().rstrip("\n").endswith(f",{LABEL[0]}")  # not in a CSV of covseg 0.1.0
-            lines.seek(0)
-            heading, ending = (LABEL[:1], LABEL[1:]) if labelled else ((), ())
-            wanted = itertools.chain(
-                [[*file.schema_arrow.names, *heading]],
-                ([*(cell(value) for value in row.values()), *ending] for row in rows),
-            )
-            pairs = itertools.zip_longest(csv.reader(lines), wanted)
-            return all(cells == expected for cells, expected in pairs)
-        except (csv.Error, UnicodeDecodeError):
-            return False

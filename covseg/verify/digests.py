@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from covseg.errors import Reason, Status
 
 Json = dict[str, Any]
+DICOM = ("seg", "sr", "sc")
+DICOM_COLUMNS = tuple(f"{kind}_uri" for kind in DICOM)
 
 
 def shard_name(members: list[tuple[bytes, int, str]]) -> str:
@@ -43,6 +45,25 @@ def mask_fits(row: Json, mode: str, committed: set[str]) -> bool:
     name, _, packed = (uri or "").partition("#")
     own = packed == row["input_id"] if mode == "packed" else uri and uri.startswith(f"masks/{row['input_id']}-")
     return bool(own) and name in committed
+
+
+def dicom_fits(row: Json, kinds: Collection[str], committed: set[str]) -> bool:
+    """Tell whether a row points at its own committed DICOM objects: all kinds of the run, or none.
+
+    Only the segmentation may lack alone: of a row without lungs.
+    """
+    made = {kind: row[name] for kind, name in zip(DICOM, DICOM_COLUMNS, strict=True) if row.get(name)}
+    own = all(uri.startswith(f"dicom/{kind}/{row['input_id']}-") for kind, uri in made.items())
+    lacks = set(kinds) - set(made)
+    whole = not made or not lacks or (lacks == {"seg"} and "lungs_not_found" in row["qc_flags"])
+    scored = not made or row["status"] == Status.SCORED
+    return own and whole and scored and set(made) <= set(kinds) and set(made.values()) <= committed
+
+
+def dicom_counts(row: Json) -> list[str]:
+    """Name what a row adds to the manifest's counts of DICOM objects."""
+    made = [f"dicom {kind}" for kind, name in zip(DICOM, DICOM_COLUMNS, strict=True) if row.get(name)]
+    return made or ["dicom without"] * (row["status"] == Status.SCORED)
 
 
 def cell(value: object) -> str:

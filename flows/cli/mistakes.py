@@ -23,6 +23,7 @@ from flows.cli.examples import EXAMPLES
 EXTRAS = {
     **dict.fromkeys(("albumentations", "segmentation_models_pytorch", "scipy", "tensorboard"), "train"),
     **dict.fromkeys(("onnx", "onnxscript", "timm", "torch", "torchvision"), "train"),
+    "highdicom": "dicom",
     "matplotlib": "evaluate",
     "optuna": "search",
     "prefect": "flow",

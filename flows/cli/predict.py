@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from covseg.errors import UsageError
+from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.settings.score import ScoreSettings
 from flows.cli.console import Report, progress, show, show_json, show_values, warn
 from flows.cli.options import OUTPUT, Json, Options, same
@@ -17,6 +18,9 @@ from flows.cli.options import OUTPUT, Json, Options, same
 if TYPE_CHECKING:  # numpy would triple the time of --help
     from covseg.records import Entry, Row
     from covseg.storage import LocalStore
+
+
+DICOM_FOLDERS = [f"dicom/{kind}" for kind in DICOM_KINDS]
 
 
 class PredictConfig(Options):
@@ -42,6 +46,8 @@ class PredictConfig(Options):
     )
     pictures: bool = Field(True, description="Draw thumbnails into the report.")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per image.")
+    dicom: str = same(ScoreSettings, "dicom")
+    link_patient: bool = same(ScoreSettings, "link_patient")
     max_failed: float = same(ScoreSettings, "max_failed")
     max_out_of_scope: float = same(ScoreSettings, "max_out_of_scope")
     dry_run: bool = Field(False, description="Say what would be scored, and stop.")
@@ -52,21 +58,40 @@ def predict(config: PredictConfig) -> int:
     """Score an image or a folder in this process: masks, rows and a report."""
     from covseg.table import objections
 
+    dicom = _dicom(config)
     source, chosen = _choose(config)
     if config.dry_run:
         _show(config, {"images": len(chosen), "bytes": sum(entry.size for entry in chosen), "dry_run": True})
         return 0
     with progress("images") as report:
-        rows = _score(config, source, chosen, report)
+        rows = _score(config, dicom, source, chosen, report)
     statuses = Counter(str(row.status) for row in rows)
     why_not = objections(statuses, config.max_failed, config.max_out_of_scope)
     reasons = dict(sorted(Counter(str(row.reason) for row in rows if row.reason).items()))
     places = {"report": str(config.output / "report.html"), "table": str(config.output / "severity.csv")}
-    _show(config, {"images": len(rows), **statuses, "reasons": reasons, "accepted": not why_not, **places})
+    made = {"dicom": _count(dicom, rows)} if dicom.kinds else {}
+    _show(config, {"images": len(rows), **statuses, "reasons": reasons, **made, "accepted": not why_not, **places})
     _warn(config.output, rows)
     if why_not:
         warn(f"not accepted: {'; '.join(why_not)}; {config.output / 'severity.csv'} says why, image by image")
     return 3 if why_not else 0
+
+
+def _dicom(config: PredictConfig) -> DicomSettings:
+    """Return which DICOM objects are wanted, once it is known that they can be made."""
+    from covseg.dicom import check_installed
+
+    dicom = DicomSettings.parse(config.dicom, link_patient=config.link_patient)
+    if dicom.kinds:
+        check_installed()
+    return dicom
+
+
+def _count(dicom: DicomSettings, rows: list[Row]) -> dict[str, int]:
+    """Count the objects of each kind, and the scored images that have none: no DICOM, or nothing to refer to."""
+    made: dict[str, int] = {kind: sum(bool(getattr(row, f"{kind}_uri")) for row in rows) for kind in dicom.kinds}
+    without = sum(row.status == "scored" and not (row.seg_uri or row.sr_uri or row.sc_uri) for row in rows)
+    return {**made, "without": without}
 
 
 def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
@@ -95,7 +120,7 @@ def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
 def _warn(output: Path, rows: list[Row]) -> None:
     """Say what a person may not expect: files of earlier runs beside these."""
     known = {row.input_id for row in rows}
-    folders = (output / name for name in ("masks", "overlays", "rows", "probability"))
+    folders = (output / name for name in (*("masks", "overlays", "rows", "probability"), *DICOM_FOLDERS))
     stale = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.stem not in known]
     if stale:
         warn(
@@ -115,7 +140,9 @@ def _source(path: Path) -> tuple[Path, str | None]:
     raise UsageError(f"{path} is neither a file nor a folder; wanted an image or a folder of images")
 
 
-def _score(config: PredictConfig, source: LocalStore, chosen: list[Entry], report: Report) -> list[Row]:
+def _score(
+    config: PredictConfig, dicom: DicomSettings, source: LocalStore, chosen: list[Entry], report: Report
+) -> list[Row]:
     from covseg.model_folder.backends import open_backend
     from covseg.pipeline import Pipeline, resolve
     from covseg.predict import Outputs, predict
@@ -124,7 +151,7 @@ def _score(config: PredictConfig, source: LocalStore, chosen: list[Entry], repor
 
     folder = open_model(config.model)
     backend = open_backend(folder, config.backend, config.precision)
-    pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch))
+    pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch), dicom=dicom)
     streams = config.streams or len(os.sched_getaffinity(0))
     outputs = Outputs(config.overlay, config.probability, config.pictures)
     counts = Counter[str]()

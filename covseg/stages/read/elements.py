@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 
 from pydicom import config, uid
@@ -99,10 +100,13 @@ class Elements:
         Tag to pydicom's raw element.
     syntax : UID
         How the data set, and its pixel data, are encoded.
+    allowed : mapping of str to int
+        Keyword to tag of what may be looked up.
     """
 
     raw: dict[int, RawDataElement | DataElement]
     syntax: UID
+    allowed: Mapping[str, int] = field(default_factory=lambda: ALLOWED)
 
     def __contains__(self, keyword: str) -> bool:
         """Tell whether the element is there and not empty."""
@@ -145,18 +149,18 @@ class Elements:
 
     def byte_order(self, keyword: str) -> str:
         """Return struct's sign for the element's byte order."""
-        element = self.raw.get(ALLOWED[keyword])
+        element = self.raw.get(self.allowed[keyword])
         return ">" if isinstance(element, RawDataElement) and not element.is_little_endian else "<"
 
     @property
     def encapsulated(self) -> bool:
         """True when the pixel data is stored as compressed fragments."""
-        element = self.raw.get(ALLOWED["PixelData"])
+        element = self.raw.get(self.allowed["PixelData"])
         return isinstance(element, RawDataElement) and element.length == _UNDEFINED
 
     def first_item(self, keyword: str) -> Elements | None:
         """Return the first item of a sequence; None when there is none."""
-        element = self.raw.get(ALLOWED[keyword])
+        element = self.raw.get(self.allowed[keyword])
         if element is None or not element.value:
             return None
         items = element.value
@@ -168,7 +172,7 @@ class Elements:
         return Elements({int(tag): item.get_item(tag) for tag in item.keys()}, self.syntax)  # noqa: SIM118
 
     def _value(self, keyword: str) -> object:
-        element = self.raw.get(ALLOWED[keyword])
+        element = self.raw.get(self.allowed[keyword])
         return None if element is None else element.value
 
     def _strings(self, keyword: str) -> list[str]:
@@ -176,8 +180,8 @@ class Elements:
         return [value.strip() for value in text.split("\\")]
 
 
-def read_elements(data: bytes) -> Elements:
-    """Collect the allowed elements of a DICOM file or a bare data set, up to and with its pixel data.
+def read_elements(data: bytes, allowed: Mapping[str, int] = ALLOWED) -> Elements:
+    """Collect the allowed elements of a DICOM file or a bare data set, up to and with the last of them.
 
     Raises
     ------
@@ -190,12 +194,12 @@ def read_elements(data: bytes) -> Elements:
         syntax = _transfer_syntax(source)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             source = BytesIO(_inflate(data[source.tell() :]))
-        elements = _collect(source, syntax)
+        elements = _collect(source, syntax, allowed)
     except (EOFError, struct.error) as error:
         raise refusal(Reason.TRUNCATED, "the DICOM object ends inside an element") from error
     if any(map(_cut, elements.values())):
         raise refusal(Reason.TRUNCATED, "the DICOM object ends inside an element")
-    return Elements(elements, syntax)
+    return Elements(elements, syntax, allowed)
 
 
 def _cut(element: RawDataElement | DataElement) -> bool:
@@ -233,17 +237,18 @@ def _inflate(data: bytes) -> bytes:
     return inflated
 
 
-def _collect(source: BytesIO, syntax: UID) -> dict[int, RawDataElement | DataElement]:
+def _collect(source: BytesIO, syntax: UID, allowed: Mapping[str, int]) -> dict[int, RawDataElement | DataElement]:
     start = source.tell()
     # Some writers declare one encoding and use the other: the first element tells.
     implicit = not _starts_explicit(source.read(8))
     source.seek(start)
-    tags: list[BaseTag | int] = list(ALLOWED.values())
+    tags: list[BaseTag | int] = list(allowed.values())
+    last = max(allowed.values())
     elements = data_element_generator(
         source,
         implicit,
         syntax != uid.ExplicitVRBigEndian,
-        lambda tag, _vr, _length: tag > ALLOWED["PixelData"],
+        lambda tag, _vr, _length: tag > last,
         specific_tags=tags,
     )
     return {int(element.tag): element for element in elements}
