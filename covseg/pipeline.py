@@ -21,8 +21,9 @@ from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, Status,
 from covseg.model_folder.folder import ModelFolder
 from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.settings.environment import code_version, project_key
-from covseg.settings.model import ModelConfig
-from covseg.settings.score import ScoringConfig
+from covseg.settings.model import InputFilterLimits, ModelConfig
+from covseg.settings.score import FilterMode, ScoringConfig
+from covseg.stages.doubt import judge
 from covseg.stages.image_quality import measure_quality, quality_flags
 from covseg.stages.input_filter import input_filter
 from covseg.stages.postprocess import postprocess, restore, temper
@@ -70,9 +71,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Refused:
-    """An image without a mask; its row holds reason, stage and detail."""
+    """An image without a mask; its row holds reason, stage and detail.
+
+    `image` is what the input filter refused, for a picture of it; None where another stage did.
+    """
 
     row: Row
+    image: PreparedImage | None = None
 
 
 Result = Scored | Refused
@@ -112,10 +117,15 @@ class Pipeline:
         self.bucket = bucket
         self.key = project_key() if key is None else key
 
+    @property
+    def filter_limits(self) -> InputFilterLimits | None:
+        """What the input filter judges by; None where it is off, or the model has none."""
+        return None if self.config.input_filter == "off" else self.model.input_filter
+
     def without_filter(self) -> Pipeline:
         """Return the same pipeline without the input filter: it refuses nothing that can be read."""
-        model = self.model.model_copy(update={"input_filter": None})
-        return type(self)(model, self.config, self.bucket, self.key)
+        config = self.config.model_copy(update={"input_filter": "off"})
+        return type(self)(self.model, config, self.bucket, self.key)
 
     def open_image(self, store: Store, entry: Entry) -> PreparedImage | Refused:
         """Fetch, read and prepare one image."""
@@ -147,7 +157,9 @@ class Pipeline:
         try:
             return self._finish(image, prediction)
         except RadiographRefused as refusal:
-            return self.refuse(image.entry, refusal, image.radiograph.sha256)
+            refused = self.refuse(image.entry, refusal, image.radiograph.sha256)
+            judged = refusal.stage is Stage.INPUT_FILTER and refusal.reason.status is Status.OUT_OF_SCOPE
+            return replace(refused, image=image) if judged else refused
 
     def _finish(self, image: PreparedImage, prediction: Prediction) -> Scored:
         thresholds = self.model.thresholds
@@ -155,7 +167,8 @@ class Pipeline:
             if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
                 raise RadiographRefused(Reason.NONFINITE_LOGITS, Stage.SEGMENT, "the model returned NaN or infinity")
         with _stage(Stage.INPUT_FILTER):
-            score, flags = input_filter(image.model_pixels, prediction, self.model.input_filter)
+            refuse = self.config.input_filter == "refuse"
+            score, flags = input_filter(image.model_pixels, prediction, self.filter_limits, refuse)
         with _stage(Stage.POSTPROCESS):
             tempered = replace(prediction, presence=temper(prediction.presence, thresholds.presence_temperature))
             prediction = self.constrain(image, tempered)
@@ -191,6 +204,7 @@ class Pipeline:
             model_id=self.config.model_id,
             weights_sha256=self.config.weights_sha256,
             config_sha256=self.config.digest,
+            input_filter=self.config.input_filter,
             backend=self.config.backend,
             code_version=self.config.code_version,
             **cells,
@@ -207,7 +221,9 @@ class Pipeline:
         extent, radiograph = measure(masks), image.radiograph
         flags = (*filter_flags, *quality_flags(measure_quality(radiograph.pixels, image.small), self.model.flags))
         height, width = radiograph.pixels.shape
-        low, high = fraction_interval(extent.infected_fraction, prediction.presence, self.model.intervals)
+        interval = fraction_interval(extent.infected_fraction, prediction.presence, self.model.intervals)
+        beyond = bool(score is not None and self.filter_limits and score > self.filter_limits.refuse_above)
+        doubt = judge(prediction, extent.infected_fraction, interval, self.model.thresholds, beyond)
         return self._row(
             image.entry,
             sha256=radiograph.sha256,
@@ -219,14 +235,16 @@ class Pipeline:
             **extent.cells(radiograph.pixel_spacing_mm),
             infection_probability=prediction.presence,
             threshold=self.model.thresholds.infection,
-            fraction_low=low,
-            fraction_high=high,
+            fraction_low=interval[0],
+            fraction_high=interval[1],
             gate_score=score,
+            doubt=doubt.score,
+            doubt_reason=doubt.reason,
             qc_flags=qc_flags(extent, radiograph, self.model.flags, flags),
         )
 
 
-def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
+def resolve(folder: ModelFolder, backend: Backend, batch: int, input_filter: FilterMode = "refuse") -> ScoringConfig:
     """Fix everything that changes a number, before the first image."""
     model = folder.config
     return ScoringConfig(
@@ -238,6 +256,7 @@ def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
         ),
         backend=backend.name,
         batch=batch,
+        input_filter=input_filter,
         code_version=code_version(),
     )
 

@@ -65,10 +65,10 @@ def predict(
 
     def finish(result: Result) -> Row:
         row = write_image(result, destination, outputs)
-        if outputs.pictures and not isinstance(result, Refused):
-            pixels, infection = result.image.radiograph.pixels, result.prediction.infection
+        if outputs.pictures and result.image:
+            shown = () if isinstance(result, Refused) else (result.masks, result.prediction.infection)
             with gallery_lock:
-                gallery.offer(row.input_id, row.infected_fraction, pixels, result.masks, infection)
+                gallery.offer(row, result.image.radiograph.pixels, *shown)
         return row
 
     rows = []

@@ -20,6 +20,7 @@ from covseg.records import RESEARCH_ONLY, Row
 
 INTENDED_USE = "intended_use"  # last column of the CSV; Parquet has it in its metadata
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
+YOUNGER = ("doubt", "doubt_reason", "input_filter")  # columns that rows scored before they were there lack
 Cell = str | int | float | list[str] | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -137,6 +138,14 @@ def to_arrow(rows: Iterable[Row]) -> pa.Table:
     """Return the table in `SCHEMA`, sorted by key."""
     ordered = sorted(rows, key=_place)
     return pa.Table.from_pylist([cells(row) for row in ordered], schema=SCHEMA)
+
+
+def with_all_columns(rows: pa.Table) -> pa.Table:
+    """Return rows in `SCHEMA`: a column that is younger than the rows is null in them."""
+    younger = [name for name in YOUNGER if name not in rows.column_names]
+    for name in younger:
+        rows = rows.append_column(name, pa.nulls(len(rows), SCHEMA.field(name).type))
+    return rows.select(SCHEMA.names).cast(SCHEMA) if younger else rows.cast(SCHEMA)
 
 
 def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:

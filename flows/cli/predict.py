@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from covseg.errors import UsageError
-from covseg.settings.score import ScoreSettings
+from covseg.settings.score import FilterMode, ScoreSettings
 from flows.cli.console import Report, progress, show, show_json, show_values, warn
 from flows.cli.options import OUTPUT, Json, Options, same
 
@@ -27,6 +27,7 @@ class PredictConfig(Options):
     model: str = Field("default", description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG.")
     include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
+    input_filter: FilterMode = same(ScoreSettings, "input_filter")
     backend: Literal["onnx", "torch"] = Field("onnx", description="What runs the model; torch is the reference.")
     batch: int = Field(4, ge=1, le=64, description="Images a forward pass.")
     streams: int | None = Field(None, ge=1, description="Batches side by side, one CPU thread each; default: all.")
@@ -115,7 +116,7 @@ def _score(config: PredictConfig, source: LocalStore, chosen: list[Entry], repor
 
     folder = open_model(config.model)
     backend = open_backend(folder, config.backend)
-    pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch))
+    pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch, config.input_filter))
     streams = config.streams or len(os.sched_getaffinity(0))
     outputs = Outputs(config.overlay, config.probability, config.pictures)
     counts = Counter[str]()
