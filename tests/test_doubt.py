@@ -13,7 +13,7 @@ from covseg.model_folder.folder import ModelFolder
 from covseg.pipeline import Pipeline, PreparedImage, Refused, Scored, resolve
 from covseg.records import Entry, Prediction, Radiograph
 from covseg.settings.model import Thresholds
-from covseg.stages.doubt import REASONS, WEIGHTS, judge, terms
+from covseg.stages.doubt import EMPTY, REASONS, judge, terms
 from covseg.stages.read import read
 from covseg.stages.segment import Backend
 
@@ -34,7 +34,8 @@ def answer(infection: float, presence: float) -> Prediction:
         (0.5, 0.999, 1.0, NO_INTERVAL, "undecided_pixels"),
         (0.99, 0.62, 1.0, NO_INTERVAL, "near_threshold"),
         (0.999, 0.9999, 1.0, (0.1, 1.0), "wide_interval"),
-        (0.9, 0.55, 0.0, NO_INTERVAL, "colour_unmarked"),
+        (0.9, 0.1, 0.0, NO_INTERVAL, "colour_unmarked"),
+        (0.01, 0.55, 0.0, NO_INTERVAL, "near_threshold"),
         (0.9, 0.9, None, NO_INTERVAL, "lungs_not_found"),
         (0.001, 0.001, 0.0, NO_INTERVAL, None),
     ],
@@ -66,7 +67,7 @@ def test_pixels_outside_the_lung_raise_no_doubt():
 
 def test_a_model_without_an_image_level_threshold_has_doubt_too():
     found = judge(answer(0.9, 0.2), 0.0, NO_INTERVAL, Thresholds(presence=0.0))
-    assert (found.score, found.reason) == (WEIGHTS["colour_unmarked"], "colour_unmarked")
+    assert (found.score, found.reason) == (EMPTY["colour_unmarked"], "colour_unmarked")
 
 
 probabilities = st.floats(0, 1, allow_nan=False)

@@ -281,7 +281,7 @@ def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture
 
 def test_the_images_of_highest_doubt_come_first_with_picture_and_reason_and_open(browser):
     first = browser.find_elements(By.CSS_SELECTOR, "#look-gallery li")
-    assert [11 - int(one.get_attribute("data-place")) for one in first] == [4, 0, 9]  # the table begins with image 11
+    assert [11 - int(one.get_attribute("data-place")) for one in first] == [4, 9, 0]  # the table begins with image 11
     assert "pixels reach the pixel threshold, yet nothing is marked" in first[0].text
     first[0].find_element(By.TAG_NAME, "button").click()
     dialog = browser.find_element(By.CSS_SELECTOR, "dialog[open]")

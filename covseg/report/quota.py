@@ -57,12 +57,18 @@ def _of_grade(grade: str) -> Group:
     return Group(grade, 36, lambda row: row.grade == grade, f"grade = '{grade}'")
 
 
+def _doubtful(kind: str, is_kind: Callable[[Row], bool], where: str) -> Group:
+    """Errors on marked images are larger; those on empty ones are all misses, and would be crowded out."""
+    return Group(
+        f"doubtful, {kind}", 50, lambda row: row.doubt is not None and is_kind(row), f"doubt IS NOT NULL AND {where}",
+        lambda row: row.doubt or 0.0, "doubt DESC, input_id",
+    )  # fmt: skip
+
+
 _NOTES = ", ".join(f"'{note}'" for note in NOTES)
 GROUPS = (
-    Group(
-        "doubtful", 100, lambda row: row.doubt is not None, "doubt IS NOT NULL",
-        lambda row: row.doubt or 0.0, "doubt DESC, input_id",
-    ),
+    _doubtful("marked", lambda row: (row.infected_fraction or 0) > 0, "infected_fraction > 0"),
+    _doubtful("not marked", lambda row: not row.infected_fraction, "coalesce(infected_fraction, 0) = 0"),
     Group(
         "refused by the input filter", 60, lambda row: row.status == "out_of_scope" and row.stage == "input_filter",
         "status = 'out_of_scope' AND stage = 'input_filter'",

@@ -19,7 +19,7 @@ ROWS = 2_000
 BY_ID = [("input_id", "ascending")]
 WORST_FIRST = [("infected_fraction", "descending"), *BY_ID]  # an image without a fraction comes last
 DOUBTFUL_FIRST = [("doubt", "descending"), *BY_ID]
-LOOKED_AT = 10  # images of highest doubt that the page begins with
+LOOKED_AT = 5  # images of highest doubt, marked ones and others, that the page begins with
 WORST, REFUSED = 1_000, 100  # of a larger cohort; then those with a picture, and a random sample of the other images
 COLUMNS = (
     "input_id", "status", "reason", "stage", "detail", "view_position", "height", "width", "pixel_spacing_mm",
@@ -56,11 +56,16 @@ class Selection:
     total: int
 
     @property
-    def doubtful(self) -> list[tuple[int, TableRow]]:
-        """The images to look at first with their places: highest doubt, at most `LOOKED_AT`, none without any."""
+    def doubtful(self) -> dict[str, list[tuple[int, TableRow]]]:
+        """The images to look at first with their places, highest doubt first, at most `LOOKED_AT` of each kind."""
         doubts = [(-float(str(row["doubt"])), str(row["input_id"]), place) for place, row in enumerate(self.rows)
                   if row["doubt"]]  # fmt: skip
-        return [(place, self.rows[place]) for *_, place in sorted(doubts)[:LOOKED_AT]]
+        ordered = [(place, self.rows[place]) for *_, place in sorted(doubts)]
+        kinds = {
+            "Marked": [one for one in ordered if one[1]["infected_fraction"]],
+            "Nothing marked": [one for one in ordered if not one[1]["infected_fraction"]],
+        }
+        return {kind: found[:LOOKED_AT] for kind, found in kinds.items() if found}
 
     @property
     def complete(self) -> bool:
@@ -84,8 +89,7 @@ def select(
     scored, others = keys.filter(is_scored), keys.filter(pc.invert(is_scored))
     top, shown = scored, 0
     if len(table) > limit:
-        doubtful = _first(scored.filter(pc.is_valid(scored["doubt"])), LOOKED_AT, DOUBTFUL_FIRST)["input_id"]
-        pictures = pa.array(sorted({*pictured, *doubtful.to_pylist()}), pa.string())
+        pictures = pa.array(sorted({*pictured, *_doubtful(scored)}), pa.string())
         seen, rest = _split(others, pictures)
         others = pa.concat_tables([seen, _first(rest, max(refused, limit - len(scored)) - len(seen), BY_ID)])
         top = _first(scored, worst, WORST_FIRST)
@@ -96,6 +100,14 @@ def select(
     rows = table.select(COLUMNS).take(pa.array(places, pa.int64())).to_pylist()
     rows = [row | {"detail": None} if row["stage"] == "fetch" else row for row in rows]
     return Selection(rows, len(top), shown, len(scored) - len(top) - shown, len(others), len(table))
+
+
+def _doubtful(scored: pa.Table) -> list[str]:
+    """Return the ids of the images to look at first."""
+    known = scored.filter(pc.is_valid(scored["doubt"]))
+    marked = pc.fill_null(pc.greater(known["infected_fraction"], 0), False)
+    parts = (known.filter(kept) for kept in (marked, pc.invert(marked)))
+    return [name for part in parts for name in _first(part, LOOKED_AT, DOUBTFUL_FIRST)["input_id"].to_pylist()]
 
 
 def _split(table: pa.Table, ids: pa.Array) -> tuple[pa.Table, pa.Table]:

@@ -17,10 +17,10 @@ import numpy as np
 from covseg.records import Prediction
 from covseg.settings.model import Thresholds
 
-# A mask has the first three or the last three: a marked image sums to at most 1, an empty one to .75.
-WEIGHTS = {"undecided_pixels": 0.65, "near_threshold": 0.2, "wide_interval": 0.15, "colour_unmarked": 0.4}
+MARKED = {"undecided_pixels": 0.65, "near_threshold": 0.2, "wide_interval": 0.15}
+EMPTY = {"colour_unmarked": 0.5, "near_threshold": 0.5}  # where nothing is marked
 CERTAIN = ("lungs_not_found", "beyond_input_filter")  # of doubt 1 whatever the rest
-REASONS = (*WEIGHTS, *CERTAIN)
+REASONS = (*MARKED, "colour_unmarked", *CERTAIN)
 REACH = 3.0  # of the presence's log-odds; farther from the threshold is not near it
 HALF = 0.5  # mean of 4 p (1 - p) over the lung that counts in full: 1 would be a lung with nothing decided
 
@@ -57,7 +57,8 @@ def judge(
     """
     if beyond_filter or fraction is None:
         return Doubt(1.0, "beyond_input_filter" if beyond_filter else "lungs_not_found")
-    parts = {name: WEIGHTS[name] * term for name, term in terms(prediction, fraction, interval, thresholds).items()}
+    found, weights = terms(prediction, fraction, interval, thresholds), MARKED if fraction > 0 else EMPTY
+    parts = {name: weight * found[name] for name, weight in weights.items()}
     largest = max(parts, key=lambda name: parts[name])
     return Doubt(min(1.0, sum(parts.values())), largest if parts[largest] > 0 else None)
 
@@ -65,7 +66,7 @@ def judge(
 def terms(
     prediction: Prediction, fraction: float, interval: tuple[float | None, float | None], thresholds: Thresholds
 ) -> dict[str, float]:
-    """Return what `WEIGHTS` weighs, each in [0, 1].
+    """Return what `MARKED` and `EMPTY` weigh, each in [0, 1].
 
     ``undecided_pixels``: mean of 4 p (1 - p) over the lung of a marked image. ``near_threshold``: how near the presence
     is to the image-level threshold, in log-odds. ``wide_interval``: width of the interval. ``colour_unmarked``: share
