@@ -71,10 +71,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Refused:
-    """An image without a mask; its row holds reason, stage and detail.
-
-    `image` is what the input filter refused, for a picture of it; None where another stage did.
-    """
+    """An image without a mask; its row holds reason, stage and detail, `image` what the input filter alone refused."""
 
     row: Row
     image: PreparedImage | None = None
@@ -167,8 +164,8 @@ class Pipeline:
             if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
                 raise RadiographRefused(Reason.NONFINITE_LOGITS, Stage.SEGMENT, "the model returned NaN or infinity")
         with _stage(Stage.INPUT_FILTER):
-            refuse = self.config.input_filter == "refuse"
-            score, flags = input_filter(image.model_pixels, prediction, self.filter_limits, refuse)
+            mode = self.config.input_filter
+            score, flags = input_filter(image.model_pixels, prediction, self.filter_limits, mode == "refuse")
         with _stage(Stage.POSTPROCESS):
             tempered = replace(prediction, presence=temper(prediction.presence, thresholds.presence_temperature))
             prediction = self.constrain(image, tempered)

@@ -91,9 +91,9 @@ def shift_lines(table: pa.Table, shifts: dict[str, Shift], draws: int, seed: int
 def doubt_lines(table: pa.Table, words: dict[str, str], threshold: float, draws: int) -> tuple[DoubtLine, ...]:
     """Return what doubt finds under each condition, by its words."""
     found = []
-    for name, said in words.items():
+    for name, title in words.items():
         answers = answers_of(table, name)
-        found.append(doubt_line(said, answers.column, answers.strata, threshold, draws))
+        found.append(doubt_line(title, answers.column, answers.strata, threshold, draws))
     return tuple(one for one in found if one)
 
 
