@@ -23,8 +23,9 @@ from covseg.model_folder.folder import ModelFolder
 from covseg.records import RESEARCH_ONLY, Entry, Masks, Prediction, Radiograph, Row, input_id
 from covseg.settings.dicom import NO_DICOM, DicomKind, DicomSettings
 from covseg.settings.environment import code_version, project_key
-from covseg.settings.model import ModelConfig
-from covseg.settings.score import ScoringConfig
+from covseg.settings.model import InputFilterLimits, ModelConfig
+from covseg.settings.score import FilterMode, ScoringConfig
+from covseg.stages.doubt import judge
 from covseg.stages.encode import overlay
 from covseg.stages.image_quality import measure_quality, quality_flags
 from covseg.stages.input_filter import input_filter
@@ -92,9 +93,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Refused:
-    """An image without a mask; its row holds reason, stage and detail."""
+    """An image without a mask; its row holds reason, stage and detail, `image` what the input filter alone refused."""
 
     row: Row
+    image: PreparedImage | None = None
 
 
 Result = Scored | Refused
@@ -142,10 +144,15 @@ class Pipeline:
         self.key = project_key() if key is None else key
         self.dicom = dicom
 
+    @property
+    def filter_limits(self) -> InputFilterLimits | None:
+        """What the input filter judges by; None where it is off, or the model has none."""
+        return None if self.config.input_filter == "off" else self.model.input_filter
+
     def without_filter(self) -> Pipeline:
         """Return the same pipeline without the input filter: it refuses nothing that can be read."""
-        model = self.model.model_copy(update={"input_filter": None})
-        return type(self)(model, self.config, self.bucket, self.key, self.dicom)
+        config = self.config.model_copy(update={"input_filter": "off"})
+        return type(self)(self.model, config, self.bucket, self.key, self.dicom)
 
     def open_image(self, store: Store, entry: Entry) -> PreparedImage | Refused:
         """Fetch, read and prepare one image."""
@@ -178,7 +185,9 @@ class Pipeline:
         try:
             return self._finish(image, prediction)
         except RadiographRefused as refusal:
-            return self.refuse(image.entry, refusal, image.radiograph.sha256)
+            refused = self.refuse(image.entry, refusal, image.radiograph.sha256)
+            judged = refusal.stage is Stage.INPUT_FILTER and refusal.reason.status is Status.OUT_OF_SCOPE
+            return replace(refused, image=image) if judged else refused
 
     def _finish(self, image: PreparedImage, prediction: Prediction) -> Scored:
         thresholds = self.model.thresholds
@@ -186,7 +195,8 @@ class Pipeline:
             if not all(np.isfinite(part).all() for part in (prediction.lung, prediction.infection)):
                 raise RadiographRefused(Reason.NONFINITE_LOGITS, Stage.SEGMENT, "the model returned NaN or infinity")
         with _stage(Stage.INPUT_FILTER):
-            score, flags = input_filter(image.model_pixels, prediction, self.model.input_filter)
+            mode = self.config.input_filter
+            score, flags = input_filter(image.model_pixels, prediction, self.filter_limits, mode == "refuse")
         with _stage(Stage.POSTPROCESS):
             tempered = replace(prediction, presence=temper(prediction.presence, thresholds.presence_temperature))
             prediction = self.constrain(image, tempered)
@@ -225,6 +235,7 @@ class Pipeline:
             model_id=self.config.model_id,
             weights_sha256=self.config.weights_sha256,
             config_sha256=self.config.digest,
+            input_filter=self.config.input_filter,
             backend=self.config.backend,
             code_version=self.config.code_version,
             **cells,
@@ -241,7 +252,9 @@ class Pipeline:
         extent, radiograph = measure(masks), image.radiograph
         flags = (*filter_flags, *quality_flags(measure_quality(radiograph.samples, image.small), self.model.flags))
         height, width = radiograph.shape
-        low, high = fraction_interval(extent.infected_fraction, prediction.presence, self.model.intervals)
+        interval = fraction_interval(extent.infected_fraction, prediction.presence, self.model.intervals)
+        beyond = bool(score is not None and self.filter_limits and score > self.filter_limits.refuse_above)
+        doubt = judge(prediction, extent.infected_fraction, interval, self.model.thresholds, beyond)
         return self._row(
             image.entry,
             sha256=radiograph.sha256,
@@ -253,14 +266,16 @@ class Pipeline:
             **extent.cells(radiograph.pixel_spacing_mm),
             infection_probability=prediction.presence,
             threshold=self.model.thresholds.infection,
-            fraction_low=low,
-            fraction_high=high,
+            fraction_low=interval[0],
+            fraction_high=interval[1],
             gate_score=score,
+            doubt=doubt.score,
+            doubt_reason=doubt.reason,
             qc_flags=qc_flags(extent, radiograph, self.model.flags, flags),
         )
 
 
-def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
+def resolve(folder: ModelFolder, backend: Backend, batch: int, input_filter: FilterMode = "refuse") -> ScoringConfig:
     """Fix everything that changes a number, before the first image."""
     model = folder.config
     return ScoringConfig(
@@ -272,6 +287,7 @@ def resolve(folder: ModelFolder, backend: Backend, batch: int) -> ScoringConfig:
         ),
         backend=backend.name,
         batch=batch,
+        input_filter=input_filter,
         code_version=code_version(),
     )
 

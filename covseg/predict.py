@@ -72,12 +72,14 @@ def predict(
 
     def finish(result: Result) -> Row:
         row = write_image(result, destination, outputs)
-        if isinstance(result, Refused) or not (outputs.pictures or outputs.overlay == "report"):
+        wanted = outputs.pictures or outputs.overlay == "report"
+        if not wanted or not result.image:
             return row
-        samples, infection = result.image.radiograph.samples, result.prediction.infection
+        samples = result.image.radiograph.samples
         with gallery_lock:
-            kept = gallery.offer(row.input_id, row.infected_fraction, samples, result.masks, infection)
-        if kept and outputs.overlay == "report":
+            shown = () if isinstance(result, Refused) else (result.masks, result.prediction.infection)
+            kept = gallery.offer(row, samples, *shown)
+        if kept and not isinstance(result, Refused) and outputs.overlay == "report":
             drawn.add(row.input_id)
             destination.write(_overlay_key(row.input_id), overlay_jpeg(samples, result.masks))
         return row

@@ -205,6 +205,8 @@ class Row:
     lung_ratio_right_left: float | None = None
     infection_outside_lung_fraction: float | None = None
     gate_score: float | None = None
+    doubt: float | None = None
+    doubt_reason: str | None = None
     qc_flags: tuple[str, ...] = field(default=())
     duplicate_of: str | None = None
     mask_uri: str | None = None
@@ -214,6 +216,7 @@ class Row:
     model_id: str = ""
     weights_sha256: str = ""
     config_sha256: str = ""
+    input_filter: str | None = None
     backend: str = ""
     code_version: str = ""
     stage: Stage | None = None

@@ -21,6 +21,7 @@ from covseg.settings.dicom import DICOM_KINDS, DicomKind
 
 INTENDED_USE = "intended_use"  # last column of the CSV; Parquet has it in its metadata
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
+YOUNGER = ("doubt", "doubt_reason", "input_filter")  # columns that rows scored before they were there lack
 Cell = str | int | float | list[str] | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -145,6 +146,15 @@ def to_arrow(rows: Iterable[Row], schema: pa.Schema = SCHEMA) -> pa.Table:
     """Return the table in `schema`, sorted by key."""
     ordered = sorted(rows, key=_place)
     return pa.Table.from_pylist([cells(row) for row in ordered], schema=schema)
+
+
+def with_all_columns(rows: pa.Table, schema: pa.Schema | None = None) -> pa.Table:
+    """Return rows in a schema (`SCHEMA`): a column that is younger than the rows is null in them."""
+    wanted = SCHEMA if schema is None else schema
+    younger = [name for name in YOUNGER if name not in rows.column_names]
+    for name in younger:
+        rows = rows.append_column(name, pa.nulls(len(rows), wanted.field(name).type))
+    return rows.select(wanted.names).cast(wanted) if younger else rows.cast(wanted)
 
 
 def to_parquet(table: pa.Table, compression: str = "zstd") -> bytes:

@@ -172,16 +172,13 @@ def _uris(run: Any, rows: list[Row]) -> Iterator[str | None]:
     return (masks.get(row.input_id) for row in rows)
 
 
-def test_the_pictures_are_of_the_worst_images_and_of_a_sample(rows: list[Row]) -> None:
+def test_every_group_of_pictures_gets_its_part_of_a_smaller_limit(rows: list[Row]) -> None:
     with scratch.open_scratch() as work:
         work.db.from_arrow(table.to_arrow(rows)).create("rows")
-        chosen = choose(work.db, 50)
-        everything = choose(work.db, 10_000)
-    scored = [row for row in rows if row.status is Status.SCORED]
-    worst = sorted(scored, key=lambda row: (row.infected_fraction is None, -(row.infected_fraction or 0), row.input_id))
-    sample = sorted(row.input_id for row in scored)[:10]
-    assert [image.input_id for image in chosen] == list(dict.fromkeys([row.input_id for row in worst[:40]] + sample))
-    assert [image.input_id for image in everything] == [row.input_id for row in worst]
+        chosen, none = choose(work.db, 50), choose(work.db, 0)
+    flagged = sorted(row.input_id for row in rows if row.status is Status.SCORED and row.qc_flags)
+    assert [image.input_id for image in chosen] == flagged[:10]  # these rows have no grade, no doubt and no filter
+    assert none == []
 
 
 def test_the_database_leaves_the_scratch_folder_and_the_network_alone(

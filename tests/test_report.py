@@ -19,12 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from covseg import table
+from covseg.archive.pictures import choose
+from covseg.archive.scratch import open_scratch
 from covseg.errors import Reason, Status
 from covseg.records import Masks, Row
 from covseg.report import Gallery, picture, render, words
 from covseg.report.cohort import BINS, summarise
+from covseg.report.quota import GROUPS, MOST
 from covseg.report.selection import select
-from covseg.stages import severity
+from covseg.stages import doubt, severity
 from covseg.stages.severity import GRADE_TABLE, GRADES, QC_FLAGS
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{7*7}}"
@@ -181,7 +184,7 @@ def test_planned_is_scored_plus_refused_by_reason(mixed):
 def test_sound_files_out_of_scope_are_counted_apart_from_damaged_ones(mixed):
     page = " ".join(render(mixed, []).decode().split())
     wanted = (
-        "1 out of scope (sound files, but no frontal chest radiograph), 1 damaged or unusable, 1 changed, gone or not"
+        "1 out of scope (sound files, taken for no frontal chest radiograph), 1 damaged or unusable, 1 changed, gone or"
     )
     assert wanted in page
 
@@ -199,7 +202,7 @@ def test_a_probability_above_zero_never_reads_zero():
     values = {0: 0.00003, 1: 0.0049, 2: 0.0, 3: 0.005, 4: 0.5}
     rows = [scored(number, number / 10, infection_probability=value) for number, value in values.items()]
     page = render(table.to_arrow(rows), []).decode()
-    shown = re.findall(r'<td class="number">([^<]*)</td><td class="status">', page)
+    shown = re.findall(r'<td class="number">([^<]*)</td><td class="number">[^<]*</td><td class="status">', page)
     assert shown == ["0.50", "0.01", "0.00", "&lt;\N{NO-BREAK SPACE}0.01", "&lt;\N{NO-BREAK SPACE}0.01"]
 
 
@@ -261,39 +264,98 @@ def test_a_large_table_gives_the_worst_a_sample_and_some_refusals_and_says_so():
     rows += [refused(number, Reason.EMPTY) for number in range(5000, 5300)]
     severity_table = table.to_arrow(rows)
     selection = select(severity_table)
-    assert (len(selection.rows), selection.worst, selection.sampled, selection.refused) == (2000, 1500, 400, 100)
+    assert (len(selection.rows), selection.worst, selection.sampled, selection.refused) == (2000, 1000, 900, 100)
     fractions = sorted((row.infected_fraction for row in rows if row.infected_fraction is not None), reverse=True)
-    assert [row["infected_fraction"] for row in selection.rows[:1500]] == fractions[:1500]
+    assert [row["infected_fraction"] for row in selection.rows[:1000]] == fractions[:1000]
     page = render(severity_table, []).decode()
-    assert "2,000 of 2,700 rows are here: the 1,500 most marked images" in page
+    assert "2,000 of 2,700 rows are here: the 1,000 most marked images" in page
+
+
+def test_of_a_large_table_the_most_doubtful_images_are_there_and_come_first_though_little_is_marked():
+    rows = [scored(number, 0.5, doubt=0.1) for number in range(2400)]
+    hidden = {"doubt_reason": "colour_unmarked"}
+    rows += [scored(number, 0.0, doubt=0.09 - number / 1e6, **hidden) for number in range(3000, 3020)]
+    rows += [refused(number, Reason.EMPTY) for number in range(5000, 5300)]
+    selection = select(table.to_arrow(rows))
+    looked_at = selection.doubtful["Nothing marked"]
+    assert [row["input_id"] for _, row in looked_at] == [image_id(number) for number in range(3000, 3005)]
+    assert len(selection.doubtful["Marked"]) == 5
+    assert len(selection.rows) == 2000
+    page = render(table.to_arrow(rows), []).decode()
+    assert page.count(words.DOUBTS["colour_unmarked"] + "</span>") == 5
+    assert page.index("Look at these first") < page.index('id="summary-title"')
+
+
+def test_a_table_without_doubt_has_no_section_to_look_at_first(mixed):
+    assert b"Look at these first" not in render(mixed, [])
+    certain = table.to_arrow([scored(1, 0.2, doubt=0.0)])
+    assert b"Look at these first" not in render(certain, [])
+
+
+def test_every_part_of_a_doubt_has_plain_words():
+    assert set(words.DOUBTS) == set(doubt.REASONS)
+
+
+def test_a_refused_image_is_shown_with_what_it_was_taken_for_among_the_refusals_and_not_among_the_scored():
+    judged = replace(refused(2, Reason.NOT_FRONTAL_CHEST), stage="input_filter", detail="taken for: other; limit 1.15")
+    empty = np.zeros((8, 8), np.uint8)
+    pictures = [drawn(image_id(1)), picture(image_id(2), np.zeros((8, 8), np.float32), empty, empty)]
+    page = render(table.to_arrow([scored(1, 0.4), judged]), pictures).decode()
+    before, after = page.split('id="refused-gallery"')
+    assert image_id(2)[:12] not in before.split('id="gallery"')[1].split("</ul>")[0]
+    assert "taken for: other; limit 1.15" in after.split("</ul>")[0]
+    assert "1 image that was taken for something else" in " ".join(before.split())
+
+
+def offer_all(gallery: Gallery, rows: list[Row]) -> list[str]:
+    box = masks((slice(0, 4), slice(0, 4)), (slice(0, 1), slice(0, 1)), (8, 8))
+    for row in rows:
+        gallery.offer(row, np.zeros((8, 8), np.float32), *([box] if row.status == "scored" else []))
+    return [one.input_id for one in gallery.pictures()]
+
+
+FEW = tuple(replace(group, quota=4) for group in GROUPS)
+
+
+def any_row(number: int) -> Row:
+    """Rows of every group, many of several."""
+    if number % 9 == 0:
+        return replace(refused(number, Reason.NOT_FRONTAL_CHEST), stage="input_filter" if number % 2 else "read")
+    flags = [(), ("out_of_distribution",), ("missing_spacing",), ("rotated", "missing_spacing")][number % 4]
+    fraction = None if number % 31 == 0 else (number % 7) / 6.5 * (number % 3 > 0)
+    return scored(number, fraction, qc_flags=flags, doubt=number % 13 / 13, gate_score=number % 11 / 11)
 
 
 def test_every_picture_that_a_gallery_keeps_has_its_row_in_a_large_table():
-    rows = [scored(number, 0.0 if number % 3 else (number % 977) / 977) for number in range(2500)]
-    gallery = Gallery(worst=40, sample=20)
-    order = list(rows)
-    random.Random(1).shuffle(order)
-    box = masks((slice(0, 4), slice(0, 4)), (slice(0, 1), slice(0, 1)), (8, 8))
-    for row in order:
-        gallery.offer(row.input_id, row.infected_fraction, np.zeros((8, 8), np.float32), box, None)
-    kept = [one.input_id for one in gallery.pictures()]
-    assert 40 < len(kept) <= 60
-    assert set(kept) <= {row["input_id"] for row in select(table.to_arrow(rows)).rows}
-    assert render(table.to_arrow(rows), gallery.pictures()).count(b'class="image"') == len(kept)
+    rows = [any_row(number) for number in range(2500)]
+    random.Random(1).shuffle(rows)
+    gallery = Gallery()
+    kept = offer_all(gallery, rows)
+    assert 300 < len(kept) <= sum(group.quota for group in GROUPS) == MOST
+    page = render(table.to_arrow(rows), gallery.pictures())
+    doubtful = 10  # shown once more at the top
+    assert page.count(b'class="image"') == len(kept) + doubtful
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.permutations(range(12)))
+@given(st.permutations(range(40)))
 def test_what_a_gallery_keeps_does_not_depend_on_the_order_of_images(order):
-    def kept(numbers) -> list[str]:
-        gallery = Gallery(worst=3, sample=2)
-        box = masks((slice(0, 4), slice(0, 4)), (slice(0, 1), slice(0, 1)), (8, 8))
-        for number in numbers:
-            fraction = None if number == 5 else (number // 4) / 4
-            gallery.offer(image_id(number), fraction, np.zeros((8, 8), np.float32), box, None)
-        return [one.input_id for one in gallery.pictures()]
+    assert offer_all(Gallery(FEW), [any_row(number) for number in order]) == offer_all(
+        Gallery(FEW), [any_row(number) for number in range(40)]
+    )
 
-    assert kept(order) == kept(range(12))
+
+def test_no_group_crowds_out_another():
+    kept = set(offer_all(Gallery(FEW), rows := [any_row(number) for number in range(900)]))
+    for group in FEW:
+        assert sum(group.holds(row) for row in rows if row.input_id in kept) >= 4, group.name
+
+
+def test_a_snapshot_draws_the_very_images_that_a_gallery_keeps():
+    rows = [any_row(number) for number in range(2500)]
+    with open_scratch() as work:
+        work.db.from_arrow(table.to_arrow(rows)).create("rows")
+        assert [image.input_id for image in choose(work.db, MOST)] == offer_all(Gallery(), rows)
 
 
 def test_a_picture_of_an_image_that_is_not_in_the_table_is_an_error(mixed):

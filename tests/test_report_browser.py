@@ -33,6 +33,7 @@ QUIET = (
     "disable-component-update", "disable-sync", "disable-dev-shm-usage",
 )  # fmt: skip
 PRESENCE = 0.28112
+DOUBTS = {0: 0.7, 9: 0.2, 4: 0.9}  # of these images; the others have none
 REFUSED = Row(
     "f" * 32, "x", "etag", None, 0, Status.QUARANTINED, Reason.EMPTY,
     stage="input_filter", exception_class="RadiographRefused", detail="0 bytes",
@@ -47,6 +48,7 @@ def image(number: int) -> Row:
         f"{number:032x}", f"{number}.png", "etag", "sha", 10, Status.SCORED, infected_fraction=fraction,
         infected_fraction_right_upper=fraction, extent_0_8=number % 9, infection_probability=number / 12 or 0.00003,
         grade=severity.GRADES[severity.step(fraction)], grade_table=severity.GRADE_TABLE, qc_flags=flags,
+        doubt=DOUBTS.get(number, 0.0), doubt_reason="colour_unmarked" if number in DOUBTS else None,
     )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         infection[: 56 - 4 * int(row.input_id, 16)] = 0
         masks = Masks(lung, infection, lung, False, 0.0, 1, 1.0)
         pixels = generator.random((64, 64), np.float32)
-        gallery.offer(row.input_id, row.infected_fraction, pixels, masks, infection.astype(np.float32))
+        gallery.offer(row, pixels, masks, infection.astype(np.float32))
     rows += [REFUSED]
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_bytes(render(table.to_arrow(rows), gallery.pictures(), PRESENCE))
@@ -275,6 +277,58 @@ def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture
     browser.find_element(By.ID, "image-previous").click()
     text = browser.find_element(By.ID, "image").text
     assert all(word in text for word in ("Contours", "Probability", "resolution"))
+
+
+def test_the_images_of_highest_doubt_come_first_with_picture_and_reason_and_open(browser):
+    first = browser.find_elements(By.CSS_SELECTOR, "#look-gallery li")
+    assert [11 - int(one.get_attribute("data-place")) for one in first] == [4, 9, 0]  # the table begins with image 11
+    assert "pixels reach the pixel threshold, yet nothing is marked" in first[0].text
+    first[0].find_element(By.TAG_NAME, "button").click()
+    dialog = browser.find_element(By.CSS_SELECTOR, "dialog[open]")
+    assert f"{4:032x}" in dialog.text
+    assert "Doubt, 0 to 1\n0.9\nLargest part of the doubt\ncolour unmarked" in dialog.text
+    assert dialog.find_element(By.CSS_SELECTOR, "#image-picture img").is_displayed()
+
+
+def test_the_table_sorts_by_doubt_and_a_refused_file_which_has_none_stays_last(browser):
+    header(browser, "doubt").find_element(By.TAG_NAME, "button").click()
+    assert ids(browser)[:3] == [4, 0, 9]
+    assert ids(browser)[-1] == -1
+
+
+def test_the_tile_of_flagged_images_leads_to_those_that_a_flag_asks_to_look_at(browser):
+    Select(browser.find_element(By.ID, "filter-grade")).select_by_visible_text("mild")
+    browser.find_element(By.LINK_TEXT, "Flagged").click()
+    assert ids(browser) == [7, 3]  # all others have a note on their kind of file alone
+    assert pictures(browser) == 2
+    chosen = Select(browser.find_element(By.ID, "filter-flag")).first_selected_option
+    assert chosen.text == "any flag that asks for a look"
+    assert browser.current_url.endswith("#images")
+    browser.find_element(By.ID, "filter-reset").click()
+    assert len(ids(browser)) == 13
+
+
+def test_an_image_that_the_input_filter_refused_is_seen_with_its_judgement_and_no_contours(browser, tmp_path):
+    judged = replace(
+        REFUSED, status=Status.OUT_OF_SCOPE, reason=Reason.NOT_FRONTAL_CHEST, detail="taken for: x; score 2, limit 1"
+    )
+    gallery = Gallery()
+    gallery.offer(judged, np.full((64, 64), 0.5, np.float32))
+    path = tmp_path / "report.html"
+    path.write_bytes(render(table.to_arrow([image(3), judged]), gallery.pictures(), PRESENCE))
+    other = browser.current_url
+    browser.get(path.as_uri())
+    tile = browser.find_element(By.CSS_SELECTOR, "#refused-gallery button")
+    assert "taken for: x; score 2, limit 1" in tile.text
+    tile.click()
+    dialog = browser.find_element(By.CSS_SELECTOR, "dialog[open]")
+    assert "Refused: not frontal chest" in dialog.text
+    assert "taken for: x; score 2, limit 1" in dialog.text
+    assert dialog.find_element(By.CSS_SELECTOR, "#image-picture img").is_displayed()
+    assert not dialog.find_element(By.ID, "image-toggles").is_displayed()
+    assert browser.get_log("browser") == []
+    browser.get_log("performance")
+    browser.get(other)
 
 
 def test_an_image_under_the_presence_threshold_says_why_nothing_is_marked(browser):

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from covseg import table
 from covseg import verify as package
-from covseg.archive import Run, make_plan, pending
+from covseg.archive import Run, make_plan, pending, publish
 from covseg.storage import LocalStore, MemoryStore
 from covseg.verify import verify
-from tests.archives import commit, images, make_run, score
+from tests.archives import LENIENT, commit, images, make_run, score
 
 Objects = dict[str, bytes]
 
@@ -317,3 +318,22 @@ def test_the_checker_shares_no_code_with_the_writer() -> None:
     ours = {name for name in imported if name.startswith("covseg")}
     verifiers = {f"covseg.verify.{path.stem}" for path in folder.glob("*.py")}
     assert ours <= {"covseg.errors", "covseg.storage", *verifiers}
+
+
+def test_shards_that_are_older_than_a_column_are_published_with_nulls_in_it_and_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, source = make_run(), MemoryStore(images(12), "source")
+    plan = make_plan(run, source, shard_size=4)
+    first, *others = pending(run, plan)
+    older = pa.schema([column for column in table.SCHEMA if column.name not in table.YOUNGER], table.SCHEMA.metadata)
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "SCHEMA", older)
+        commit(run, source, first)
+    for shard in others:
+        commit(run, source, shard)
+    publish(run, plan, LENIENT, source, "first")
+    published = pq.read_table(io.BytesIO(run.dest.read("severity.parquet")))
+    assert published.schema.names == table.SCHEMA.names
+    assert published["doubt"].null_count == 12
+    assert verify(run.dest).breaches == []

@@ -65,7 +65,9 @@ def estimate(settings: ScoreSettings) -> Estimate:
         raise UsageError(f"nothing to score under {settings.source}: no key matches --include {settings.include!r}")
     folder = open_model(settings.model)
     backend = open_backend(folder, settings.backend, settings.precision)
-    pipeline = Pipeline(folder.config, resolve(folder, backend, settings.batch), key=b"", dicom=dicom)
+    pipeline = Pipeline(
+        folder.config, resolve(folder, backend, settings.batch, settings.input_filter), key=b"", dicom=dicom
+    )
     start = time.process_time()
     opened = [pipeline.open_image(source, entry) for entry in sample]
     opening_s = time.process_time() - start

@@ -75,7 +75,8 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
     with connect(cpus=settings.workers):
         pool = open_pool(settings)
         try:
-            config = resolve(folder, RemoteBackend(pool.backend, pool.models[0].worker), settings.batch)
+            backend = RemoteBackend(pool.backend, pool.models[0].worker)
+            config = resolve(folder, backend, settings.batch, settings.input_filter)
             key = project_key()
             run = open_run(dest, commits, config, key_id(key), settings.masks, dicom)
             bucket = source.url if source.url.startswith("s3://") else "local"

@@ -40,7 +40,7 @@ class PublishOptions:
     hide_keys : bool
         Leave the source keys out of the published table.
     pictures : int
-        At most this many images are drawn in the report: four fifths the worst, the rest a sample.
+        At most this many images are drawn in the report, by the quotas of `covseg.report.quota`.
     max_out_of_scope : float
         Share of all images that may be out of scope in a snapshot that is accepted.
     max_missing : float

@@ -1,7 +1,7 @@
 """The report's pictures of an archive, drawn again from images and masks for a bounded number of images.
 
-The stages read and report stand in a row here because only a finished snapshot knows which images are
-the worst; everything else about an image was settled when it was scored.
+The stages read and report stand in a row here because only a finished snapshot knows which images come
+first in their group; everything else about an image was settled when it was scored.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from covseg.archive.runs import Run
 from covseg.errors import RadiographRefused
 from covseg.records import INFECTION, Entry, Mask
 from covseg.report import Picture, picture
+from covseg.report.quota import GROUPS, MOST
 from covseg.stages.read import read
 from covseg.storage import Store
 
-SCORED = "SELECT input_id, key, size, etag, sha256, mask_uri FROM rows WHERE status = 'scored' ORDER BY "
-WORST = SCORED + "infected_fraction DESC NULLS LAST, input_id LIMIT ?"
-SAMPLE = SCORED + "input_id LIMIT ?"  # an input id is a keyed hash: the lowest are a random draw
+CHOSEN = "SELECT input_id, key, size, etag, sha256, mask_uri FROM rows WHERE {where} ORDER BY {order} LIMIT ?"
 DRAWN_AT_ONCE = 4
 
 
@@ -42,7 +41,7 @@ class Drawable(NamedTuple):
     size: int
     etag: str
     sha256: str
-    mask_uri: str
+    mask_uri: str | None
 
 
 class PictureRecord(Record):
@@ -58,10 +57,13 @@ class PictureRecord(Record):
 
 
 def choose(db: DuckDBPyConnection, limit: int) -> list[Drawable]:
-    """Return the images to draw: four fifths the most infected, then a sample; the ones the report shows."""
-    worst = db.execute(WORST, [limit - limit // 5]).fetchall()
-    sample = db.execute(SAMPLE, [limit // 5]).fetchall()
-    return list(dict.fromkeys(Drawable(*row) for row in [*worst, *sample]))
+    """Return the images to draw: of every group its part of `limit`; the ones that the report shows."""
+    chosen: dict[Drawable, None] = {}
+    for group in GROUPS:
+        query = CHOSEN.format(where=group.where, order=group.order)
+        rows = db.execute(query, [group.quota * limit // MOST]).fetchall()
+        chosen |= dict.fromkeys(Drawable(*row) for row in rows)
+    return list(chosen)
 
 
 def draw(run: Run, source: Store, chosen: list[Drawable]) -> list[Picture]:
@@ -78,7 +80,8 @@ def _draw(run: Run, source: Store, image: Drawable) -> Picture | None:
         return None
     if radiograph.sha256 != image.sha256:
         return None
-    label_map = _label_map(run, image.mask_uri)
+    shape = radiograph.pixels.shape
+    label_map = _label_map(run, image.mask_uri) if image.mask_uri else np.zeros(shape, np.uint8)  # refused: no mask
     lung, infection = ((label_map >= least).astype(np.uint8) for least in (1, INFECTION))
     return picture(image.input_id, radiograph.samples, lung, infection)
 

@@ -106,7 +106,7 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
         raise NotPublished(f"shard {shard.id} has no commit, or its table is gone: run covseg score again") from None
     if hashlib.sha256(sheet).hexdigest() != named.sha256:
         raise NotPublished(f"{named.name} is not what its commit names: run covseg verify")
-    rows = pq.read_table(io.BytesIO(sheet)).cast(table.schema_with(run.dicom.kinds))
+    rows = table.with_all_columns(pq.read_table(io.BytesIO(sheet)), table.schema_with(run.dicom.kinds))
     planned = sorted((table.text(entry.key), entry.etag) for entry in shard.entries)
     committed = sorted(zip(rows["key"].to_pylist(), rows["etag"].to_pylist(), strict=True))
     if committed != planned:

@@ -75,7 +75,7 @@ class Answer:
         A QC flag that asks for a look was raised.
     tp, fp, fn, lung_tp, lung_fp, lung_fn : int
         Pixels; the lung's are -1 where the set has no lung masks.
-    presence, fraction, fraction_truth : float
+    presence, fraction, fraction_truth, doubt : float
         NaN where there is none.
     agreement : float
         Dice with the mask of the image as it is, moved alike; 1 where both are empty, NaN where either was refused.
@@ -95,6 +95,7 @@ class Answer:
     presence: float
     fraction: float
     fraction_truth: float
+    doubt: float
     agreement: float
 
 
@@ -226,10 +227,13 @@ def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Re
     return Answer(
         image.key, image.stratum, condition.name, str(row.reason or "") if isinstance(result, Refused) else "",
         bool(set(row.qc_flags) - set(NOTES)), *score_counts(guess, infection), *lungs,
-        float("nan") if row.infection_probability is None else row.infection_probability,
-        float("nan") if row.infected_fraction is None else row.infected_fraction,
-        true_fraction(infection, lung), agreement,
+        _number(row.infection_probability), _number(row.infected_fraction), true_fraction(infection, lung),
+        _number(row.doubt), agreement,
     )  # fmt: skip
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def like(mask: Mask, wanted: Mask) -> Mask:

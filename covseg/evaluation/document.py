@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from covseg.data import LabelledSet
 from covseg.data.published import LIMITS
 from covseg.errors import UsageError
-from covseg.evaluation.records import Cost, DataFacts, Evaluation, Measured, MetricLine, ModelFacts
+from covseg.evaluation.doubt import doubt_line
+from covseg.evaluation.records import Cost, DataFacts, DoubtLine, Evaluation, Measured, MetricLine, ModelFacts
 from covseg.evaluation.run import Lung, SetResults
 from covseg.metrics.convention import RATIOS, Empty, ratios
 from covseg.metrics.image_level import calibration_error
@@ -93,6 +94,7 @@ def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed
         surface_status=status_counts(results, dataset.strata),
         lesions=lesion_counts(results),
         reliability={"expected_calibration_error": _calibration(results)},
+        doubt=_doubt(results, config, draws),
         warnings=tuple(warnings_of(lines, evaluated)),
         cost=identity.cost.model_copy(update=cost),
     )
@@ -127,6 +129,11 @@ def _calibration(results: ImageResults) -> float:
     presence = results.column("presence")
     known = ~np.isnan(presence)
     return round(calibration_error(presence[known], results.positive[known]), 6)
+
+
+def _doubt(results: ImageResults, config: ScoringConfig, draws: int) -> DoubtLine | None:
+    threshold = config.model_settings["thresholds"]["presence"]
+    return doubt_line("as they are", results.column, results.strata, threshold, draws)
 
 
 def _rate(evaluated: SetResults) -> float:

@@ -19,7 +19,7 @@ from covseg.evaluation.conditions import TWIN, controls, of_shift, plain, walk
 from covseg.evaluation.document import Identity, document, write
 from covseg.evaluation.page import render
 from covseg.evaluation.records import Cost, Evaluation, Robustness
-from covseg.evaluation.robustness import control_lines, line, shift_lines
+from covseg.evaluation.robustness import control_lines, doubt_lines, line, shift_lines
 from covseg.evaluation.run import evaluate_set, with_lung
 from covseg.evaluation.twins import as_one, of_twins, read_twins, with_twins
 from covseg.model_folder import test_uses as ledger
@@ -81,16 +81,18 @@ def _robustness(
     """Walk the set once more under every condition that is wanted, with the predicted lung."""
     conditions = [of_shift(name, shift) for name, shift in shifts.items()]
     conditions += controls() if settings.control and any(image.lung for image in dataset.images) else []
-    found, draws = Robustness(), settings.draws
+    found, draws, threshold = Robustness(), settings.draws, pipeline.model.thresholds.presence
     if conditions:
         table = walk(pipeline, backend, dataset, [plain(), *conditions], settings.streams, progress)
         control = control_lines(table, draws) if settings.control else ()
-        found = Robustness(control=control, shifts=shift_lines(table, shifts, draws))
+        doubts = doubt_lines(table, {name: shift.words for name, shift in shifts.items()}, threshold, draws)
+        found = Robustness(control=control, shifts=shift_lines(table, shifts, draws), doubt=doubts)
     if twins:
         pairs = with_twins(open_set(settings.data, settings.split), twins)
         table = as_one(walk(pipeline, backend, pairs, [plain(), *of_twins(twins)], settings.streams, progress))
         words = f"real size, {settings.twins.parent.name if settings.twins else ''}"
-        found = found.model_copy(update={"twins": (line(table, TWIN, words, draws),)})
+        doubts = (*doubt_lines(table, {TWIN: words}, threshold, draws), *found.doubt)
+        found = found.model_copy(update={"twins": (line(table, TWIN, words, draws),), "doubt": doubts})
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from covseg.evaluation.document import CASES
 from covseg.evaluation.examples import Failure
-from covseg.evaluation.records import Evaluation, MetricLine, Robustness, ShiftLine
+from covseg.evaluation.records import DoubtLine, Evaluation, MetricLine, Robustness, ShiftLine
 from covseg.metrics.intervals import short
 
 _COLUMNS = (
@@ -20,6 +20,10 @@ _CHANGED = (
     "Each image as it is and changed, paired; a refused image counts as Dice 0 and as wrong. Mask kept: share of the "
     "unflagged images whose mask agrees with that of the image as it is at Dice .9 or more. A star: training draws "
     "nothing like it."
+)
+_DOUBT = (
+    "Share of the worst tenth of errors (absolute, of the infected fraction) that the first images by `doubt` hold; "
+    "chance gives .1, .2 and .333. Beside it, images sorted by the presence's nearness to its threshold alone."
 )
 _CONTROL = (
     "AUROC of the image-level probability, images with infection against others. With the lungs painted flat there is "
@@ -45,8 +49,19 @@ def results(evaluation: Evaluation) -> list[str]:
         *table(("images", "averaged over", "0/0 is", "Dice", "IoU", "n"), _overlap(evaluation)), "",
         "### Image level, lung, boundaries, fraction, errors", "",
         *table(("images", "measure", "value", "n"), _others(evaluation.lines)), "",
+        *_doubt([evaluation.doubt, *evaluation.robustness.doubt]),
         *_robustness(evaluation.robustness),
     ]  # fmt: skip
+
+
+def _doubt(lines: list[DoubtLine | None]) -> Iterator[str]:
+    """Yield what doubt finds, a line for the images as they are, the twins and each shift."""
+    known = [line for line in lines if line]
+    if known:
+        yield from ("### Doubt", "", _DOUBT, "")
+        rows = ((one.words, one.tenth, one.fifth, one.third, short(one.presence_fifth), one.fifth.n) for one in known)
+        yield from table(("images", "first tenth", "first fifth", "first third", "fifth, presence alone", "n"), rows)
+        yield ""
 
 
 def _robustness(found: Robustness) -> Iterator[str]:

@@ -151,12 +151,23 @@ class ControlLine(Record):
     auroc: Measured
 
 
+class DoubtLine(Record):
+    """Share of the worst tenth of errors (of the infected fraction) that the first images by doubt hold."""
+
+    words: str = Field(description="which images")
+    tenth: Measured = Field(description="the first tenth of doubt; chance gives .1")
+    fifth: Measured
+    third: Measured
+    presence_fifth: Number = Field(description="as `fifth`, sorted by the presence's nearness to its threshold alone")
+
+
 class Robustness(Record):
     """What ``--shifts`` and ``--twins`` add, and the control."""
 
     control: tuple[ControlLine, ...] = ()
     shifts: tuple[ShiftLine, ...] = ()
     twins: tuple[ShiftLine, ...] = ()
+    doubt: tuple[DoubtLine, ...] = Field((), description="under the twins and each shift")
 
     @property
     def worst_first(self) -> list[ShiftLine]:
@@ -183,6 +194,7 @@ class Evaluation(Record):
     surface_status: dict[str, dict[str, int]] = Field(description="stratum, then status")
     lesions: dict[str, int] = Field(description="small connected parts of truth, and those without a predicted pixel")
     reliability: dict[str, Number]
+    doubt: DoubtLine | None = Field(None, description="None without true lungs, or where it is older than doubt")
     warnings: tuple[str, ...]
     cost: Cost
     robustness: Robustness = Robustness()

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from covseg.evaluation.conditions import PLAIN
 from covseg.evaluation.control import CONTROLS
-from covseg.evaluation.records import ControlLine, Measured, ShiftLine
+from covseg.evaluation.doubt import doubt_line
+from covseg.evaluation.records import ControlLine, DoubtLine, Measured, ShiftLine
 from covseg.metrics.image_level import auroc
 from covseg.metrics.intervals import Difference, Floats, Statistic, estimates, paired, weighted_mean
 from covseg.metrics.measures import AGREEMENT, agreement
@@ -85,6 +86,15 @@ def shift_lines(table: pa.Table, shifts: dict[str, Shift], draws: int, seed: int
         line(table, name, shift.words, draws, seed, seen=shift.seen, by_design=shift.by_design)
         for name, shift in shifts.items()
     )
+
+
+def doubt_lines(table: pa.Table, words: dict[str, str], threshold: float, draws: int) -> tuple[DoubtLine, ...]:
+    """Return what doubt finds under each condition, by its words."""
+    found = []
+    for name, title in words.items():
+        answers = answers_of(table, name)
+        found.append(doubt_line(title, answers.column, answers.strata, threshold, draws))
+    return tuple(one for one in found if one)
 
 
 def line(

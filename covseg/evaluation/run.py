@@ -136,7 +136,7 @@ def _evaluate_image(
     except BadMask as bad:
         return Excluded(image.key, bad.reason, bad.detail)
     result = score_masks(
-        image.key, image.stratum, scored.masks, truth, scored.prediction.presence, row.infected_fraction
+        image.key, image.stratum, scored.masks, truth, scored.prediction.presence, row.infected_fraction, row.doubt
     )
     examples.offer(result, scored.image.radiograph.pixels, scored.masks, truth)
     return result

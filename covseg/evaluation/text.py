@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from covseg.evaluation.records import ControlLine, Evaluation, Robustness, ShiftLine
+from covseg.evaluation.records import ControlLine, DoubtLine, Evaluation, Robustness, ShiftLine
 from covseg.metrics.convention import REDUCTIONS, Empty, pixel_metrics
 from covseg.metrics.intervals import short
 from covseg.metrics.mask_metrics import MASK_METRICS
@@ -22,6 +22,7 @@ def screen(evaluation: Evaluation) -> list[str]:
         *(f"WARNING  {warning}" for warning in evaluation.warnings),
         *_pixel_table(evaluation, [*data.strata, ALL]),
         *_other_table(evaluation, [*data.strata, NEGATIVES, ALL]),
+        *doubt_text(evaluation.doubt),
         *robustness_lines(evaluation.robustness),
         _last(evaluation),
     ]
@@ -84,6 +85,15 @@ def _other_table(evaluation: Evaluation, rows: list[str]) -> list[str]:
         )
         lines.append(f"{stratum:<12}{cells}  {counts}")
     return lines
+
+
+def doubt_text(line: DoubtLine | None) -> list[str]:
+    """Say in one line how many of the largest errors doubt finds; nothing where it was not measured."""
+    if line is None:
+        return []
+    shares = " / ".join(short(part.value, 2) for part in (line.tenth, line.fifth, line.third))
+    found = f"doubt: first tenth / fifth / third hold {shares} of the worst tenth of errors"
+    return [f"{found}; fifth {line.fifth}, by presence alone {short(line.presence_fifth, 2)}, n {line.fifth.n}"]
 
 
 def robustness_lines(found: Robustness) -> list[str]:

@@ -44,6 +44,8 @@ class ImageResult:
         Probability of any infection; NaN when refused.
     fraction, fraction_truth : float
         Infected share of the predicted lung, and of the true lung; NaN without a lung.
+    doubt : float
+        Of the row, [0, 1]; NaN when refused, or in a table that is older than doubt.
     border_error : int
         Wrong infection pixels inside the band around the true lung's border.
     small_lesions, small_missed : int
@@ -66,6 +68,7 @@ class ImageResult:
     presence: float
     fraction: float
     fraction_truth: float
+    doubt: float
     border_error: int
     small_lesions: int
     small_missed: int
@@ -86,7 +89,13 @@ def schema() -> pa.Schema:
 
 
 def score_masks(
-    key: str, stratum: str, masks: Masks, truth: Truth, presence: float, fraction: float | None
+    key: str,
+    stratum: str,
+    masks: Masks,
+    truth: Truth,
+    presence: float,
+    fraction: float | None,
+    doubt: float | None = None,
 ) -> ImageResult:
     """Compare an image's masks with its truth.
 
@@ -100,6 +109,8 @@ def score_masks(
         Probability of any infection.
     fraction : float or None
         The pipeline's infected share of the predicted lung.
+    doubt : float or None
+        The row's.
     """
     pair = MaskPair(masks.infection, truth.infection, masks.lung if truth.lung is None else truth.lung)
     height, width = truth.infection.shape
@@ -110,6 +121,7 @@ def score_masks(
         key, stratum, "", height, width, tp, fp, fn, *lung, int(status(tp + fp, tp + fn)),
         {name: metric.measure(pair) for name, metric in MASK_METRICS.items()}, presence,
         np.nan if fraction is None else fraction, true_fraction(pair.truth, truth.lung),
+        np.nan if doubt is None else doubt,
         _area((pair.guess ^ pair.truth) & border_band(pair.lung)), lesions, missed,
     )  # fmt: skip
 
@@ -121,7 +133,7 @@ def refused(key: str, stratum: str, reason: str, truth: Truth) -> ImageResult:
     lesions, _ = _small_lesions(np.zeros_like(truth.infection), truth.infection)
     return ImageResult(
         key, stratum, reason, height, width, 0, 0, _area(truth.infection), *lung, int(Surface.REFUSED),
-        dict.fromkeys(MASK_METRICS, np.nan), np.nan, np.nan, true_fraction(truth.infection, truth.lung),
+        dict.fromkeys(MASK_METRICS, np.nan), np.nan, np.nan, true_fraction(truth.infection, truth.lung), np.nan,
         0, lesions, lesions,
     )  # fmt: skip
 
@@ -234,12 +246,12 @@ class ImageResults:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> ImageResults:
-        """Read back what `to_arrow` gave; other columns are ignored, a metric that is younger than the table is NaN."""
+        """Read back what `to_arrow` gave; other columns are ignored, a column that is younger than the table is NaN."""
         results = cls()
         for name in _TEXT:
             results._text[name] = [sys.intern(text) for text in table.column(name).to_pylist()]
         for name, column in results._numbers.items():
-            if name in MASK_METRICS and name not in table.column_names:
+            if name in (*MASK_METRICS, "doubt") and name not in table.column_names:
                 values = np.full(len(table), np.nan, np.float32)
             else:
                 values = table.column(name).cast(schema().field(name).type).to_numpy()

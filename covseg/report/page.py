@@ -33,6 +33,8 @@ DETAILS = {
     "lung_area_fraction": ("Lung share of the image", "percent"),
     "lung_ratio_right_left": ("Lung area, right / left", "number"),
     "gate_score": ("Input filter score", "number"),
+    "doubt": ("Doubt, 0 to 1", "number"),
+    "doubt_reason": ("Largest part of the doubt", "code"),
     "view_position": ("View, from the file", "text"),
     "height": ("Height, pixels", "number"),
     "width": ("Width, pixels", "number"),
@@ -52,15 +54,19 @@ def render(table: pa.Table, pictures: list[Picture], presence: float | None = No
     table : pyarrow.Table
         In `covseg.table.SCHEMA`, of any length; the source key is neither needed nor shown.
     pictures : list of Picture
-        At most 500; they are shown in the order of the table.
+        At most 500; those of scored images are shown in the order of the table, those of refused ones apart.
     presence : float or None
         The model's threshold, 0 to 1, on the infection probability of a whole image: under it nothing is
         marked. None where the caller does not know it; the page then speaks of it without a number.
     """
-    cohort, selection = summarise(table), select(table)
+    cohort, selection = summarise(table), select(table, [picture.input_id for picture in pictures])
+    pictured = _pictured(pictures, selection)
     return render_page(
         "covseg.report", "report.html.j2", "report.css", "report.js",
-        cohort=cohort, selection=selection, pictures=_pictured(pictures, selection),
+        cohort=cohort, selection=selection,
+        pictures=[one for one in pictured if one[2]["status"] == "scored"],
+        refused=[one for one in pictured if one[2]["status"] != "scored"],
+        by_place={place: picture for picture, place, _ in pictured},
         data=_data(cohort, selection, presence), presence=presence,
         words=words, notes=NOTES, printed_rows=PRINTED_ROWS, printed_pictures=PRINTED_PICTURES,
     )  # fmt: skip
@@ -74,6 +80,7 @@ def _data(cohort: Cohort, selection: Selection, presence: float | None) -> dict[
         "details": [[name, *meaning] for name, meaning in DETAILS.items()],
         "grades": [bar.name for bar in cohort.grades],
         "flags": words.FLAGS,
+        "notes": NOTES,
         "reasons": words.REASONS,
         "statuses": words.STATUSES,
         "presence": presence,

@@ -1,4 +1,4 @@
-"""Small pictures for the report: image, contours, probability; the worst and a random sample.
+"""Small pictures for the report: image, contours, probability; a quota of each group of images.
 
 In: source pixels, masks and the model's probability, one image at a time. Out: at most 500
 `Picture` records. A `Gallery` keeps a bounded number of them, so memory does not grow with the
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg.pages.drawing import data_uri, jpeg
-from covseg.records import Grey, Mask, Masks, as_bytes
+from covseg.records import Grey, Mask, Masks, Row, as_bytes
+from covseg.report.quota import GROUPS, Group
 
 THUMBNAIL = 256  # longer side, pixels: the model's own grid, nothing finer was measured
 HEAT = 128  # longer side of the probability layer; the browser smooths it
@@ -119,46 +120,44 @@ def _trace(points: NDArray[np.int32]) -> str:
 
 
 class Gallery:
-    """Keeps the `worst` images by infected fraction and a random `sample` by hash of the id.
+    """Keeps a quota of images of each group, see `covseg.report.quota`."""
 
-    An input id is a keyed hash (HMAC-SHA256), so the lowest ids are a random draw.
-    """
-
-    def __init__(self, worst: int = 400, sample: int = 100) -> None:
-        self._limits = {"worst": worst, "sample": sample}
-        self._kept: dict[str, list[tuple[float, int, str]]] = {"worst": [], "sample": []}
+    def __init__(self, groups: tuple[Group, ...] = GROUPS) -> None:
+        self._groups = groups
+        self._kept: dict[str, list[tuple[float, int, str]]] = {group.name: [] for group in groups}
         self._pictures: dict[str, Picture] = {}
 
     def offer(
         self,
-        input_id: str,
-        infected_fraction: float | None,
+        row: Row,
         samples: Grey,
-        masks: Masks,
-        probability: NDArray[np.float32] | None,
+        masks: Masks | None = None,
+        probability: NDArray[np.float32] | None = None,
     ) -> bool:
-        """Show one image to the gallery; it is drawn only when it is kept, which is told."""
-        draw = -int.from_bytes(input_id.encode())
-        ranks = {"worst": -1.0 if infected_fraction is None else infected_fraction, "sample": 0.0}
-        kept = [self._push(group, (rank, draw, input_id)) for group, rank in ranks.items()]
+        """Show one image to the gallery; it is drawn when it is kept, which is told. A refused one has no masks."""
+        draw = -int.from_bytes(row.input_id.encode())
+        wanted = [group for group in self._groups if group.holds(row)]
+        kept = [self._push(group, (round(group.rank(row), 6), draw, row.input_id)) for group in wanted]
         if any(kept):
-            self._pictures[input_id] = picture(input_id, samples, masks.lung, masks.infection, probability)
+            empty = np.zeros(samples.shape, np.uint8)
+            lung, infection = (masks.lung, masks.infection) if masks else (empty, empty)
+            self._pictures[row.input_id] = picture(row.input_id, samples, lung, infection, probability)
             self._forget()
         return any(kept)
 
-    def _push(self, group: str, item: tuple[float, int, str]) -> bool:
+    def _push(self, group: Group, item: tuple[float, int, str]) -> bool:
         """Keep an item when it ranks high enough; among equals the lower id stays."""
-        heap = self._kept[group]
-        if len(heap) < self._limits[group]:
+        heap = self._kept[group.name]
+        if len(heap) < group.quota:
             heapq.heappush(heap, item)
             return True
         return bool(heap) and heapq.heappushpop(heap, item) != item
 
     def _forget(self) -> None:
-        if len(self._pictures) > 2 * sum(self._limits.values()):
+        if len(self._pictures) > 2 * sum(group.quota for group in self._groups):
             self._pictures = {one.input_id: one for one in self.pictures()}
 
     def pictures(self) -> list[Picture]:
-        """Return the kept pictures, worst first, then the sample; ties by id."""
-        examples = [sorted(self._kept[group], reverse=True) for group in ("worst", "sample")]
-        return [self._pictures[name] for name in dict.fromkeys(name for group in examples for *_, name in group)]
+        """Return the kept pictures, group by group, the highest rank first; ties by id."""
+        kept = [sorted(self._kept[group.name], reverse=True) for group in self._groups]
+        return [self._pictures[name] for name in dict.fromkeys(name for group in kept for *_, name in group)]

@@ -10,7 +10,10 @@ UNKNOWN = "Not described in this version of the report; see the documentation of
 
 STATUSES = {
     "scored": "Has a mask and a row of numbers.",
-    "out_of_scope": "Nothing is wrong with the file, but it is not a frontal chest radiograph.",
+    "out_of_scope": (
+        "Nothing is wrong with the file, but it is no frontal chest radiograph, or was taken for none: the input "
+        "filter’s judgement can be wrong."
+    ),
     "quarantined": "Something is wrong with the file, or with the model’s answer to it.",
     "changed": "The file changed between planning and reading.",
     "missing": "The file was planned, but gone when it was read.",
@@ -21,8 +24,14 @@ REASONS = {
         "The content is not an image: text, a directory file, a DICOM object without a picture. Judged by "
         "content, not by name."
     ),
-    "not_radiograph": "An image, but not a radiograph: a mask, a CT slice, a photograph.",
-    "not_frontal_chest": "A radiograph, but not a frontal view of the chest: a lateral view, another part of the body.",
+    "not_radiograph": (
+        "Taken for an image that is no radiograph: a mask, a CT slice, a photograph. A judgement, which can be wrong; "
+        "the detail gives score and limit."
+    ),
+    "not_frontal_chest": (
+        "Taken for something else than an upright frontal view of the chest: a lateral view, another part of the "
+        "body, a turned or inverted image. A judgement, which can be wrong; the detail gives score and limit."
+    ),
     "multi_frame": "Several frames in one file; a chest radiograph has one.",
     "empty": "The file has no content.",
     "unreadable_format": "A format that covseg does not read.",
@@ -57,7 +66,10 @@ FLAGS = {
         "Much of what the model marked lay outside the lung mask and was cut off: the fraction may be too low."
     ),
     "low_contrast": "The image has little contrast.",
-    "out_of_distribution": "The image is unlike those that the model was tuned on.",
+    "out_of_distribution": (
+        "The image is unlike those that the model was tuned on: at the border of what the input filter refuses, or "
+        "beyond it in a run that flags instead."
+    ),
     "ensemble_disagreement": "The models of the ensemble disagree on this image.",
     "lungs_touch_border": "The lungs reach two or more sides of the image: part of the chest is cut off.",
     "low_resolution": "Fewer pixels, or less fine detail, than the images that the model learnt from.",
@@ -79,6 +91,22 @@ FLAGS = {
     "duplicate_content": "The same bytes appear under another input of this cohort.",
     "missing_spacing": "The file gives no usable pixel spacing, so no area in mm² is reported.",
 }
+
+# Largest part of an image's doubt.
+DOUBTS = {
+    "undecided_pixels": "many pixels are neither clearly marked nor clearly unmarked",
+    "near_threshold": "the infection probability is near the model’s image-level threshold",
+    "wide_interval": "the interval of the marked fraction is wide",
+    "colour_unmarked": "pixels reach the pixel threshold, yet nothing is marked",
+    "lungs_not_found": "no lung was found",
+    "beyond_input_filter": "the input filter would refuse the image",
+}
+DOUBT = (
+    "Doubt is a number from 0 to 1 to sort by, made of what the answer itself shows (column doubt; doubt_reason names "
+    "its largest part). It is no probability of an error, and low doubt does not make a number right: an image on "
+    "which the model is sure and wrong has none. The model’s evaluation says how many of its largest errors the first "
+    "tenth and fifth of doubt hold."
+)
 
 # By id of the grade table that stands in the rows: the edges of each grade, as share of the lung area.
 GRADE_TABLES = {

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from covseg.settings.dicom import DicomSettings
 
 SHARD_SIZE = 256  # images a shard, unless a run says otherwise
+FilterMode = Literal["refuse", "flag", "off"]
 
 
 class ScoreSettings(BaseModel):
@@ -29,6 +30,10 @@ class ScoreSettings(BaseModel):
     include: str = Field("*", min_length=1, description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
     limit: int | None = Field(None, ge=1, description="Only the first N matching keys.")
+    input_filter: FilterMode = Field(
+        "refuse",
+        description="What is no upright frontal chest radiograph: refuse it, score and flag it, or do not ask.",
+    )
     masks: Literal["none", "png", "packed"] = Field("png", description="Keep label maps: none, a PNG each, or packed.")
     probability: bool = Field(False, description="Keep the infection probability as an 8-bit PNG per image.")
     dicom: str = Field("", description="Keep DICOM objects of each DICOM source: seg,sr,sc or some of them.")
@@ -70,6 +75,11 @@ class ScoringConfig(BaseModel):
     )
     backend: str = Field(description="name, version, device kind and precision")
     batch: int = Field(description="images a forward pass")
+    input_filter: FilterMode = Field(
+        "refuse",
+        exclude_if=lambda mode: mode == "refuse",
+        description="what becomes of an image above the filter's limit; the default is not in the digest",
+    )
     code_version: str = Field(description="of covseg")
 
     @property

@@ -35,7 +35,7 @@ CLIP = 8.0  # deviations; farther out is not stranger
 
 
 def input_filter(
-    model_pixels: FloatArray, prediction: Prediction, limits: InputFilterLimits | None
+    model_pixels: FloatArray, prediction: Prediction, limits: InputFilterLimits | None, refuse: bool = True
 ) -> tuple[float | None, tuple[str, ...]]:
     """Let a frontal chest radiograph pass, flag a doubtful one, refuse anything else.
 
@@ -45,14 +45,16 @@ def input_filter(
         Standardised, as the model saw them.
     limits : InputFilterLimits or None
         From the model folder, with its arrays; None for a model without an input filter.
+    refuse : bool
+        False flags an image above ``refuse_above`` as one above ``flag_above``.
 
     Returns
     -------
     score : float or None
         Higher is stranger; None when the model has no input filter.
     flags : tuple of str
-        ``out_of_distribution`` above ``flag_above``, and with it ``inverted`` or ``rotated`` when
-        the image looks so.
+        ``out_of_distribution`` above ``flag_above`` (up to ``refuse_above`` this is the border band), and with it
+        ``inverted`` or ``rotated`` when the image looks so.
 
     Raises
     ------
@@ -72,13 +74,13 @@ def input_filter(
         )
     blocks = {name: block[None] for name, block in describe(model_pixels, prediction).items()}
     (score,), (kind,) = (array.tolist() for array in filter_scores(blocks, limits.numbers))
-    if score > limits.refuse_above:
+    if refuse and score > limits.refuse_above:
         reason = Reason.NOT_RADIOGRAPH if kind == NO_RADIOGRAPH else Reason.NOT_FRONTAL_CHEST
         raise RadiographRefused(
             reason,
             Stage.INPUT_FILTER,
-            f"score {score:.2f}, wanted at most {limits.refuse_above:.2f} for an upright frontal chest radiograph; "
-            f"looks most like: {KINDS[kind]}",
+            f"taken for: {KINDS[kind]}; score {score:.2f}, limit {limits.refuse_above:.2f}; "
+            "the input filter's judgement, which can be wrong",
         )
     if score <= limits.flag_above:
         return score, ()

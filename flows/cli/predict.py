@@ -11,7 +11,7 @@ from pydantic import Field
 
 from covseg.errors import UsageError
 from covseg.settings.dicom import DICOM_KINDS, DicomSettings
-from covseg.settings.score import ScoreSettings
+from covseg.settings.score import FilterMode, ScoreSettings
 from flows.cli.console import Report, progress, show, show_json, show_values, warn
 from flows.cli.options import OUTPUT, Json, Options, same
 
@@ -31,6 +31,7 @@ class PredictConfig(Options):
     model: str = Field("default", description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG.")
     include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
+    input_filter: FilterMode = same(ScoreSettings, "input_filter")
     backend: Literal["onnx", "torch", "openvino", "auto"] = Field(
         "onnx",
         description="What runs the model; torch is the reference; auto takes openvino in bfloat16 where the processor "
@@ -151,7 +152,7 @@ def _score(
 
     folder = open_model(config.model)
     backend = open_backend(folder, config.backend, config.precision)
-    pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch), dicom=dicom)
+    pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch, config.input_filter), dicom=dicom)
     streams = config.streams or len(os.sched_getaffinity(0))
     outputs = Outputs(config.overlay, config.probability, config.pictures)
     counts = Counter[str]()

@@ -6,6 +6,7 @@
   const value = (place, name) => data.rows[place][at[name]];
   const lines = [...document.querySelectorAll("#rows tbody tr")];
   const tiles = [...document.querySelectorAll("#gallery li")];
+  const apart = [...document.querySelectorAll("#look-gallery li, #refused-gallery li")]; // no filter moves these
   const place = (element) => Number(element.dataset.place);
   let shown = lines.map(place); // places of the rows that pass the filter, in the order of the table
   document.documentElement.classList.add("scripted");
@@ -31,12 +32,13 @@
   // Filter and sort.
   const count = (number) => number.toLocaleString("en");
   const words = data.rows.map((row) =>
-    ["input_id", "status", "reason", "grade", "qc_flags"].map((name) => row[at[name]] ?? "").join(" ").replaceAll("_", " ").toLowerCase());
+    ["input_id", "status", "reason", "grade", "qc_flags", "doubt_reason"].map((name) => row[at[name]] ?? "").join(" ").replaceAll("_", " ").toLowerCase());
   const filters = ["text", "grade", "flag", "status"].map((name) => byId("filter-" + name));
+  const asksForALook = (row) => value(row, "status") === "scored" && value(row, "qc_flags").some((flag) => !data.notes.includes(flag));
   const passes = (row, text, grade, flag, status) =>
     words[row].includes(text) &&
     (!grade || (value(row, "grade") ?? "") === grade) &&
-    (!flag || value(row, "qc_flags").includes(flag)) &&
+    (!flag || (flag === "*" ? asksForALook(row) : value(row, "qc_flags").includes(flag))) &&
     (!status || (status === "refused" ? value(row, "status") !== "scored" : value(row, "status") === status));
   const update = () => {
     const [text, ...rest] = filters.map((filter) => filter.value);
@@ -84,7 +86,7 @@
   // One image, large.
   const dialog = byId("image");
   let opened = 0;
-  const tileOf = (row) => tiles.find((one) => place(one) === row);
+  const tileOf = (row) => [...tiles, ...apart].find((one) => place(one) === row && one.querySelector(".layers"));
   const make = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: name ?? "" });
   const write = (kind, found) => {
     if (found === null) return "–";
@@ -162,8 +164,10 @@
     const picture = byId("image-picture");
     picture.replaceChildren(tile ? tile.querySelector(".layers").cloneNode(true) : make("p", "No picture of this image is in the report.", "soft"));
     picture.querySelector("img")?.classList.add("frame");
-    picture.hidden = value(row, "status") !== "scored"; // a refused file has none
-    byId("image-toggles").hidden = byId("image-resolution").hidden = !tile;
+    const scored = value(row, "status") === "scored";
+    picture.hidden = !scored && !tile; // of the refused, those of the input filter alone have one
+    byId("image-resolution").hidden = !tile;
+    byId("image-toggles").hidden = !tile || !scored;
     dialog.querySelector('[data-toggle="heat"]').hidden = !picture.querySelector(".heat");
     dialog.classList.toggle("plainly", !tile);
     byId("image-title").textContent = "Image " + value(row, "input_id");
@@ -187,7 +191,11 @@
   byId("filter-reset").addEventListener("click", () => { filters.forEach((filter) => { filter.value = ""; }); update(); });
   document.querySelectorAll("#rows th").forEach((header) => header.querySelector("button").addEventListener("click", () => sortBy(header)));
   lines.forEach((line) => line.addEventListener("click", () => show(place(line))));
-  tiles.forEach((tile) => tile.addEventListener("click", () => show(place(tile))));
+  [...tiles, ...apart].forEach((tile) => tile.addEventListener("click", () => show(place(tile))));
+  document.querySelectorAll("a[data-flag]").forEach((link) => link.addEventListener("click", () => {
+    filters.forEach((filter) => { filter.value = filter.id === "filter-flag" ? link.dataset.flag : ""; });
+    update();
+  }));
   byId("rows")?.addEventListener("keydown", (event) => move(buttons(lines), event, { ArrowDown: 1, ArrowUp: -1 }));
   byId("gallery")?.addEventListener("keydown", (event) =>
     move(buttons(tiles), event, { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perLine(), ArrowUp: -perLine() }));
