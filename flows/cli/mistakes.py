@@ -27,6 +27,7 @@ EXTRAS = {
     "matplotlib": "evaluate",
     "optuna": "search",
     "prefect": "flow",
+    "psycopg": "search-postgresql",
     "ray": "ray",
     "s3fs": "s3",
 }

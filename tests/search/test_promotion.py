@@ -19,7 +19,7 @@ from covseg.training.shifted import CHOSEN_BY
 from tests.search.test_search_ray import FEW, OF_RAY, settings
 from workers.search.driver import SearchHooks
 from workers.search.finalists import UNSEEN, finalists_of, runs_of
-from workers.search.promotion import _difference, read_promotion
+from workers.search.promotion import Contestant, Promotion, _difference, _same, read_promotion
 from workers.search.records import TrialRecord
 from workers.search.run import plan_of, result_of, run
 
@@ -46,6 +46,17 @@ def test_a_difference_is_paired_by_image() -> None:
     found = _difference(base + 0.01, base)
     assert (found.value, found.low, found.high, found.n) == pytest.approx((0.01, 0.01, 0.01, 50))
     assert _difference(base[::-1].copy(), base).low < 0
+
+
+def test_what_was_registered_is_not_registered_again_where_nothing_changed() -> None:
+    one = Contestant(
+        name="recipe", changed=(), gflop=1.0, seeds=(2,), dice=(0.1 + 0.2,), specificity=1.0, shifted=0.5, unseen=0.4,
+        twins=float("nan"),
+    )  # fmt: skip
+    found = Promotion(contestants=(one,), best="recipe", won=False, verdict="-", run="-")
+    before = Promotion.model_validate_json(found.model_copy(update={"registered": "here"}).model_dump_json())
+    assert _same(before, found)
+    assert not _same(before, found.model_copy(update={"won": True}))
 
 
 @pytest.mark.ray

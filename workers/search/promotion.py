@@ -131,7 +131,7 @@ def promote(
     runs = runs_of(finalists, job, size[1])
     train_finalists(runs, finish, *room, hooks)
     found, before = compared(finalists, runs), read_promotion(out)
-    if before and before == found.model_copy(update={"registered": before.registered}) and before.registered:
+    if before and before.registered and _same(before, found):
         return before
     if registry:
         run = next(one for one in runs if str(one.job.out.relative_to(out)) == found.run)
@@ -139,6 +139,11 @@ def promote(
         found = found.model_copy(update={"registered": _registered(run, finish, room[1], registry, found.verdict)})
     run_folder.replace(out / PROMOTION, lambda staged: staged.write_text(found.model_dump_json(indent=1)))
     return found
+
+
+def _same(before: Promotion, found: Promotion) -> bool:
+    """Tell whether the finalists did as before; as text, where an absent number is equal to itself."""
+    return before.model_copy(update={"registered": None}).model_dump_json() == found.model_dump_json()
 
 
 def check_promotion(model_name: str, data: Path | None, twins: Path | None, registry: str | None) -> None:

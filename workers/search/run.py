@@ -156,9 +156,12 @@ def result_of(folder: Path) -> tuple[SearchResult, list[TrialRecord]]:
     best = best_of(records)
     states = dict(Counter(record.state for record in records))
     number, value = (best.number, best.value) if best else (None, None)
-    return SearchResult(
+    result = SearchResult(
         out=str(folder), metric=metric, states=states, best=number, value=value, storage=where(folder)
-    ), records
+    )
+    if promotion := read_promotion(folder):
+        result = result.model_copy(update={"verdict": promotion.verdict, "registered": promotion.registered})
+    return result, records
 
 
 def _finish(out: Path, plan: SearchPlan, index: Index) -> SearchResult:
