@@ -25,6 +25,8 @@ EXTRAS = {
     **dict.fromkeys(("albumentations", "segmentation_models_pytorch", "scipy", "tensorboard"), "train"),
     **dict.fromkeys(("onnx", "onnxscript", "timm", "torch", "torchvision"), "train"),
     "matplotlib": "evaluate",
+    "openvino": "openvino",
+    "nncf": "quantise",
     "optuna": "search",
     "prefect": "flow",
     "ray": "ray",
