@@ -25,6 +25,8 @@ EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript", "timm", "torch", "torchvision"), "train"),
     "highdicom": "dicom",
     "matplotlib": "evaluate",
+    "openvino": "openvino",
+    "nncf": "quantise",
     "optuna": "search",
     "prefect": "flow",
     "psycopg": "search-postgresql",
