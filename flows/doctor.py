@@ -21,6 +21,8 @@ from covseg.errors import CovsegError
 from covseg.settings.environment import cache_folder, code_version
 
 State = Literal["ok", "warn", "fail"]
+INSTALL = "pip install --upgrade 'covseg[flow,ray,s3]'"
+OF_THE_SERVER = ("pool", "worker", "deployment")
 LEAST_BYTES, ENOUGH_BYTES = 2**30, 10 * 2**30  # of a disk; one run's scratch and cache, and a month of them
 SKEW_WARN_S, SKEW_FAIL_S = 5.0, 300.0  # S3 refuses signatures that are 15 minutes off, leases lapse after 10
 
@@ -36,10 +38,9 @@ class Check(NamedTuple):
 
 def checks(model: str, dest: str | None, pool: str) -> Iterator[Check]:
     """Ask one part after the other; none stops the next."""
-    install = "pip install --upgrade 'covseg[flow,ray,s3]'"
     look = "look at the server's log"
     parts: list[tuple[str, Callable[[], Check], str]] = [
-        ("versions", _versions, install),
+        ("versions", _versions, INSTALL),
         ("model", lambda: _model(model), "give a model that is there: default, a folder, NAME@TAG"),
         ("disk", lambda: _disk(dest), "set COVSEG_CACHE to a folder that can be written"),
         ("server", _server, look),
@@ -50,16 +51,26 @@ def checks(model: str, dest: str | None, pool: str) -> Iterator[Check]:
         ("storage", lambda: _storage(dest), "check the URL, the AWS settings, or owner and mode of the folder"),
         ("clock", lambda: _clock(dest), "check the URL and the AWS settings"),
     ]
+    answers = True  # the server
     for name, ask, otherwise in parts:
-        try:
-            yield ask()
-        except CovsegError as error:
-            found, _, do = str(error).partition(": ")
-            yield Check(name, "fail", found, do or otherwise)
-        except ModuleNotFoundError as error:
-            yield Check(name, "fail", f"{error.name} is not installed", install)
-        except Exception as error:  # noqa: BLE001 - a check that breaks is an answer too
-            yield Check(name, "fail", f"{type(error).__name__}: {error}", otherwise)
+        if name in OF_THE_SERVER and not answers:
+            yield Check(name, "warn", "not asked, for no server answers", "mend the server first")
+            continue
+        check = _asked(name, ask, otherwise)
+        answers = answers and not (name == "server" and check.state == "fail")
+        yield check
+
+
+def _asked(name: str, ask: Callable[[], Check], otherwise: str) -> Check:
+    try:
+        return ask()
+    except CovsegError as error:
+        found, _, do = str(error).partition(": ")
+        return Check(name, "fail", found, do or otherwise)
+    except ModuleNotFoundError as error:
+        return Check(name, "fail", f"{error.name} is not installed", INSTALL)
+    except Exception as error:  # noqa: BLE001 - a check that breaks is an answer too
+        return Check(name, "fail", f"{type(error).__name__}: {error}", otherwise)
 
 
 def _versions() -> Check:
@@ -79,7 +90,7 @@ def _versions() -> Check:
         if wanted.name in ("prefect", "ray"):
             found.append(f"{wanted.name} {have}")
     if wrong:
-        return Check("versions", "fail", "; ".join(wrong), "pip install --upgrade 'covseg[flow,ray,s3]'")
+        return Check("versions", "fail", "; ".join(wrong), INSTALL)
     return Check("versions", "ok", ", ".join(found))
 
 
@@ -89,7 +100,7 @@ def _model(reference: str) -> Check:
 
     folder = open_model(reference)
     backend = open_backend(folder)
-    return Check("model", "ok", f"{folder.reference} answers, its digests hold ({type(backend).__name__})")
+    return Check("model", "ok", f"{folder.config.id} from {folder.path} can be opened ({type(backend).__name__})")
 
 
 def _disk(dest: str | None) -> Check:
