@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -308,3 +308,26 @@ def processes_of(home: Path) -> list[int]:
             if folder.name.isdigit() and f"PREFECT_HOME={home}\0".encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
     return found
+
+
+@pytest.mark.slow
+def test_a_stranded_run_holds_the_slot_until_it_is_deleted_as_the_runbook_says(
+    deployed: Path, archive: Path, tmp_path: Path
+) -> None:
+    from prefect.states import Pending, Scheduled
+
+    given = parameters(archive, tmp_path / "dest")
+    later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=5))
+    with client() as server:
+        deployment = server.read_deployment_by_name("score/archive")
+        stranded = server.create_flow_run_from_deployment(deployment.id, parameters=given, state=later)
+        server.set_flow_run_state(stranded.id, Pending())  # as a worker that took it, and died
+        waiting = server.create_flow_run_from_deployment(deployment.id, parameters=given)
+    await_state(waiting.id, "AwaitingConcurrencySlot")
+    prefect("flow-run", "cancel", str(stranded.id))
+    time.sleep(20)
+    with client() as server:
+        assert server.read_flow_run(stranded.id).state.name == "Cancelling"
+        assert server.read_flow_run(waiting.id).state.name == "AwaitingConcurrencySlot"
+    prefect("--no-prompt", "flow-run", "delete", str(stranded.id))
+    await_state(waiting.id, "Completed")
