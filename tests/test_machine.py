@@ -96,7 +96,9 @@ def test_a_port_that_is_taken_is_named_with_its_flag_and_nothing_starts(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        assert cli.run(["up", "--state", str(tmp_path / "state"), flag, str(port)]) == 2
+        words = free_ports()
+        words[words.index(flag) + 1] = str(port)
+        assert cli.run(["up", "--state", str(tmp_path / "state"), *words]) == 2
     said = capsys.readouterr().err
     assert f"port {port} of 127.0.0.1 cannot be had" in said and f"another with {flag}" in said
     assert not (tmp_path / "state" / "processes.json").exists()
