@@ -92,8 +92,9 @@ def test_a_pid_that_another_process_has_now_is_left_alone(bystander: Process) ->
 
 @pytest.mark.parametrize("flag", ["--port", "--ray-port", "--dashboard-port"])
 def test_a_port_that_is_taken_is_named_with_its_flag_and_nothing_starts(
-    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         words = free_ports()
@@ -102,6 +103,7 @@ def test_a_port_that_is_taken_is_named_with_its_flag_and_nothing_starts(
     said = capsys.readouterr().err
     assert f"port {port} of 127.0.0.1 cannot be had" in said and f"another with {flag}" in said
     assert not (tmp_path / "state" / "processes.json").exists()
+    assert list(tmp_path.glob("covseg-ray-*")) == []
 
 
 def test_down_where_nothing_was_started_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

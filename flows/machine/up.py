@@ -59,10 +59,9 @@ def _record(folder: Path, ports: Ports) -> Record:
         if record.ports != ports:
             raise UsageError(f"it already runs on {_named(record.ports)}: covseg down first, to have other ports")
         return record
-    ray_folder = tempfile.mkdtemp(prefix="covseg-ray-")  # a socket's path has at most 107 characters
     if record:
         shutil.rmtree(record.ray_folder, ignore_errors=True)
-    return Record(secrets.token_hex(16), ports, ray_folder)
+    return Record(secrets.token_hex(16), ports, ray_folder="")
 
 
 def _refuse_taken(ports: Ports, lacking: list[str]) -> None:
@@ -95,6 +94,8 @@ def _start(folder: Path, record: Record, lacking: list[str], say: Say) -> None:
     if "server" in lacking:
         begin("server", _prefect("server", "start", "--host", "127.0.0.1", "--port", str(ports.server)))
     if "ray" in lacking:
+        # short: a socket's path has at most 107 characters
+        record.ray_folder = record.ray_folder or tempfile.mkdtemp(prefix="covseg-ray-")
         begin("ray", head_command(ports.ray, ports.dashboard, Path(record.ray_folder)), head_environment())
     url = environment["PREFECT_API_URL"]
     _await(folder, record, "server", lambda: _healthy(url))
