@@ -2,7 +2,7 @@
 
 Its parameters are the fields of `covseg.settings.score.ScoreSettings`. What stands in Prefect is counts, times
 and the two URLs of the parameters: no pixels, no source keys, no input ids. Run it here with
-``python -m flows.score SOURCE DEST``; ``infra/prefect.yaml`` deploys it as ``score/archive``.
+``python -m flows.score SOURCE DEST``; ``covseg deploy`` deploys it as ``score/archive``.
 
 Cancelling sends SIGTERM to the flow's process; its Ray workers go down with it, and finished shards stay.
 """

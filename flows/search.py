@@ -2,7 +2,7 @@
 
 Its parameters are the fields of `covseg.settings.search.SearchSettings`. What stands in Prefect is counts, the best
 value and links: no pixels, no keys, no names of images. Run it here with
-``python -m flows.search SPACE --data ROOT --out DIR``; ``infra/prefect.yaml`` deploys it.
+``python -m flows.search SPACE --data ROOT --out DIR``; ``covseg deploy`` deploys it.
 
 Cancelling sends SIGTERM to the flow's process; its trials go down with it, and their last states stay.
 """

@@ -2,7 +2,7 @@
 
 Its parameters are the fields of `covseg.settings.train.TrainSettings` and a few of its own (`TrainFlow`). What
 stands in Prefect is counts, numbers and links: no pixels, no keys, no names of images. Run it here with
-``python -m flows.train RECIPE --data ROOT --out DIR``; ``infra/prefect.yaml`` deploys it.
+``python -m flows.train RECIPE --data ROOT --out DIR``; ``covseg deploy`` deploys it.
 
 Cancelling sends SIGTERM to the flow's process; its ranks go down with it, and the last state stays.
 """

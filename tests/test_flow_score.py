@@ -13,14 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
-import yaml
 
 from covseg.settings.score import ScoreSettings
 from covseg.synthetic.phantom import make_phantom
@@ -56,12 +55,14 @@ def prefect(*words: str, folder: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def deployed(ray_cluster: str, prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The deployment of infra/prefect.yaml from a clone that is gone, and a process worker; yields Prefect's folder."""
-    clone = tmp_path_factory.mktemp("clone")
-    shutil.copytree(PROJECT / "infra", clone / "infra", ignore=shutil.ignore_patterns("*.png"))
-    prefect("work-pool", "create", "covseg", "--type", "process")
-    prefect("--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--name", "archive", folder=clone)
-    shutil.rmtree(clone)
+    """The deployment from a folder that is gone, and a process worker; yields Prefect's folder."""
+    from flows.deployment import DeploySettings, ensure_pool, prefect_yaml
+
+    folder = tmp_path_factory.mktemp("deployed")
+    (folder / "prefect.yaml").write_text(prefect_yaml(DeploySettings(), ["archive"]))
+    ensure_pool("covseg")
+    prefect("--no-prompt", "deploy", "--prefect-file", "prefect.yaml", "--all", folder=folder)
+    shutil.rmtree(folder)
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covseg"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     worker = subprocess.Popen(words, **quiet, cwd=prefect_server, env=os.environ | INSTALLED)
@@ -135,20 +136,6 @@ def test_a_parameter_out_of_bounds_is_refused_before_the_run() -> None:
 
     with pytest.raises(ParameterTypeError, match="limit"):
         score.validate_parameters({"source": "a", "dest": "b", "limit": 0})
-
-
-def test_the_deployment_file_names_what_exists() -> None:
-    from prefect.flows import load_flow_from_entrypoint
-
-    file = yaml.safe_load((PROJECT / "infra" / "prefect.yaml").read_text())
-    known = {"name", "description", "entrypoint", "tags", "parameters", "schedules", "concurrency_limit", "work_pool"}
-    for deployment in file["deployments"]:
-        assert set(deployment) <= known
-        flow = load_flow_from_entrypoint(deployment["entrypoint"])
-        flow.validate_parameters(deployment["parameters"])
-        assert set(deployment["parameters"]) <= set(flow.parameters.properties)
-        assert all(schedule.keys() <= {"cron", "timezone", "active"} for schedule in deployment["schedules"])
-    assert [one["entrypoint"] for one in file["deployments"] if one["name"] == "archive"] == ["flows.score.score"]
 
 
 def test_a_progress_update_that_fails_ends_neither_scoring_nor_training(
@@ -321,3 +308,26 @@ def processes_of(home: Path) -> list[int]:
             if folder.name.isdigit() and f"PREFECT_HOME={home}\0".encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
     return found
+
+
+@pytest.mark.slow
+def test_a_stranded_run_holds_the_slot_until_it_is_deleted_as_the_runbook_says(
+    deployed: Path, archive: Path, tmp_path: Path
+) -> None:
+    from prefect.states import Pending, Scheduled
+
+    given = parameters(archive, tmp_path / "dest")
+    later = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=5))
+    with client() as server:
+        deployment = server.read_deployment_by_name("score/archive")
+        stranded = server.create_flow_run_from_deployment(deployment.id, parameters=given, state=later)
+        server.set_flow_run_state(stranded.id, Pending())  # as a worker that took it, and died
+        waiting = server.create_flow_run_from_deployment(deployment.id, parameters=given)
+    await_state(waiting.id, "AwaitingConcurrencySlot")
+    prefect("flow-run", "cancel", str(stranded.id))
+    time.sleep(20)
+    with client() as server:
+        assert server.read_flow_run(stranded.id).state.name == "Cancelling"
+        assert server.read_flow_run(waiting.id).state.name == "AwaitingConcurrencySlot"
+    prefect("--no-prompt", "flow-run", "delete", str(stranded.id))
+    await_state(waiting.id, "Completed")

@@ -39,14 +39,12 @@ def test_the_flow_and_the_command_have_the_same_parameters() -> None:
 
 
 def test_overriding_one_parameter_of_the_deployment_keeps_the_others() -> None:
-    import yaml
-
     from flows.search import search
+    from tests.test_deployment import deployments
 
-    file = yaml.safe_load((Path(__file__).resolve().parents[1] / "infra" / "prefect.yaml").read_text())
-    given = next(one for one in file["deployments"] if one["entrypoint"] == "flows.search.search")
-    filled = search.validate_parameters({**given["parameters"], "trials": 2})
-    assert (given["name"], filled["trials"], filled["space"], filled["pruning"]) == ("on-demand", 2, "fast-space", True)
+    given = deployments()["on-demand"]["parameters"]
+    filled = search.validate_parameters({**given, "data": "data", "out": "out", "trials": 2})
+    assert (filled["trials"], filled["space"], filled["pruning"]) == (2, "fast-space", True)
 
 
 @pytest.mark.slow

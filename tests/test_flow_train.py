@@ -64,13 +64,11 @@ def test_the_flow_has_the_parameters_of_the_command_and_its_own_flat() -> None:
 
 
 def test_overriding_one_parameter_of_the_deployment_keeps_the_others() -> None:
-    import yaml
-
     from flows.train import train
+    from tests.test_deployment import deployments
 
-    file = yaml.safe_load((Path(__file__).resolve().parents[1] / "infra" / "prefect.yaml").read_text())
-    given = next(one for one in file["deployments"] if one["entrypoint"] == "flows.train.train")["parameters"]
-    filled = train.validate_parameters({**given, "workers": 2})
+    given = deployments()["recipe"]["parameters"]
+    filled = train.validate_parameters({**given, "data": "data", "out": "out", "workers": 2})
     assert (filled["workers"], filled["recipe"], filled["resume"]) == (2, "fast", True)
     assert filled["specificity"] == 0.98
 

@@ -41,6 +41,10 @@ COMMANDS = {
     "train": "Train a recipe, here or on Ray; a run folder that can be resumed.",
     "search": "Look for a better recipe in a space, by trials on Ray; the same command goes on.",
     "data": "Look at a labelled set: counts, masks, near-duplicates across splits.",
+    "up": "Start a Prefect server, a worker and Ray on this machine, with the deployments; again says what runs.",
+    "down": "Stop what covseg up started, and nothing else.",
+    "deploy": "Write the prefect.yaml of this installation and register it with the server.",
+    "doctor": "Check server, pool, worker, Ray, storage, model, disk, clock and versions, each with what to do.",
     "version": "Print the version.",
 }
 

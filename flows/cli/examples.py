@@ -29,6 +29,10 @@ EXAMPLES = {
     "search": "covseg search fast-space --data COVID-QU-Ex/ -o searches/fast --explain",
     "search show": "covseg search show searches/fast",
     "data check": "covseg data check COVID-QU-Ex/ -o data-check/",
+    "up": "covseg up --state /srv/covseg",
+    "down": "covseg down",
+    "deploy": "covseg deploy --source s3://radiographs/incoming --dest s3://scored/all --cron '0 2 * * *'",
+    "doctor": "covseg doctor s3://scored/2026",
     "version": "covseg version",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flows.cli.console import note
@@ -21,3 +22,13 @@ def on_interrupt(words: str) -> Callable[[], bool]:
 
     signal.signal(signal.SIGINT, stop)
     return lambda: stopping
+
+
+@contextlib.contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does: what it began is stopped, what is whole stays."""
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)

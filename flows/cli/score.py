@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
 
 from pydantic import Field
 
 from covseg.settings.score import ScoreSettings
 from flows.cli.acceptance import warn_of_snapshot
 from flows.cli.console import progress, show, show_values, warn
+from flows.cli.interrupt import stop_on_sigterm
 from flows.cli.options import Json, Options
 from workers.summary import Summary
 
@@ -48,19 +47,9 @@ def run(settings: ScoreSettings) -> Summary:
     """Score and publish, with progress on stderr."""
     from workers.scoring import score_archive
 
-    with _stop_on_sigterm(), progress("images") as report, contextlib.redirect_stdout(sys.stderr):
+    with stop_on_sigterm(), progress("images") as report, contextlib.redirect_stdout(sys.stderr):
         # Ray tells of lost workers on stdout, which is for the summary alone.
         return score_archive(settings, lambda done: report(done.finished, done.images, f"{done.refused} refused"))
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: workers stopped, shards committed or abandoned."""
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
 
 
 def _show(values: dict[str, object], *, as_json: bool) -> None:
