@@ -883,7 +883,7 @@ def test_the_report_shows_images_with_their_masks(tmp_path: Path) -> None:
     run = make_run(LocalStore(tmp_path / "dest"), masks="packed")
     plan = make_plan(run, source)
     (shard,) = pending(run, plan)
-    rows = make_rows(source, shard)
+    rows = [replace(row, grade="moderate", doubt=row.infected_fraction) for row in make_rows(source, shard)]
     label_map = np.zeros((256, 256), np.uint8)
     label_map[50:200, 50:200] = 1
     label_map[100:150, 100:150] = 2

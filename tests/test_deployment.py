@@ -12,7 +12,8 @@ import yaml
 
 from flows import deployment
 from flows.cli import app as cli
-from flows.deployment import NEEDS, DeploySettings, prefect_yaml
+from flows.deploy_settings import DeploySettings
+from flows.deployment import NEEDS, prefect_yaml
 
 KNOWN = {"name", "description", "entrypoint", "tags", "parameters", "schedules", "concurrency_limit", "work_pool"}
 NIGHTLY = ["--source", "s3://in/a b", "--dest", "s3://out", "--cron", "0 2 * * *", "--timezone", "Europe/Rome"]

@@ -56,7 +56,8 @@ def prefect(*words: str, folder: Path | None = None) -> str:
 @pytest.fixture(scope="module")
 def deployed(ray_cluster: str, prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The deployment from a folder that is gone, and a process worker; yields Prefect's folder."""
-    from flows.deployment import DeploySettings, ensure_pool, prefect_yaml
+    from flows.deploy_settings import DeploySettings
+    from flows.deployment import ensure_pool, prefect_yaml
 
     folder = tmp_path_factory.mktemp("deployed")
     (folder / "prefect.yaml").write_text(prefect_yaml(DeploySettings(), ["archive"]))

@@ -21,11 +21,16 @@ from covseg.pipeline import Pipeline, resolve
 from covseg.predict import Outputs, predict
 from covseg.records import RESEARCH_ONLY, Entry, Masks
 from covseg.report import Gallery
+from covseg.report.quota import Group
 from covseg.stages.encode import overlay_jpeg
 from covseg.storage import LocalStore, MemoryStore, entries
 from covseg.synthetic.bad_inputs import bad_inputs
 from covseg.synthetic.phantom import make_phantom
 from tests.dicom_images import dataset, written
+
+WORST = Group(
+    "worst", 2, lambda row: row.infected_fraction is not None, "", lambda row: row.infected_fraction or 0.0, ""
+)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -101,7 +106,7 @@ def test_every_picture_says_what_it_may_be_used_for_and_is_a_whole_png(scored):
 
 
 def test_overlays_are_drawn_of_what_the_report_shows_and_say_what_they_may_be_used_for(images, pipeline, backend):
-    objects = scored_with(images, pipeline, backend, "report", Gallery(worst=2, sample=0))
+    objects = scored_with(images, pipeline, backend, "report", Gallery((WORST,)))
     shown = [key for key in objects if key.startswith("overlays/")]
     rows = pq.read_table(io.BytesIO(objects["severity.parquet"])).sort_by([("infected_fraction", "descending")])
     assert sorted(shown) == sorted(f"overlays/{name}.jpg" for name in rows["input_id"].to_pylist()[:2])
@@ -113,7 +118,7 @@ def test_overlays_are_drawn_of_what_the_report_shows_and_say_what_they_may_be_us
 
 @pytest.mark.parametrize(("overlay", "suffix", "count"), [("none", "", 0), ("all", ".jpg", 6), ("full", ".png", 6)])
 def test_overlays_of_none_or_all_images_can_be_asked_for(images, pipeline, backend, overlay, suffix, count):
-    objects = scored_with(images, pipeline, backend, overlay, Gallery(worst=2, sample=0))
+    objects = scored_with(images, pipeline, backend, overlay, Gallery((WORST,)))
     shown = [key for key in objects if key.startswith("overlays/")]
     assert len(shown) == count
     assert all(key.endswith(suffix) for key in shown)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -57,13 +58,13 @@ class PictureRecord(Record):
 
 
 def choose(db: DuckDBPyConnection, limit: int) -> list[Drawable]:
-    """Return the images to draw: of every group its part of `limit`; the ones that the report shows."""
+    """Return the images to draw: of every group its part of `limit`, rounded up while there is room."""
     chosen: dict[Drawable, None] = {}
     for group in GROUPS:
         query = CHOSEN.format(where=group.where, order=group.order)
-        rows = db.execute(query, [group.quota * limit // MOST]).fetchall()
+        rows = db.execute(query, [math.ceil(group.quota * limit / MOST)]).fetchall()
         chosen |= dict.fromkeys(Drawable(*row) for row in rows)
-    return list(chosen)
+    return list(chosen)[:limit]
 
 
 def draw(run: Run, source: Store, chosen: list[Drawable]) -> list[Picture]:
@@ -80,8 +81,8 @@ def _draw(run: Run, source: Store, image: Drawable) -> Picture | None:
         return None
     if radiograph.sha256 != image.sha256:
         return None
-    shape = radiograph.pixels.shape
-    label_map = _label_map(run, image.mask_uri) if image.mask_uri else np.zeros(shape, np.uint8)  # refused: no mask
+    refused = np.zeros(radiograph.shape, np.uint8)
+    label_map = _label_map(run, image.mask_uri) if image.mask_uri else refused
     lung, infection = ((label_map >= least).astype(np.uint8) for least in (1, INFECTION))
     return picture(image.input_id, radiograph.samples, lung, infection)
 

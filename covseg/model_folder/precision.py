@@ -44,7 +44,7 @@ class Loss(_Record):
 class Agreement(_Record):
     """How a precision answers on one set of images, beside ONNX Runtime in float32.
 
-    Parameters
+    Attributes
     ----------
     condition : str
         ``as it is``, or the name of a shift.

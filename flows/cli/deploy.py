@@ -10,7 +10,7 @@ from pydantic import Field
 from flows.cli.console import note, show_result
 from flows.cli.mistakes import EXTRAS
 from flows.cli.options import OUTPUT, Json, Options
-from flows.deployment import DeploySettings, deployable, ensure_pool, prefect_yaml, register, server
+from flows.deploy_settings import DeploySettings
 
 
 class DeployConfig(DeploySettings, Options):
@@ -23,6 +23,8 @@ class DeployConfig(DeploySettings, Options):
 
 def deploy(config: DeployConfig = DeployConfig()) -> int:  # noqa: B008
     """Write a prefect.yaml for this installation, and register it with the server that PREFECT_API_URL names."""
+    from flows.deployment import deployable, ensure_pool, prefect_yaml, register, server
+
     names, lacking = deployable()
     if not config.dry_run:
         with server():

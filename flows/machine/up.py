@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import WorkerStatus
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from covseg.errors import EnvironmentFailed, UsageError
-from flows.deployment import DeploySettings, deployable, ensure_pool, prefect_yaml, register, server
+from flows.deploy_settings import DeploySettings
+from flows.deployment import deployable, ensure_pool, prefect_yaml, register, server
 from flows.machine import processes, state
 from flows.machine.down import stop_parts
 from flows.machine.state import PARTS, POOL, Ports, Record
