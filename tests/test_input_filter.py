@@ -124,13 +124,11 @@ def test_an_image_mirrored_left_to_right_usually_passes(look: Look, val_images: 
     assert caught(look([np.ascontiguousarray(image[:, ::-1]) for image in val_images[::24]])) <= 0.2
 
 
-def test_lateral_images_and_ct_slices_are_refused_all_but_one_that_is_flagged(look: Look, data_root: Path) -> None:
+def test_lateral_images_and_ct_slices_are_refused(look: Look, data_root: Path) -> None:
     paths = sorted((data_root / "gate-negatives").glob("*/*.jpg"))
     assert len(paths) == 8
     verdicts = look([read(path.read_bytes()).pixels for path in paths])
-    passed = {path.name: flags for path, (reason, flags) in zip(paths, verdicts, strict=True) if reason not in NO_IMAGE}
-    assert set(passed) <= {"jkms-35-e79-g001-l-d.jpg"}  # a lateral one, 1.03 at a limit of 1.15: a loss since fast-2
-    assert all("out_of_distribution" in flags for flags in passed.values())
+    assert [path.name for path, (reason, _) in zip(paths, verdicts, strict=True) if reason not in NO_IMAGE] == []
 
 
 @pytest.mark.parametrize("strip", [False, True], ids=["dicom", "bare pixels"])

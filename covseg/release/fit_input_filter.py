@@ -45,7 +45,8 @@ AXES = {"features": 48, "lung": 24, "film": 48, "shape": 12, "grey": 12}
 WEIGHT_DECAY = 1e-3
 ACQUIRED_AS = "lungs"  # recipe whose acquisitions a frontal image may have gone through
 EDGE_QUANTILE = 0.995  # of Val; where margin and density, each on its own scale, read 1
-REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val; see infra/decisions/input-filter.md
+REFUSE_QUANTILE, FLAG_QUANTILE = 0.997, 0.985  # of Val, to fit and to flag; see infra/decisions/input-filter.md
+REFUSE_OF_LARGEST = 1.05  # of the largest score of Val: no frontal radiograph of it is refused
 # Real archives hold these; they get `LIKELY_TIMES` as many members to fit.
 LIKELY = (input_filter.INVERTED, input_filter.ROTATED)
 LIKELY_TIMES = 3
@@ -226,7 +227,7 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     evidence = {name: weigh(blocks, numbers)[0] for name, blocks in ({"frontal": frontal} | drawn).items()}
     numbers |= fit_head(evidence)
     scores = fit_scales(numbers, val_blocks)
-    refuse, flag = (float(np.quantile(scores, quantile)) for quantile in (REFUSE_QUANTILE, FLAG_QUANTILE))
+    refuse, flag = REFUSE_OF_LARGEST * float(scores.max()), float(np.quantile(scores, FLAG_QUANTILE))
     return numbers, FilterReport(
         refuse_above=round(refuse, 4),
         flag_above=round(flag, 4),

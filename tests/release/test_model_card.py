@@ -157,7 +157,7 @@ def test_text_of_the_json_cannot_leave_its_cell_or_become_html(model_copy):
 def test_the_command_writes_the_card_and_a_dry_run_prints_it(evaluated, model_copy, capsys):
     (model_copy / "card.md").unlink()
     assert cli.run(["models", "card", str(model_copy), "--dry-run"]) == 0
-    assert "# fast-2" in capsys.readouterr().out
+    assert "# fast-3" in capsys.readouterr().out
     assert not (model_copy / "card.md").exists()
     assert cli.run(["models", "card", str(model_copy)]) == 0
     assert (model_copy / "card.md").read_text() == render_card(open_folder(model_copy))

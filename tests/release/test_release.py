@@ -174,7 +174,7 @@ def test_a_network_that_sees_the_lung_is_released_with_it(made_set, tmp_path):
     assert np.abs(ours.infection - exported.infection).max() < 1e-3
     assert ours.infection[ours.lung < 0.4].max() < 1e-6
     with pytest.raises(
-        UsageError, match=r"learnt from lungs predicted by fast-2.* gives lungs predicted by benchmark-1"
+        UsageError, match=r"learnt from lungs predicted by fast-3.* gives lungs predicted by benchmark-1"
     ):
         release(tmp_path / "run", tmp_path / "other", "tiny-1", "benchmark")
 
