@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         TrainingFailed,
         UsageError,
     )  # fmt: skip
-    from covseg.pipeline import Refused, Scored
+    from covseg.outcome import Refused, Scored
     from covseg.records import Masks, Prediction, Radiograph, Row
 
     __version__: str
@@ -55,7 +55,7 @@ __all__ = [
     "Stopped", "StorageDenied", "StorageFull", "StorageUnreachable", "TrainingFailed", "UsageError", "__version__",
     "load_model",
 ]  # fmt: skip
-_MODULES = ("errors", "records", "pipeline", "api")  # the lightest first
+_MODULES = ("errors", "records", "outcome", "api")  # the lightest first
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, Refused, Scored, resolve
+from covseg.outcome import Refused, Scored
+from covseg.pipeline import Pipeline, resolve
 from covseg.records import Entry, Grey, Radiograph
 from covseg.registry import open_model
 from covseg.stages.read import read

@@ -8,25 +8,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from covseg.dicom import Source, make_objects, read_source
+from covseg.dicom import make_objects, read_source
 from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.folder import ModelFolder
-from covseg.records import RESEARCH_ONLY, Entry, Masks, Prediction, Radiograph, Row, input_id
-from covseg.settings.dicom import NO_DICOM, DicomKind, DicomSettings
+from covseg.outcome import PreparedImage, Refused, Result, Scored
+from covseg.records import Entry, Masks, Prediction, Radiograph, Row, input_id
+from covseg.settings.dicom import NO_DICOM, DicomSettings
 from covseg.settings.environment import code_version, project_key
 from covseg.settings.model import InputFilterLimits, ModelConfig
 from covseg.settings.score import FilterMode, ScoringConfig
 from covseg.stages.doubt import judge
-from covseg.stages.encode import overlay
 from covseg.stages.image_quality import measure_quality, quality_flags
 from covseg.stages.input_filter import input_filter
 from covseg.stages.postprocess import postprocess, restore, temper
@@ -35,71 +34,12 @@ from covseg.stages.read import read
 from covseg.stages.segment import Backend, segment
 from covseg.stages.severity import fraction_interval, measure, qc_flags
 from covseg.storage import Store
-from covseg.table import cells
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 Finished = TypeVar("Finished")
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """A radiograph that is ready for the model.
-
-    Parameters
-    ----------
-    entry : Entry
-        Where it came from.
-    radiograph : Radiograph
-        Its source samples.
-    small : ndarray of float32, shape (SOURCE_SIDE, SOURCE_SIDE)
-        Grey values in [0, 1] at the side of the training images, where sharpness is judged.
-    model_pixels : ndarray of float32, shape (S, S)
-        What the model sees.
-    source : Source or None
-        What DICOM objects of it refer to; None where none are asked for, or can be made.
-    """
-
-    entry: Entry
-    radiograph: Radiograph
-    small: NDArray[np.float32]
-    model_pixels: NDArray[np.float32]
-    source: Source | None = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An image that has a mask: its row, masks at source size, prediction at model geometry, DICOM files by kind."""
-
-    row: Row
-    image: PreparedImage
-    masks: Masks
-    prediction: Prediction
-    objects: Mapping[DicomKind, bytes] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the line as plain values that JSON takes, and that the output is for research use only."""
-        return {**cells(self.row), "intended_use": RESEARCH_ONLY}
-
-    def show(self) -> Image:
-        """Return the image ``(H, W)`` with contours of lung (cyan) and infection (orange); a notebook displays it."""
-        from PIL import Image
-
-        bgr = overlay(self.image.radiograph.samples, self.masks)
-        return Image.fromarray(np.ascontiguousarray(bgr[:, :, ::-1]))
-
-
-@dataclass(frozen=True)
-class Refused:
-    """An image without a mask; its row holds reason, stage and detail, `image` what the input filter alone refused."""
-
-    row: Row
-    image: PreparedImage | None = None
-
-
-Result = Scored | Refused
 
 
 @contextlib.contextmanager

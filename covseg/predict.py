@@ -9,7 +9,8 @@ from threading import Lock
 from typing import Literal
 
 from covseg import table
-from covseg.pipeline import Pipeline, Refused, Result, stream
+from covseg.outcome import Refused, Result
+from covseg.pipeline import Pipeline, stream
 from covseg.records import RESEARCH_ONLY, Entry, Row
 from covseg.report import Gallery, render
 from covseg.settings.dicom import DicomKind

@@ -20,7 +20,8 @@ from covseg.dicom import make_objects, read_source
 from covseg.dicom.codes import MEASURES, SCHEME
 from covseg.dicom.identity import LINKED, NO_DATE, NO_TIME
 from covseg.errors import UsageError
-from covseg.pipeline import Pipeline, Scored, score_batch
+from covseg.outcome import Scored
+from covseg.pipeline import Pipeline, score_batch
 from covseg.records import RESEARCH_ONLY
 from covseg.settings.dicom import DICOM_KINDS, DicomSettings
 from covseg.settings.score import ScoreSettings

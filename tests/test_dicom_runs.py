@@ -17,7 +17,8 @@ from covseg.archive import write_objects as write
 from covseg.archive.records import Manifest
 from covseg.dicom.identity import LINKED
 from covseg.errors import CovsegError, UsageError
-from covseg.pipeline import Pipeline, Scored, score_batch
+from covseg.outcome import Scored
+from covseg.pipeline import Pipeline, score_batch
 from covseg.predict import Outputs, predict
 from covseg.records import Row
 from covseg.settings.dicom import DICOM_KINDS, DicomSettings

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covseg.model_folder.folder import ModelFolder
-from covseg.pipeline import Pipeline, PreparedImage, Refused, Scored, resolve
+from covseg.outcome import PreparedImage, Refused, Scored
+from covseg.pipeline import Pipeline, resolve
 from covseg.records import Entry, Prediction, Radiograph
 from covseg.settings.model import Thresholds
 from covseg.stages.doubt import EMPTY, REASONS, judge, terms

@@ -22,7 +22,7 @@ def test_every_public_name_can_be_imported_and_is_listed_in_order() -> None:
 
 def test_the_names_are_those_of_their_modules() -> None:
     assert (covseg.Model, covseg.load_model) == (api.Model, api.load_model)
-    assert (covseg.Scored, covseg.Refused) == (pipeline.Scored, pipeline.Refused)
+    assert (covseg.Scored, covseg.Refused) == (outcome.Scored, outcome.Refused)
     assert (covseg.Row, covseg.Radiograph, covseg.Masks) == (records.Row, records.Radiograph, records.Masks)
     assert covseg.__version__ == code_version()
 

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from covseg.dicom import check_installed
 from covseg.errors import UsageError
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, resolve
+from covseg.outcome import PreparedImage, Refused, Result
+from covseg.pipeline import Pipeline, resolve
 from covseg.records import Entry
 from covseg.registry import open_model
 from covseg.settings.score import ScoreSettings

@@ -25,7 +25,8 @@ from covseg.archive import Outcome, Run, Shard, commit_shard, write_objects
 from covseg.archive.records import NamedObject
 from covseg.errors import EnvironmentFailed, ModelWorkerLost, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.backends import open_backend
-from covseg.pipeline import Pipeline, Refused, Result, score_batch, stream
+from covseg.outcome import Refused, Result
+from covseg.pipeline import Pipeline, score_batch, stream
 from covseg.records import Entry, Row
 from covseg.registry import open_model
 from covseg.settings.score import ScoreSettings

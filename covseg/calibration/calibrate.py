@@ -47,7 +47,8 @@ from covseg.metrics.image_results import true_fraction
 from covseg.metrics.intervals import Difference, Estimate, Floats
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, amend_config
-from covseg.pipeline import Pipeline, Refused, Result, resolve, stream
+from covseg.outcome import Refused, Result
+from covseg.pipeline import Pipeline, resolve, stream
 from covseg.records import RESEARCH_ONLY
 from covseg.registry import open_model
 from covseg.settings.calibrate import CalibrateSettings

@@ -23,7 +23,8 @@ from covseg.data import BadMask, LabelledImage, LabelledSet, read_truth
 from covseg.errors import RadiographRefused
 from covseg.evaluation.control import CONTROLS
 from covseg.metrics.image_results import score_counts, true_fraction
-from covseg.pipeline import Pipeline, Refused, Result, Scored, iter_batches
+from covseg.outcome import Refused, Result, Scored
+from covseg.pipeline import Pipeline, iter_batches
 from covseg.records import Entry, Mask, Truth
 from covseg.settings.environment import cache_folder
 from covseg.stages.read import read

@@ -19,7 +19,8 @@ from covseg.data.masks import read_mask
 from covseg.errors import SetRefused
 from covseg.evaluation.examples import Examples
 from covseg.metrics.image_results import ImageResult, ImageResults, refused, score_masks
-from covseg.pipeline import Pipeline, PreparedImage, Refused, Result, stream
+from covseg.outcome import PreparedImage, Refused, Result
+from covseg.pipeline import Pipeline, stream
 from covseg.records import Entry, Prediction
 from covseg.stages.preprocess import resize
 from covseg.stages.segment import Backend

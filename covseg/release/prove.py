@@ -29,7 +29,8 @@ from covseg.metrics.intervals import paired, weighted_mean
 from covseg.model_folder.backends import OnnxBackend
 from covseg.model_folder.folder import ModelFolder
 from covseg.model_folder.precision import INT8, Agreement, Loss, Precision, Proof, write_proofs
-from covseg.pipeline import Pipeline, Scored, resolve
+from covseg.outcome import Scored
+from covseg.pipeline import Pipeline, resolve
 from covseg.records import Entry, Mask, Truth
 from covseg.registry import open_model
 from covseg.stages.read import read
