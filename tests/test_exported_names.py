@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import covseg
-from covseg import api, errors, pipeline, records
+from covseg import api, errors, outcome, records
 from covseg.errors import CovsegError
 from covseg.settings.environment import code_version
 
