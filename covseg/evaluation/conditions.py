@@ -25,7 +25,7 @@ from covseg.evaluation.control import CONTROLS
 from covseg.metrics.image_results import score_counts, true_fraction
 from covseg.outcome import Refused, Result, Scored
 from covseg.pipeline import Pipeline, iter_batches
-from covseg.records import Entry, Mask, Truth
+from covseg.records import Entry, Mask, Radiograph, Truth
 from covseg.settings.environment import cache_folder
 from covseg.stages.read import read
 from covseg.stages.segment import Backend
@@ -185,13 +185,9 @@ def _answers(
     conditions: list[Condition],
     image: LabelledImage,
 ) -> list[Answer]:
-    data = (dataset.root / image.key).read_bytes()
-    try:
-        radiograph = read(data)
-        truth = read_truth(dataset, image, radiograph.shape)
-    except (RadiographRefused, BadMask):
+    if (found := read_with_truth(dataset, image)) is None:
         return []
-    entry = Entry(image.key, len(data), "")
+    entry, radiograph, truth = found
     source = radiograph.pixels
     made = [
         (one, one.make(image, source, truth)) for one in (plain(), *(one for one in conditions if one.name != PLAIN))
@@ -223,14 +219,30 @@ def _answer(image: LabelledImage, condition: Condition, truth: Truth, result: Re
     row = result.row
     agreement = float("nan")
     if isinstance(result, Scored) and isinstance(as_it_is, Scored):
-        both, more, less = score_counts(guess, move(like(as_it_is.masks.infection, truth.infection)))
-        agreement = 2 * both / (2 * both + more + less) if both + more + less else 1.0
+        agreement = mask_dice(guess, move(like(as_it_is.masks.infection, truth.infection)))
     return Answer(
         image.key, image.stratum, condition.name, str(row.reason or "") if isinstance(result, Refused) else "",
         bool(set(row.qc_flags) - set(NOTES)), *score_counts(guess, infection), *lungs,
         _number(row.infection_probability), _number(row.infected_fraction), true_fraction(infection, lung),
         _number(row.doubt), agreement,
     )  # fmt: skip
+
+
+def read_with_truth(dataset: LabelledSet, image: LabelledImage) -> tuple[Entry, Radiograph, Truth] | None:
+    """Read an image and its truth; None where one of them cannot be read or believed."""
+    data = (dataset.root / image.key).read_bytes()
+    try:
+        radiograph = read(data)
+        truth = read_truth(dataset, image, radiograph.shape)
+    except (RadiographRefused, BadMask):
+        return None
+    return Entry(image.key, len(data), ""), radiograph, truth
+
+
+def mask_dice(mask: Mask, other: Mask) -> float:
+    """Return Dice of two masks ``(H, W)``; 1 where both are empty."""
+    both, more, less = score_counts(mask, other)
+    return 2 * both / (2 * both + more + less) if both + more + less else 1.0
 
 
 def _number(value: float | None) -> float:

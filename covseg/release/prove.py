@@ -21,19 +21,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.data import BadMask, LabelledImage, LabelledSet, open_set, read_truth
-from covseg.errors import EnvironmentFailed, RadiographRefused, SetRefused, UsageError
-from covseg.evaluation.conditions import Condition, like, of_shift, plain
-from covseg.metrics.image_results import score_counts
+from covseg.data import LabelledImage, LabelledSet, open_set
+from covseg.errors import EnvironmentFailed, SetRefused, UsageError
+from covseg.evaluation.conditions import Condition, like, mask_dice, of_shift, plain, read_with_truth
 from covseg.metrics.intervals import paired, weighted_mean
 from covseg.model_folder.backends import OnnxBackend
 from covseg.model_folder.folder import ModelFolder
 from covseg.model_folder.precision import INT8, Agreement, Loss, Precision, Proof, write_proofs
 from covseg.outcome import Scored
 from covseg.pipeline import Pipeline, resolve
-from covseg.records import Entry, Mask, Truth
+from covseg.records import Mask, Truth
 from covseg.registry import open_model
-from covseg.stages.read import read
 from covseg.stages.segment import Backend
 from covseg.storage import LocalStore
 from covseg.synthetic.shifts import chosen
@@ -175,13 +173,10 @@ def _walk(
 def _lines(
     walked: list[tuple[Pipeline, Backend]], dataset: LabelledSet, image: LabelledImage, conditions: list[Condition]
 ) -> list[_Line]:
-    data = (dataset.root / image.key).read_bytes()
-    try:
-        radiograph = read(data)
-        truth = read_truth(dataset, image, radiograph.shape)
-    except (RadiographRefused, BadMask):
+    if (found := read_with_truth(dataset, image)) is None:
         return []
-    entry, source = Entry(image.key, len(data), ""), radiograph.pixels
+    entry, radiograph, truth = found
+    source = radiograph.pixels
     made = [(one, one.make(image, source, truth)) for one in conditions]
     present = [(one, replace(radiograph, samples=pixels)) for one, pixels in made if pixels is not None]
     prepared = [walked[0][0].prepare(entry, changed) for _, changed in present]
@@ -204,10 +199,7 @@ def _line(condition: Condition, stratum: str, truth: Truth, results: Sequence[ob
 
 def _dice(mask: Mask | None, real: Mask) -> float:
     """Return Dice at the size of `real`; 1 where both are empty, 0 without a mask."""
-    if mask is None:
-        return 0.0
-    hit, more, less = score_counts(like(mask, real), real)
-    return 2 * hit / (2 * hit + more + less) if hit + more + less else 1.0
+    return 0.0 if mask is None else mask_dice(like(mask, real), real)
 
 
 def _proof(
