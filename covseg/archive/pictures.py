@@ -12,6 +12,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import cv2
@@ -58,11 +59,11 @@ class PictureRecord(Record):
 
 
 def choose(db: DuckDBPyConnection, limit: int) -> list[Drawable]:
-    """Return the images to draw: of every group its part of `limit`, rounded up while there is room."""
+    """Return the images to draw: of every group its part of `limit`, then more where groups overlap and leave room."""
     chosen: dict[Drawable, None] = {}
-    for group in GROUPS:
+    for share, group in product((limit / MOST, 1), GROUPS):
         query = CHOSEN.format(where=group.where, order=group.order)
-        rows = db.execute(query, [math.ceil(group.quota * limit / MOST)]).fetchall()
+        rows = db.execute(query, [math.ceil(group.quota * share)]).fetchall()
         chosen |= dict.fromkeys(Drawable(*row) for row in rows)
     return list(chosen)[:limit]
 
