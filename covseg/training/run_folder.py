@@ -167,13 +167,13 @@ def load_state(folder: Path) -> State | None:
     return state
 
 
-def save_weights(folder: Path, learning: Learning) -> None:
-    """Replace ``weights.safetensors`` by the network's, floats as float16."""
+def write_weights(path: Path, network: torch.nn.Module) -> None:
+    """Replace a safetensors file by a network's weights, floats as float16."""
     state = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in learning.network.state_dict().items()
+        for name, value in network.state_dict().items()
     }
-    replace(folder / WEIGHTS, lambda staged: save_file(state, staged))
+    replace(path, lambda staged: save_file(state, staged))
 
 
 def write_rows(folder: Path, rows: list[Row]) -> None:

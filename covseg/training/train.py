@@ -190,7 +190,7 @@ class TrainingLoop:
         if row[metric] > progress.best:
             progress.best, progress.since_best = row[metric], 0
             if self.rank.index == 0:
-                run_folder.save_weights(self.job.out, best)
+                run_folder.write_weights(self.job.out / run_folder.WEIGHTS, best.network)
         else:
             progress.since_best += 1
 

@@ -36,7 +36,7 @@ COMMANDS = {
     "evaluate": "Judge a model on a labelled split, or beside readers' scores: every convention, with intervals.",
     "calibrate": "Choose thresholds, temperature and intervals on Val; write them into the model.",
     "compare": "Compare evaluations image by image: paired differences with intervals, and cost.",
-    "models": "Models: release, combine, fit-filter, prove, card; in a registry list, show, pull, push, promote.",
+    "models": "Models: average, release, combine, fit-filter, prove, card; in a registry list, show, pull ...",
     "recipes": "List and explain the training recipes.",
     "train": "Train a recipe, here or on Ray; a run folder that can be resumed.",
     "search": "Look for a better recipe in a space, by trials on Ray; the same command goes on.",

@@ -19,6 +19,7 @@ EXAMPLES = {
     "models pull": "covseg models pull s3://models/fast@v2 -o models/fast",
     "models push": "covseg models push models/mine mine --registry s3://models",
     "models promote": "covseg models promote s3://models/mine@v3 champion --note 'better on Val'",
+    "models average": "covseg models average runs/one runs/other --data COVID-QU-Ex/ -o mean.safetensors",
     "models release": "covseg models release runs/mine -o models/mine --data COVID-QU-Ex/",
     "models combine": "covseg models combine models/one models/other -o models/both --name both",
     "models fit-filter": "covseg models fit-filter models/mine --data COVID-QU-Ex/",

@@ -1,4 +1,4 @@
-"""``covseg models release | combine | fit-filter | prove | card``: runs or other folders to a finished model folder."""
+"""``covseg models average | release | combine | fit-filter | prove | card``: to a finished model folder."""
 
 from __future__ import annotations
 
@@ -49,6 +49,17 @@ class CombineConfig(Options):
     json_: Json = False
 
 
+class AverageConfig(Options):
+    """What `covseg models average` can be told."""
+
+    runs: tuple[Path, ...] = Field(description="Folders that covseg train has filled, of one network.")
+    data: Path = Field(description="Folder with Train (COVID-QU-Ex), or images/, masks/.")
+    output: Annotated[Path, OUTPUT] = Field(description="The safetensors file; made or overwritten.")
+    images: int = Field(960, ge=16, description="Train images from which batch norms take their statistics anew.")
+    lung_model: str = Field("default", description="Draws the lungs for runs that saw predicted ones.")
+    json_: Json = False
+
+
 class FitFilterConfig(Options):
     """What `covseg models fit-filter` can be told."""
 
@@ -84,6 +95,18 @@ def release(config: ReleaseConfig) -> int:
     lines = [] if proved is None else [f"export differs from torch by {proved:.1e} at most"]
     lines.append(f"{made.id} written to {config.output}; {_unfinished(config.output)}")
     show_result({**_made(made, config.output), "export_difference": proved}, lines, as_json=config.json_)
+    return 0
+
+
+def average(config: AverageConfig) -> int:
+    """Write the mean of several runs' weights, for --set network.weights=FILE of a further training."""
+    from covseg.training.average import average as mean
+
+    mean(config.runs, config.data, config.output, config.images, config.lung_model)
+    line = f"{config.output} written; now covseg train RECIPE --set network.weights={config.output}"
+    show_result(
+        {"weights": str(config.output), "runs": [str(run) for run in config.runs]}, [line], as_json=config.json_
+    )
     return 0
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from flows.cli.console import show_result
 from flows.cli.examples import ending
-from flows.cli.model_folders import card, combine, fit_filter, prove, release
+from flows.cli.model_folders import average, card, combine, fit_filter, prove, release
 from flows.cli.options import OUTPUT, Json, Options
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 models = App(name="models")
 for name, command in (
-    ("release", release), ("combine", combine), ("fit-filter", fit_filter), ("prove", prove), ("card", card),
+    ("average", average), ("release", release), ("combine", combine), ("fit-filter", fit_filter), ("prove", prove),
+    ("card", card),
 ):  # fmt: skip
     models.command(command, help_epilogue=ending(f"models {name}"))
 _REGISTRY = "Folder or s3://bucket/prefix; default: COVSEG_REGISTRY."
