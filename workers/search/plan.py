@@ -39,6 +39,8 @@ class SearchPlan:
         Compute of a whole trial, as a multiple of the recipe's own.
     metric : str
         Column of ``metrics.csv`` that judges a trial, at its highest.
+    listed : tuple of Point
+        Tried in this order instead of what the space's own would be; nothing is drawn.
     """
 
     space: Space
@@ -46,6 +48,7 @@ class SearchPlan:
     settings: tuple[str, ...] = ()
     budget: float = 1.0
     metric: str = METRIC
+    listed: tuple[Point, ...] = ()
 
     @property
     def base(self) -> Recipe:
@@ -83,6 +86,8 @@ class SearchPlan:
         With ``tpe`` they are the recipe and, along each parameter, its next neighbour.
         """
         space, start = self.space, self.start()
+        if self.listed:
+            return list(self.listed)
         if space.order == "grid":
             parts = itertools.product(*(parameter.values() for parameter in space.parameters))
             return [{name: value for part in one for name, value in part.items()} for one in parts]
@@ -93,8 +98,8 @@ class SearchPlan:
         return [start, *near]
 
     def count(self, trials: int) -> int:
-        """Return how many of so many trials there are: a grid or a sweep has no more than its points."""
-        return trials if self.space.order == "tpe" else min(trials, len(self.first()))
+        """Return how many of so many trials there are: a grid, a sweep or a list has no more than its points."""
+        return trials if self.space.order == "tpe" and not self.listed else min(trials, len(self.first()))
 
     def check(self) -> None:
         """Look at every end of every parameter alone, and at many random points.
