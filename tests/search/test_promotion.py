@@ -34,7 +34,7 @@ def test_the_finalists_are_the_recipe_and_the_best_complete_trials_at_the_full_b
     values = [0.9, 0.5, 0.8, 0.7, 0.7]
     records = [
         TrialRecord(number=number, state=state, point=point, value=value, epochs=1, gflop=1.0)  # type: ignore[arg-type]
-        for number, (state, value, point) in enumerate(zip(states, values, plan.first(), strict=False))
+        for number, (state, value, point) in enumerate(zip(states, values, plan.first, strict=False))
     ]
     found = finalists_of(plan, records, 2)
     assert [one.name for one in found] == ["recipe", "trial-0003", "trial-0004"], "trial 0 is the recipe itself"

@@ -78,7 +78,7 @@ class Run:
 def finalists_of(plan: SearchPlan, records: Sequence[TrialRecord], count: int) -> list[Finalist]:
     """Return the recipe and the `count` best complete trials that are not the recipe, all at the full budget."""
     full = replace(plan, budget=1.0)
-    done = [one for one in records if one.state == "complete" and one.value is not None and one.point != plan.start()]
+    done = [one for one in records if one.state == "complete" and one.value is not None and one.point != plan.start]
     best = sorted(done, key=lambda one: (-(one.value or 0.0), one.number))[:count]
     own = Finalist(RECIPE, full.at({}))
     return [own, *(Finalist(f"trial-{one.number:04d}", full.at(one.point), one) for one in best)]

@@ -43,7 +43,7 @@ def render_search(
         record.number: [row[plan.metric] for row in read_rows(trial_folder(out, record.number))] for record in records
     }
     spent = sum(len(curves[record.number]) / record.epochs for record in records) * plan.budget
-    start = next((record for record in records if record.point == plan.start()), None)
+    start = next((record for record in records if record.point == plan.start), None)
     return render_page(
         "workers.search",
         "search.html.j2",
