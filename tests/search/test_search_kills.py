@@ -29,10 +29,10 @@ from workers.search.run import plan_of, search_of
 __all__ = ["closed", "server"]
 OF_RAY = r"ignore::DeprecationWarning:ray\.data"
 pytestmark = [
-    pytest.mark.ray, pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(2400),
+    pytest.mark.ray, pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(3600),
     pytest.mark.filterwarnings(OF_RAY),
 ]  # fmt: skip
-TRIALS, PAUSE_S, PATIENCE_S = 48, 0.4, 300
+TRIALS, PAUSE_S, PATIENCE_S = 40, 0.4, 900
 KILLS = ["trial"] * 5 + ["driver"] * 3 + ["node"] * 3 + ["server"] * 3
 NODES = """
 import sys
