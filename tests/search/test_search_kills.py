@@ -21,6 +21,7 @@ from covseg.settings.search import SearchSettings
 from tests.search.postgresql import Server
 from tests.search.test_storage import OPENED, SPACE, closed, kept, server
 from tests.test_scoring_nodes import QUICK
+from workers.cluster import STARTS
 from workers.search.index import Index, Shared
 from workers.search.plan import METRIC
 from workers.search.records import TrialRecord, read_trials, trial_folder
@@ -41,7 +42,14 @@ MEMORY = {"object_store_memory": 100 * 2**20}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **MEMORY})
 print("at", cluster.address, flush=True)
 for _ in sys.stdin:
-    print("raylet", cluster.add_node(num_cpus=1, **MEMORY).all_processes["raylet"][0].process.pid, flush=True)
+    for left in (2, 1, 0):  # a loaded machine misses Ray's fixed 30 s
+        try:
+            node = cluster.add_node(num_cpus=1, **MEMORY)
+            break
+        except Exception:
+            if not left:
+                raise
+    print("raylet", node.all_processes["raylet"][0].process.pid, flush=True)
 cluster.shutdown()
 """
 
@@ -50,16 +58,19 @@ class Machines:
     """A Ray of two machines, of which the second may be killed and replaced."""
 
     def __init__(self) -> None:
+        self.address = next(address for _ in range(STARTS) if (address := self._begun()))
+        self.raylet = self._added()
+
+    def _begun(self) -> str:
         words, pipe = [sys.executable, "-c", NODES], subprocess.PIPE
         self.process = subprocess.Popen(
             words, env=os.environ | QUICK, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
         )
-        self.address = self._answer("at")
-        self.raylet = self._added()
+        return self._answer("at")
 
     def _answer(self, first: str) -> str:
         assert self.process.stdout
-        return next(words[1] for line in self.process.stdout if (words := line.split())[:1] == [first])
+        return next((words[1] for line in self.process.stdout if (words := line.split())[:1] == [first]), "")
 
     def _added(self) -> int:
         assert self.process.stdin
