@@ -37,6 +37,7 @@ from covseg.storage import LocalStore
 from covseg.table import to_parquet
 
 METRICS, CASES, PAGE = "metrics.json", "cases.parquet", "evaluation.html"
+CONDITIONS = "conditions.parquet"  # of each image under each shift, and of its twins; where they were asked for
 CONVENTIONS = {
     "geometry": "source resolution, thresholded masks, as covseg predict writes them",
     "reduction": "image: mean over images; batch(8): mean over batches of 8 in listing order, pixels pooled in each; "
@@ -177,9 +178,14 @@ def results_table(results: ImageResults) -> pa.Table:
     return table
 
 
-def write(folder: Path, evaluation: Evaluation, results: ImageResults, page: bytes) -> None:
-    """Write the three files."""
+def write(
+    folder: Path, evaluation: Evaluation, results: ImageResults, page: bytes, answers: pa.Table | None = None
+) -> None:
+    """Write the three files, and the answers under shifts and of twins where there are any."""
     store = LocalStore(folder)
+    (folder / CONDITIONS).unlink(missing_ok=True)
+    if answers is not None:
+        store.write(CONDITIONS, to_parquet(answers))
     store.write(CASES, to_parquet(results_table(results)))
     store.write(PAGE, page)
     store.write(METRICS, json.dumps(evaluation.model_dump(mode="json"), indent=1, allow_nan=False).encode())

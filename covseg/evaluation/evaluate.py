@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from safetensors import safe_open
 
 from covseg.data import LabelledSet, open_set
 from covseg.errors import SetRefused
-from covseg.evaluation.conditions import TWIN, controls, of_shift, plain, walk
+from covseg.evaluation.conditions import PLAIN, TWIN, controls, of_shift, plain, walk
 from covseg.evaluation.document import Identity, document, write
 from covseg.evaluation.page import render
 from covseg.evaluation.records import Cost, Evaluation, Robustness
@@ -59,13 +61,13 @@ def evaluate(settings: EvaluateSettings, progress: Callable[[int, int], None] = 
         first = evaluated.excluded[0].detail if evaluated.excluded else "the listing is empty"
         raise SetRefused(f"no image of {settings.data} split {dataset.split} can be judged; first reason: {first}")
     evaluation = document(evaluated, Identity(pipeline.config, dataset, settings.lung, _cost(folder)), settings.draws)
-    robustness = _robustness(settings, plain_pipeline, backend, dataset, shifts, twins, progress)
+    robustness, answers = _robustness(settings, plain_pipeline, backend, dataset, shifts, twins, progress)
     left_out = _left_out(settings, dataset)
     evaluation = evaluation.model_copy(update={"robustness": robustness, "warnings": (*evaluation.warnings, *left_out)})
     if ledger.is_test(dataset.split):
         evaluation = evaluation.model_copy(update={"test_use": _record(folder.path, evaluation)})
     page = render(evaluation, evaluated.results, evaluated.examples.strips())
-    write(settings.output, evaluation, evaluated.results, page)
+    write(settings.output, evaluation, evaluated.results, page, answers)
     return evaluation
 
 
@@ -77,23 +79,27 @@ def _robustness(
     shifts: dict[str, Shift],
     twins: dict[str, list[Path]],
     progress: Callable[[int, int], None],
-) -> Robustness:
-    """Walk the set once more under every condition that is wanted, with the predicted lung."""
+) -> tuple[Robustness, pa.Table | None]:
+    """Walk the set once more under every condition that is wanted, with the predicted lung; return the rows too."""
     conditions = [of_shift(name, shift) for name, shift in shifts.items()]
     conditions += controls() if settings.control and any(image.lung for image in dataset.images) else []
     found, draws, threshold = Robustness(), settings.draws, pipeline.model.thresholds.presence
+    walked: list[pa.Table] = []
     if conditions:
         table = walk(pipeline, backend, dataset, [plain(), *conditions], settings.streams, progress)
         control = control_lines(table, draws) if settings.control else ()
         doubts = doubt_lines(table, {name: shift.words for name, shift in shifts.items()}, threshold, draws)
         found = Robustness(control=control, shifts=shift_lines(table, shifts, draws), doubt=doubts)
+        walked += [table.filter(pc.is_in(table.column("condition"), pa.array(shifts)))] if shifts else []
     if twins:
         pairs = with_twins(open_set(settings.data, settings.split), twins)
-        table = as_one(walk(pipeline, backend, pairs, [plain(), *of_twins(twins)], settings.streams, progress))
+        every = walk(pipeline, backend, pairs, [plain(), *of_twins(twins)], settings.streams, progress)
+        walked.append(every.filter(pc.not_equal(every.column("condition"), PLAIN)))
+        table = as_one(every)
         words = f"real size, {settings.twins.parent.name if settings.twins else ''}"
         doubts = (*doubt_lines(table, {TWIN: words}, threshold, draws), *found.doubt)
         found = found.model_copy(update={"twins": (line(table, TWIN, words, draws),), "doubt": doubts})
-    return found
+    return found, pa.concat_tables(walked) if walked else None
 
 
 def _left_out(settings: EvaluateSettings, dataset: LabelledSet) -> list[str]:

@@ -30,6 +30,9 @@ class SearchSettings(BaseModel):
         description="COVID-19 Dice of Val at specificity .98; robust: its mean with that of shifted images of Val.",
     )
     pruning: bool = Field(default=True, description="Stop a trial early that lags behind the best third.")
+    like: str | None = Field(
+        default=None, description="Folder of a search of this space: its configurations are tried, in its order."
+    )
     storage: str | None = Field(
         default=None,
         description="postgresql://USER@HOST:PORT/DATABASE that drivers of one --out share; default: study.db in it.",

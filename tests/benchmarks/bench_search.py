@@ -3,7 +3,8 @@
     python -m tests.benchmarks.bench_search [--trials 400] [--parallel 2]
 
 One cluster of two cores, SQLite, seven parameters, two reports a trial. Every hundred trials a line: trials a second
-since the last line, and the driver's resident memory in MB. Ratios travel, absolute figures do not.
+since the last line, the driver's CPU time a trial, and its resident memory in MB. Ratios travel, absolute
+figures do not.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=400)
     parser.add_argument("--parallel", type=int, default=2)
     flags = parser.parse_args()
-    ended, last = 0, time.perf_counter()
+    ended, last, spent = 0, time.perf_counter(), time.process_time()
 
     def changed(record: TrialRecord) -> None:
-        nonlocal ended, last
+        nonlocal ended, last, spent
         ended += record.state != "running"
         if record.state != "running" and ended % EVERY == 0:
-            now = time.perf_counter()
-            print(f"{ended:>6} trials  {EVERY / (now - last):5.1f} a second  {memory():>5} MB", flush=True)
-            last = now
+            now, cpu = time.perf_counter(), time.process_time()
+            rate, own = EVERY / (now - last), 1000 * (cpu - spent) / EVERY
+            print(f"{ended:>6} trials  {rate:5.1f} a second  {own:6.0f} CPU-ms each  {memory():>5} MB", flush=True)
+            last, spent = now, cpu
 
     with tempfile.TemporaryDirectory() as out, connect("local", cpus=2):
         given = SearchSettings(

@@ -28,7 +28,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = SearchSettings(space="unet-small-sweeps", data="nowhere", out=str(out))
     plan = plan_of(given)
     open_search(out, search_of(given, plan))
-    for number, (point, value) in enumerate(zip(plan.first(), VALUES, strict=False)):
+    for number, (point, value) in enumerate(zip(plan.first, VALUES, strict=False)):
         state = "pruned" if value < 0.5 else "complete"
         record = TrialRecord(number=number, state=state, point=point, value=value, epochs=30, gflop=1.0 + number)
         write_trial(out, record, plan.at(point))

@@ -104,7 +104,7 @@ def test_weights_keep_the_sum_of_the_recipe_and_their_own_ratio(tmp_path: Path) 
 def test_a_condition_decides_whether_its_parameter_is_drawn(tmp_path: Path) -> None:
     conditional = plan(tmp_path, FOCAL)
     assert draw(conditional.space, First()) == {"loss.focal": 1.0, "loss.focal_gamma": 1.0}
-    assert conditional.start() == {"loss.focal": 0.0}
+    assert conditional.start == {"loss.focal": 0.0}
     conditional.check()
 
 
@@ -118,11 +118,11 @@ def test_a_finer_grid_gets_fewer_epochs_of_the_same_budget(tmp_path: Path) -> No
 def test_the_recipe_comes_first_then_its_neighbours_and_a_sweep_moves_one_thing(tmp_path: Path) -> None:
     settings = ("network.widths=[4, 8]",)
     sizes = SIZE.replace("high = 96", "high = 256")
-    first = plan(tmp_path, sizes, LR, settings=settings).first()
+    first = plan(tmp_path, sizes, LR, settings=settings).first
     recipe = {"input.size": 256, "optimiser.lr": 1e-4}
     assert first == [recipe, recipe | {"input.size": 32}, recipe | {"optimiser.lr": 2e-4}]
     sweeps = load_space("unet-small-sweeps")
-    points = SearchPlan(sweeps, sweeps.recipe).first()
+    points = SearchPlan(sweeps, sweeps.recipe).first
     assert len(points) == 7
     assert all(sum(point[name] != points[0][name] for name in point) <= 1 for point in points)
 

@@ -146,7 +146,7 @@ def test_two_who_ask_at_once_while_the_server_is_killed_twice_lose_and_double_no
             with contextlib.closing(index(server, out, "killed")) as own:
                 while True:
                     with turn(out):  # beginning a trial is one step of a driver
-                        if own.begun() >= many:
+                        if own.stand().begun >= many:
                             return
                         numbers.append(end_one(own, out, 0.5))
         except Exception as error:  # noqa: BLE001 - told below
@@ -168,7 +168,7 @@ def test_two_who_ask_at_once_while_the_server_is_killed_twice_lose_and_double_no
     after = index(server, out, "killed")
     trials = after.study.get_trials()
     assert [trial.number for trial in trials] == list(range(many))
-    orphans = set(after.running())
+    orphans = set(after.stand().running)
     assert set(numbers) | orphans == set(range(many)), "one that was begun without an answer is left to be taken over"
     assert all(trial.value == 0.5 for trial in trials if trial.number not in orphans)
 

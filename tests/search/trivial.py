@@ -1,14 +1,17 @@
 """Trials that train nothing, for what a search costs by itself: a hidden value is written where a training writes it.
 
-    python -m tests.search.trivial SETTINGS PAUSE_S
+    python -m tests.search.trivial SETTINGS PAUSE_S [stepwise]
 
-drives such a search; prints a line a trial that this driver started.
+drives such a search; prints a line a trial that this driver started. A stepwise trial pauses in each epoch, and goes on
+where its folder stands.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,6 +22,7 @@ import ray
 from covseg.settings.search import SearchSettings
 from covseg.training.job import TrainingJob
 from covseg.training.recipe import Recipe
+from covseg.training.run_folder import replace
 from workers.cluster import Handle, connect
 from workers.search.driver import Driver, SearchHooks
 from workers.search.index import Index, Shared
@@ -33,14 +37,35 @@ EPOCHS = 2
 
 def trivial(number: int, recipe: Recipe, job: TrainingJob, cores: int, device: str, board: Handle) -> TrialEnd:
     """Leave the epochs of a training whose value is a function of its learning rate."""
-    value = 1 / (1 + abs(recipe.optimiser.lr - 0.003))
-    with (job.out / "metrics.csv").open("w") as file:
-        rows = [[epoch, value * epoch / EPOCHS] for epoch in range(1, EPOCHS + 1)]
-        csv.writer(file).writerows([["epoch", METRIC], *rows])
+    _leave(recipe, job, EPOCHS)
     with (job.out / "starts").open("a") as file:
         file.write("started\n")
     ray.get(board.post.remote(number, EPOCHS))
     return TrialEnd("done")
+
+
+def _leave(recipe: Recipe, job: TrainingJob, epochs: int) -> None:
+    value = 1 / (1 + abs(recipe.optimiser.lr - 0.003))
+    rows = [[epoch, value * epoch / EPOCHS] for epoch in range(1, epochs + 1)]
+    text = io.StringIO()
+    csv.writer(text).writerows([["epoch", METRIC], *rows])
+    replace(job.out / "metrics.csv", lambda staged: staged.write_text(text.getvalue()))
+
+
+def stepwise(seconds: float) -> Any:
+    """Return a trial whose every epoch takes so long; each start leaves the process's id in ``starts``."""
+
+    def trial(number: int, recipe: Recipe, job: TrainingJob, cores: int, device: str, board: Handle) -> TrialEnd:
+        with (job.out / "starts").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        path = job.out / "metrics.csv"
+        for epoch in range(len(path.read_text().splitlines()) if path.exists() else 1, EPOCHS + 1):
+            time.sleep(seconds)
+            _leave(recipe, job, epoch)
+            ray.get(board.post.remote(number, epoch))
+        return TrialEnd("done")
+
+    return trial
 
 
 def paused(seconds: float) -> Any:
@@ -76,7 +101,8 @@ def main() -> None:
             told.add(record.number)
             print(record.number, flush=True)
 
-    drive(SearchSettings.model_validate_json(sys.argv[1]), SearchHooks(changed), paused(float(sys.argv[2])))
+    task = stepwise if sys.argv[3:] == ["stepwise"] else paused
+    drive(SearchSettings.model_validate_json(sys.argv[1]), SearchHooks(changed), task(float(sys.argv[2])))
 
 
 if __name__ == "__main__":

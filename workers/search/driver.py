@@ -8,7 +8,7 @@ several drivers each begins trials in its turn and holds the lock of those that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -119,7 +119,7 @@ class Driver:
             while not stopping and len(self._running) < self.parallel and (record := self._next()):
                 self._launch(record, board)
             if not self._running:
-                if stopping or not self.index.running():
+                if stopping or not self.index.stand().running:
                     break
                 time.sleep(LISTEN_S)  # other drivers run the rest
                 continue
@@ -139,7 +139,8 @@ class Driver:
         return self.job.out
 
     def _left(self) -> bool:
-        return bool(self._lost or self.index.running() or self.index.begun() < self.count)
+        stand = self.index.stand()
+        return bool(self._lost or stand.running or stand.begun < self.count)
 
     def _next(self) -> TrialRecord | None:
         """Return a trial to start: one of ours that lost its process, one that a driver left, or a new one."""
@@ -148,7 +149,8 @@ class Driver:
         if time.monotonic() < self._look:
             return None
         with turn(self._out()):
-            if (left := self._left_behind()) or self.index.begun() >= self.count:
+            stand = self.index.stand()
+            if (left := self._left_behind(stand.running)) or stand.begun >= self.count:
                 self._look = 0.0 if left else time.monotonic() + ALONE_S
                 return left
             number = self.index.ask()
@@ -161,9 +163,9 @@ class Driver:
             self._claims[number] = lock
         return lock is not None
 
-    def _left_behind(self) -> TrialRecord | None:
+    def _left_behind(self, running: Sequence[int]) -> TrialRecord | None:
         """Take a trial that a driver left running; tell the study of those that had ended."""
-        for number in self.index.running():
+        for number in running:
             if number in self._claims or not self._claim(number):
                 continue
             record = record_of(self._out(), number) or self._begin(number)

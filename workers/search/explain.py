@@ -22,14 +22,14 @@ def explain(plan: SearchPlan, trials: int) -> list[str]:
 
 
 def _lines(plan: SearchPlan, trials: int) -> Iterator[str]:
-    space, base, start = plan.space, plan.base, plan.start()
+    space, base, start = plan.space, plan.base, plan.start
     yield f"{space.title}"
     yield f"recipe {plan.ref} ({base.label}), order {space.order}, objective {base.stop.metric} on Val"
     yield ""
     for parameter in space.parameters:
         own = ", ".join(str(start[name]) for name in parameter.names if name in start)
         yield f"{', '.join(parameter.names):<40} {described(parameter)}; recipe: {own or 'not in the space'}"
-    first, count = plan.first(), plan.count(trials)
+    first, count = plan.first, plan.count(trials)
     yield ""
     yield f"{count} trials; set: the first {min(count, len(first))}, drawn: the others"
     cost, epochs = gflop(base), base.stop.epochs

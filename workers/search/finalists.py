@@ -18,7 +18,7 @@ from ray.exceptions import NodeDiedError, RayError, RayTaskError
 from covseg.calibration.run import run as calibrate
 from covseg.data.cache import local_copy
 from covseg.errors import Stopped, TrainingFailed
-from covseg.evaluation.document import METRICS
+from covseg.evaluation.document import CONDITIONS, METRICS
 from covseg.evaluation.evaluate import evaluate
 from covseg.model_folder.folder import amend_config
 from covseg.registry import open_model
@@ -78,7 +78,7 @@ class Run:
 def finalists_of(plan: SearchPlan, records: Sequence[TrialRecord], count: int) -> list[Finalist]:
     """Return the recipe and the `count` best complete trials that are not the recipe, all at the full budget."""
     full = replace(plan, budget=1.0)
-    done = [one for one in records if one.state == "complete" and one.value is not None and one.point != plan.start()]
+    done = [one for one in records if one.state == "complete" and one.value is not None and one.point != plan.start]
     best = sorted(done, key=lambda one: (-(one.value or 0.0), one.number))[:count]
     own = Finalist(RECIPE, full.at({}))
     return [own, *(Finalist(f"trial-{one.number:04d}", full.at(one.point), one) for one in best)]
@@ -118,7 +118,7 @@ def finish_run(run: Run, finish: Finish, cores: int, folder: Path) -> None:
     ))  # fmt: skip
     evaluate(EvaluateSettings(
         model=str(model), data=root, output=folder / "evaluation", limit=limit, shifts=CHOSEN_BY + UNSEEN,
-        twins=finish.twins, streams=cores,
+        twins=finish.twins, streams=cores, control=finish.input_filter,
     ))  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def train_finalists(
     """
     board: Handle = ray.remote(trials.TrialBoard).options(num_cpus=0).remote()
     start = ray.remote(run_finalist).options(num_cpus=cores, num_gpus=gpus, max_retries=0)
-    waiting = [number for number, run in enumerate(runs) if not (run.job.out / "evaluation" / METRICS).exists()]
+    waiting = [number for number, run in enumerate(runs) if not _finished(run)]
     running: dict[Any, int] = {}
     crashes = dict.fromkeys(waiting, 0)
     stopping, failed = False, ""
@@ -164,6 +164,10 @@ def train_finalists(
         raise TrainingFailed(f"{failed}. Mend that; the same command goes on")
     if stopping:
         raise Stopped("the finalists are stopped, their states are saved; the same command goes on")
+
+
+def _finished(run: Run) -> bool:
+    return all((run.job.out / "evaluation" / name).exists() for name in (METRICS, CONDITIONS))
 
 
 def _reason(task: Any) -> Exception | str:

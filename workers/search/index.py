@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -84,6 +85,13 @@ class Shared:
     url: str
     name: str
     search: Mapping[str, object]
+
+
+class Stand(NamedTuple):
+    """How many trials have begun, and the numbers of those that have not ended."""
+
+    begun: int
+    running: list[int]
 
 
 class Index:
@@ -183,7 +191,7 @@ class Index:
     @patient
     def ask(self) -> int:
         """Begin the next trial, one of the plan's first points or one to be sampled; return its number."""
-        first, trials = self._plan.first(), self.study.get_trials(deepcopy=False)
+        first, trials = self._plan.first, self.study.get_trials(deepcopy=False)
         left = any(one.state is TrialState.WAITING for one in trials)  # by a driver that was killed before it began it
         if not left and len(trials) < len(first):
             self.study.enqueue_trial(dict(first[len(trials)]))
@@ -193,14 +201,11 @@ class Index:
         return trial.number
 
     @patient
-    def begun(self) -> int:
-        """Return how many trials have begun."""
-        return sum(one.state is not TrialState.WAITING for one in self.study.get_trials(deepcopy=False))
-
-    @patient
-    def running(self) -> list[int]:
-        """Return the numbers of the trials that have begun and not ended."""
-        return [one.number for one in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    def stand(self) -> Stand:
+        """Return how many trials have begun, and which of them run: one look at the study."""
+        trials = self.study.get_trials(deepcopy=False)
+        running = [one.number for one in trials if one.state is TrialState.RUNNING]
+        return Stand(sum(one.state is not TrialState.WAITING for one in trials), running)
 
     @patient
     def point(self, number: int) -> Point:

@@ -17,10 +17,10 @@ from covseg.pages.charts import BLUE, GREY, ORANGE
 from covseg.pages.environment import render_page
 from covseg.training.run_folder import read_rows
 from covseg.training.shifted import CHOSEN_BY
+from workers.search.contest import Promotion
 from workers.search.explain import described
 from workers.search.parameters import Scalar
 from workers.search.plan import METRICS, SearchPlan
-from workers.search.promotion import Promotion
 from workers.search.records import TrialRecord, trial_folder
 
 COLOURS = {"complete": BLUE, "pruned": GREY, "running": ORANGE}
@@ -43,7 +43,7 @@ def render_search(
         record.number: [row[plan.metric] for row in read_rows(trial_folder(out, record.number))] for record in records
     }
     spent = sum(len(curves[record.number]) / record.epochs for record in records) * plan.budget
-    start = next((record for record in records if record.point == plan.start()), None)
+    start = next((record for record in records if record.point == plan.start), None)
     return render_page(
         "workers.search",
         "search.html.j2",

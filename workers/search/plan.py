@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 from covseg.errors import UsageError
@@ -39,6 +40,8 @@ class SearchPlan:
         Compute of a whole trial, as a multiple of the recipe's own.
     metric : str
         Column of ``metrics.csv`` that judges a trial, at its highest.
+    listed : tuple of Point
+        Tried in this order instead of what the space's own would be; nothing is drawn.
     """
 
     space: Space
@@ -46,8 +49,9 @@ class SearchPlan:
     settings: tuple[str, ...] = ()
     budget: float = 1.0
     metric: str = METRIC
+    listed: tuple[Point, ...] = ()
 
-    @property
+    @cached_property
     def base(self) -> Recipe:
         """The recipe with what every trial has, before anything is drawn and before the budget."""
         return self._load([])
@@ -69,20 +73,24 @@ class SearchPlan:
         active = [one for one in self.space.parameters if one.names[0] in point]
         return [setting for parameter in active for setting in parameter.settings(point, base)]
 
+    @cached_property
     def start(self) -> Point:
-        """Return the recipe's own point; without the parameters whose value in the recipe the space does not have."""
+        """The recipe's own point; without the parameters whose value in the recipe the space does not have."""
         base, point = self.base, Point()
         for parameter in self.space.parameters:
             if parameter.active(point):
                 point |= parameter.start(base) or {}
         return point
 
+    @cached_property
     def first(self) -> list[Point]:
-        """Return the points that are tried before any is sampled; all of them, in the two orders that sample none.
+        """The points that are tried before any is sampled; all of them, in the two orders that sample none.
 
         With ``tpe`` they are the recipe and, along each parameter, its next neighbour.
         """
-        space, start = self.space, self.start()
+        space, start = self.space, self.start
+        if self.listed:
+            return list(self.listed)
         if space.order == "grid":
             parts = itertools.product(*(parameter.values() for parameter in space.parameters))
             return [{name: value for part in one for name, value in part.items()} for one in parts]
@@ -93,8 +101,8 @@ class SearchPlan:
         return [start, *near]
 
     def count(self, trials: int) -> int:
-        """Return how many of so many trials there are: a grid or a sweep has no more than its points."""
-        return trials if self.space.order == "tpe" else min(trials, len(self.first()))
+        """Return how many of so many trials there are: a grid, a sweep or a list has no more than its points."""
+        return trials if self.space.order == "tpe" and not self.listed else min(trials, len(self.first))
 
     def check(self) -> None:
         """Look at every end of every parameter alone, and at many random points.
@@ -105,7 +113,7 @@ class SearchPlan:
             The recipe does not take a value, two of the space's contradict each other, or the space cannot be tried in
             its order.
         """
-        base, start = self.base, self.start()
+        base, start = self.base, self.start
         for setting in self.settings:
             if (name := setting.partition("=")[0].strip()) in self.space.names:
                 raise UsageError(f"--set {setting}: the space searches {name}; set it or search it, not both")

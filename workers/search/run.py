@@ -22,10 +22,11 @@ from workers.search.finalists import Finish
 from workers.search.index import Index, Shared, where
 from workers.search.leases import lease, turn
 from workers.search.page import render_search
+from workers.search.parameters import Point
 from workers.search.plan import METRICS, SearchPlan, as_toml
 from workers.search.promotion import check_promotion, promote, read_promotion, search_facts
 from workers.search.records import SEARCH, TrialRecord, open_search, read_trials, trial_recipe
-from workers.search.space import load_space
+from workers.search.space import Space, load_space
 from workers.search.storage import check_storage
 
 BEST, PAGE = "best.toml", "search.html"
@@ -54,7 +55,25 @@ def plan_of(settings: SearchSettings) -> SearchPlan:
     """Return what is searched; `UsageError` where space or recipe cannot be read."""
     space = load_space(settings.space)
     recipe, metric = settings.recipe or space.recipe, METRICS[settings.objective]
-    return SearchPlan(space, recipe, settings.settings, settings.budget, metric)
+    listed = _listed(Path(settings.like), space) if settings.like else ()
+    return SearchPlan(space, recipe, settings.settings, settings.budget, metric, listed)
+
+
+def _listed(folder: Path, space: Space) -> tuple[Point, ...]:
+    """Return the configurations of another search, in its order."""
+    if not (folder / SEARCH).is_file():
+        raise UsageError(f"--like {folder} holds no search: wanted the --out of a covseg search")
+    trees = json.loads((folder / SEARCH).read_text())["space"], space.model_dump(mode="json", by_alias=True)
+    theirs, ours = (dict(enumerate(tree["parameter"], 1)) for tree in trees)
+    for place in sorted(theirs | ours):
+        if theirs.get(place) != ours.get(place):
+            raise UsageError(
+                f"--like {folder} is of another space: parameter {place} is {theirs.get(place)} there, "
+                f"{ours.get(place)} here"
+            )
+    if listed := tuple(record.point for record in read_trials(folder)):
+        return listed
+    raise UsageError(f"--like {folder} has no trial: wanted a search that has begun some")
 
 
 def run(settings: SearchSettings, hooks: SearchHooks | None = None) -> SearchResult:
@@ -138,6 +157,7 @@ def search_of(settings: SearchSettings, plan: SearchPlan) -> dict[str, object]:
         "space": plan.space.model_dump(mode="json", by_alias=True),
         **settings.model_dump(mode="json", include={"data", "budget", "pruning", "seed", "limit", "drop_leaks"}),
         "lung_model": settings.lung_model,
+        **({"listed": list(plan.listed)} if plan.listed else {}),
     }  # fmt: skip
 
 
