@@ -1,0 +1,74 @@
+"""Ray machines for tests, as processes of this one: any of them may be killed, and another be added."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PROGRAM = """
+import json, sys
+from ray.cluster_utils import Cluster
+
+def tell(node):
+    raylet = node.all_processes["raylet"][0].process.pid
+    print("told", json.dumps({"at": cluster.address, "raylet": raylet}), flush=True)
+
+settings = json.loads(sys.argv[1])
+memory = {"object_store_memory": 100 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args=memory | settings["head"])
+tell(cluster.head_node)
+for line in sys.stdin:
+    tell(cluster.add_node(**memory, **json.loads(line)))
+cluster.shutdown()
+"""
+QUICK = {
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Machines:
+    """A cluster's address, and the pids of its machines' raylets, the head's first."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        first = self._read()
+        self.address = str(first["at"])
+        self.raylets = [int(first["raylet"])]
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout
+        said = next(line for line in self._process.stdout if line.startswith("told "))
+        told: dict[str, Any] = json.loads(said[5:])
+        return told
+
+    def add(self, **arguments: object) -> int:
+        """Add a machine; return the pid of its raylet."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.flush()
+        self.raylets.append(int(self._read()["raylet"]))
+        return self.raylets[-1]
+
+
+@contextlib.contextmanager
+def machines(environment: Mapping[str, str], **head: object) -> Iterator[Machines]:
+    """Start a cluster of a head alone; it goes with the context."""
+    words = [sys.executable, "-c", PROGRAM, json.dumps({"head": {"include_dashboard": False, **head}})]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    bare["PATH"] = f"{Path(sys.executable).parent}:{bare['PATH']}"  # a job's `python` is found there
+    with subprocess.Popen(words, env=bare | QUICK | dict(environment), text=True, **pipes) as process:
+        yield Machines(process)
+        assert process.stdin
+        process.stdin.close()
+        process.wait(120)
