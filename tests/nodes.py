@@ -12,38 +12,66 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = """
-import json, sys
+import json, socket, sys, time
+from ray._private import services
 from ray.cluster_utils import Cluster
+
+get_node, wait_for_node = services.get_node, services.wait_for_node
+
+def patient(*given):  # a loaded machine misses Ray's fixed 30 s
+    until = time.monotonic() + 240
+    while True:
+        try:
+            return get_node(*given)
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+
+services.get_node = patient
+services.wait_for_node = lambda at, name, timeout: wait_for_node(at, name, 240)
 
 def tell(node):
     raylet = node.all_processes["raylet"][0].process.pid
-    print("told", json.dumps({"at": cluster.address, "raylet": raylet}), flush=True)
+    metrics = node._ray_params.metrics_export_port
+    print("told", json.dumps({"at": cluster.address, "raylet": raylet, "metrics": metrics}), flush=True)
+
+def ports():  # a machine that chooses them itself waits 15 s for each, no longer
+    names = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    chosen = {name: one.getsockname()[1] for name, one in zip(names, held)}
+    for one in held:
+        one.close()
+    return chosen
 
 settings = json.loads(sys.argv[1])
 memory = {"object_store_memory": 100 * 2**20}
-cluster = Cluster(initialize_head=True, head_node_args=memory | settings["head"])
+cluster = Cluster(initialize_head=True, head_node_args=ports() | memory | settings["head"])
 tell(cluster.head_node)
 for line in sys.stdin:
-    tell(cluster.add_node(**memory, **json.loads(line)))
+    tell(cluster.add_node(**ports() | memory | json.loads(line)))
 cluster.shutdown()
 """
 QUICK = {
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_agent_register_timeout_ms": "240000",
+    "RAY_raylet_start_wait_time_s": "240",
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
 class Machines:
-    """A cluster's address, and the pids of its machines' raylets, the head's first."""
+    """A cluster's address, and its machines' raylets (pids) and metrics (ports), the head's first."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         first = self._read()
         self.address = str(first["at"])
-        self.raylets = [int(first["raylet"])]
+        self.raylets, self.metrics = [int(first["raylet"])], [int(first["metrics"])]
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
@@ -56,7 +84,9 @@ class Machines:
         assert self._process.stdin
         self._process.stdin.write(json.dumps(arguments) + "\n")
         self._process.stdin.flush()
-        self.raylets.append(int(self._read()["raylet"]))
+        told = self._read()
+        self.raylets.append(int(told["raylet"]))
+        self.metrics.append(int(told["metrics"]))
         return self.raylets[-1]
 
 

@@ -112,8 +112,11 @@ def score_by_job(
             if end["event"] == "failed":
                 raise named(end["kind"], end["message"])
             if ours:
-                raise EnvironmentFailed(f"Ray job {submission} was stopped: {end['why']}; run again to resume")
-            # It was on its way down, with the lease of another, when this one came.
+                raise EnvironmentFailed(
+                    f"Ray job {submission} {end['why']}: is covseg installed for `python` on the head, and "
+                    f"is that machine alive? ray job logs {submission} says more; run again to resume"
+                )
+            owner = ""  # it was stopped, or on its way down with the lease of another: the next one is ours
 
 
 def stop(settings: ScoreSettings, address: str) -> None:
@@ -151,26 +154,35 @@ def _attach(client: _Client, settings: ScoreSettings, name: str, owner: str, sta
 
 def _follow(client: _Client, submission: str, tell: Tell, note: Note) -> dict[str, Any]:
     """Pass on what the job says until it ends; return its last event. Stop it when this call is interrupted."""
-    end: dict[str, Any] = {"event": "gone", "why": "it said no more"}
+    end: dict[str, Any] = {"event": "gone", "why": "ended without a word"}
     try:
         for line in _lines(client, submission):
-            with contextlib.suppress(ValueError, TypeError):  # Ray's own lines, which may say anything
-                said = json.loads(line)
-                match said["event"]:
-                    case "progress":
-                        tell(_progress(said["progress"]))
-                    case "summary" | "failed":
-                        end = said
-                    case "stopping":
-                        end = {"event": "gone", "why": said["why"]}
-                        note(line)
-                    case _:
-                        note(line)
+            event = _event(line)
+            match event.get("event"):
+                case None:
+                    continue
+                case "progress":
+                    tell(_progress(event["progress"]))
+                    continue
+                case "summary" | "failed":
+                    end = event
+                    continue
+                case "stopping":
+                    end = {"event": "gone", "why": f"ended itself, because {event['why']}"}
+            note(line)
     except BaseException:
         with contextlib.suppress(Exception):
             client.stop_job(submission)
         raise
     return end
+
+
+def _event(line: str) -> dict[str, Any]:
+    """Return what our job says in a line; nothing of a line of Ray's own, which may say anything."""
+    with contextlib.suppress(ValueError):
+        if isinstance(event := json.loads(line), dict):
+            return event
+    return {}
 
 
 def _progress(fields: dict[str, Any]) -> Progress:

@@ -35,7 +35,7 @@ from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
 from covseg.storage import Store, open_store
 from workers.cluster import connect
-from workers.jobs import job_server, score_by_job
+from workers.jobs import Note, job_server, score_by_job
 from workers.losses import judge_losses
 from workers.pool import Job, Pool, RemoteBackend, open_pool
 from workers.scheduler import Scheduler, Tell
@@ -43,11 +43,11 @@ from workers.summary import Progress, Summary
 from workers.telemetry import Telemetry
 
 
-def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None) -> Summary:
+def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None, note: Note = lambda _: None) -> Summary:
     """Score what is pending under ``settings.source`` and publish the snapshot.
 
-    With a job server in ``RAY_ADDRESS`` the cluster scores, as a Ray job. `tell` is called in this process after every
-    shard; it must not block.
+    With a job server in ``RAY_ADDRESS`` the cluster scores, as a Ray job, and `note` is called with the
+    JSON lines of its log. `tell` is called in this process after every shard; it must not block.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None) -> Summa
         See the error tree; finished shards are kept, and the same call resumes.
     """
     if server := job_server():
-        return score_by_job(absolute(settings), server, tell)
+        return score_by_job(absolute(settings), server, tell, note)
     with open_work(settings) as work:
         plan = work.plan()
         progress = work.score(plan, tell)

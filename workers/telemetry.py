@@ -1,7 +1,7 @@
 """What an operator sees of a scoring: Ray's counters and gauges, and one JSON line an event.
 
 Ray's machines export the numbers, with ``ray_`` before each name, for a Prometheus to scrape; the board is
-``infra/grafana/scoring.json``. Neither numbers nor lines hold a source key, an input id or a secret.
+``infra/monitoring/board.json``. Neither numbers nor lines hold a source key, an input id or a secret.
 """
 
 from __future__ import annotations
