@@ -142,6 +142,29 @@ def unforeseen(error: Exception, stage: Stage) -> RadiographRefused:
     return refusal
 
 
+def without_names(error: Exception) -> CovsegError:
+    """Return what of an error may leave the machines that see the images: its class, and words that name none."""
+    match error:
+        case SetRefused():
+            return UsageError("the labelled set is not whole: covseg data check ROOT names the image")
+        case ImagesLost():
+            return NotAccepted(
+                f"{sum(error.folders.values())} planned images were missing or changed when they were read, more than "
+                "max_missing; nothing is published: covseg score names their folders"
+            )
+        case CovsegError():
+            return error.with_message(str(error))
+    return InternalFailure(f"internal error: {type(error).__name__}; run the command with --debug to see it")
+
+
+def named(kind: str, message: str) -> CovsegError:
+    """Return the error of a class of this file, by its name, as another process told of it."""
+    found = globals().get(kind)
+    if isinstance(found, type) and issubclass(found, CovsegError):
+        return _rebuild(found, message, {})
+    return InternalFailure(message)
+
+
 class InternalFailure(CovsegError):
     """An error that nobody foresaw; its own message may hold a source key and is left out."""
 

@@ -9,15 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from covseg.errors import (
-    CovsegError,
-    ImagesLost,
-    InternalFailure,
-    NotAccepted,
-    SetRefused,
-    StorageUnreachable,
-    UsageError,
-)
+from covseg.errors import StorageUnreachable, without_names
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -30,19 +22,8 @@ def redact(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return function(*args, **kwargs)
-        except SetRefused:
-            raise UsageError("the labelled set is not whole: covseg data check ROOT names the image") from None
-        except ImagesLost as error:
-            raise NotAccepted(
-                f"{sum(error.folders.values())} planned images were missing or changed when they were read, more than "
-                "max_missing; nothing is published: covseg score names their folders"
-            ) from None
-        except CovsegError as error:
-            raise error.with_message(str(error)) from None
         except Exception as error:  # noqa: BLE001 - one image must not hold up an archive
-            raise InternalFailure(
-                f"internal error: {type(error).__name__}; run the command with --debug to see it"
-            ) from None
+            raise without_names(error) from None
 
     return call
 

@@ -4,11 +4,13 @@ Its parameters are the fields of `covseg.settings.score.ScoreSettings`. What sta
 and the two URLs of the parameters: no pixels, no source keys, no input ids. Run it here with
 ``python -m flows.score SOURCE DEST``; ``covseg deploy`` deploys it as ``score/archive``.
 
-Cancelling sends SIGTERM to the flow's process; its Ray workers go down with it, and finished shards stay.
+In process, on a joined cluster (``RAY_ADDRESS=HOST:6379``), or as a Ray job (``RAY_ADDRESS=http://HOST:8265``).
+Cancelling sends SIGTERM to the flow's process; its Ray workers, or its job, go down with it, and finished shards stay.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -18,20 +20,32 @@ from uuid import UUID
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
 from prefect.runtime import flow_run as current_run
 
 from covseg.archive import Plan
-from covseg.errors import NotAccepted
+from covseg.errors import CovsegError, NotAccepted
 from covseg.settings.score import ScoreSettings
 from covseg.table import objections
 from flows.artifacts import show_link, show_progress, show_text, start_progress, throttled
 from flows.main import logged_when_stopped, main
 from flows.parameters import take
 from flows.redaction import redact, worth_a_retry
+from workers.jobs import job_server, score_by_job, stop
 from workers.scoring import Work, absolute, open_work
 from workers.summary import Progress, Summary
 
 KEPT = "finished shards are kept; run the flow again with the same parameters to resume"
+
+
+def stop_job(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect's names
+    """Stop the Ray job of a cancelled run, also where its process had no time to."""
+    if server := job_server():
+        with contextlib.suppress(CovsegError):
+            stop(absolute(ScoreSettings(**flow_run.parameters)), server)
+
+
 STOPPED = [logged_when_stopped(KEPT)]
 
 
@@ -53,6 +67,17 @@ def score_shards(work: Work, plan: Plan) -> Progress:
     show_progress(artifact, 100.0, _line(progress))
     get_run_logger().info(_line(progress))
     return progress
+
+
+@task(name="score", cache_policy=NO_CACHE)  # no retries: shards are retried inside
+@redact
+def score_on_cluster(settings: ScoreSettings, server: str) -> Summary:
+    """Have a Ray job plan, score and publish; a run that starts again follows the job that it had submitted."""
+    artifact = start_progress("score-progress", "Ray job")
+    owner = str(current_run.id)
+    summary = score_by_job(settings, server, _reporter(artifact), get_run_logger().info, owner)
+    show_progress(artifact, 100.0, f"{summary.finished} images, {summary.retried} shards retried")
+    return summary
 
 
 @task(name="publish", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=worth_a_retry)
@@ -88,7 +113,7 @@ def _name() -> str:
     return f"score {source} into {dest}"
 
 
-@flow(name="score", flow_run_name=_name, persist_result=False, on_cancellation=STOPPED, on_crashed=STOPPED)
+@flow(name="score", flow_run_name=_name, persist_result=False, on_cancellation=[stop_job, *STOPPED], on_crashed=STOPPED)
 @take(ScoreSettings)
 def score(**parameters: Any) -> dict[str, Any]:
     """Score an archive on Ray and publish the snapshot; run again to resume."""
@@ -97,10 +122,13 @@ def score(**parameters: Any) -> dict[str, Any]:
 
 @redact
 def _score(settings: ScoreSettings) -> dict[str, Any]:
-    with open_work(settings) as work:
-        plan = plan_shards(work)
-        progress = score_shards(work, plan)
-        summary = publish_snapshot(work, plan, progress)
+    if server := job_server():
+        summary = score_on_cluster(absolute(settings), server)
+    else:
+        with open_work(settings) as work:
+            plan = plan_shards(work)
+            progress = score_shards(work, plan)
+            summary = publish_snapshot(work, plan, progress)
     _show(summary)
     if not summary.accepted:
         limits = summary.max_failed, summary.max_out_of_scope, summary.max_missing

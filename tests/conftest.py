@@ -12,12 +12,14 @@ s3_bucket      name of a fresh bucket on it
 ceph_server    settings that lead to a Ceph gateway with authentication; skips where Ceph is not installed
 ceph_bucket    name of a fresh bucket on it, with those settings in force
 ray_cluster    address of a local Ray of two cores; RAY_ADDRESS leads child processes to it
+ray_machines   two Ray machines with a token, which is in force, and the address of their job server
 prefect_server folder of a local Prefect server (prefect.db); PREFECT_API_URL leads child processes to it
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -37,6 +39,7 @@ from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, open_folder
 from covseg.pipeline import Pipeline, resolve
 from covseg.stages.segment import Backend
+from tests.nodes import Machines, machines
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QU_EX = DATA / "covid-qu-ex" / "Infection Segmentation Data"
@@ -158,6 +161,17 @@ def ray_cluster() -> Iterator[str]:
         address = ray.get_runtime_context().gcs_address
         patch.setenv("RAY_ADDRESS", address)
         yield address
+
+
+@pytest.fixture(scope="session")
+def ray_machines() -> Iterator[tuple[Machines, str]]:
+    port, secured = free_port(), {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+    with machines(secured, num_cpus=1, **dashboard) as cluster, pytest.MonkeyPatch.context() as patch:
+        cluster.add(num_cpus=1)
+        for name, value in secured.items():
+            patch.setenv(name, value)
+        yield cluster, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="session")

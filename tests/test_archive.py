@@ -713,7 +713,7 @@ def test_gc_leaves_what_a_live_run_wrote_and_takes_what_was_there_before_it(tmp_
     run.dest.write("masks/orphan.png", b"of a run that was killed")
     grow_old(tmp_path)
     (shard,) = pending(run, make_plan(run, source))
-    with hold_lease(run, "live", every_s=0.05):
+    with hold_lease(run.dest, "live", every_s=0.05):
         commit(run, source, shard)
         run.commits.delete(f"commits/{shard.id}.json")  # as it is before the commit
         (tmp_path / "masks" / ".covseg-half").write_bytes(b"half")
@@ -727,7 +727,7 @@ def test_gc_leaves_what_a_live_run_wrote_and_takes_what_was_there_before_it(tmp_
 
 def test_a_lease_that_nobody_renews_holds_gc_no_longer_and_goes_with_the_rest(tmp_path: Path) -> None:
     run = make_run(LocalStore(tmp_path))
-    killed = hold_lease(run, "killed", every_s=1e6)
+    killed = hold_lease(run.dest, "killed", every_s=1e6)
     killed.__enter__()
     run.dest.write("masks/orphan.png", b"x")
     assert gc(run, 0).orphans == 0

@@ -22,7 +22,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-from covseg.errors import EnvironmentFailed
+from covseg.errors import EnvironmentFailed, UsageError
 
 OBJECT_STORE_BYTES = 512 * 1024**2  # batches in flight take some MB; Ray would take 30 % of the memory
 Handle = Any  # of a Ray actor; its type does not survive options()
@@ -52,8 +52,13 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     if ray.is_initialized():
         yield
         return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith(("http://", "https://")):
+        raise UsageError(
+            f"RAY_ADDRESS is {address}, where scorings are submitted as jobs; wanted HOST:PORT, where this joins"
+        )
     with _own_signals():
-        _start(address or os.environ.get("RAY_ADDRESS") or "local", cpus or len(os.sched_getaffinity(0)))
+        _start(address, cpus or len(os.sched_getaffinity(0)))
     try:
         yield
     finally:
@@ -133,6 +138,7 @@ def _end(left: set[int]) -> None:
 
 def _start_here(cpus: int) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: anything else that runs would come first
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "60")  # a loaded machine misses Ray's own limit of 15 s
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         Config.initialize("")  # Ray read the mode when it was imported

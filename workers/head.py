@@ -39,8 +39,12 @@ def _free_port() -> int:
 
 
 def head_environment() -> dict[str, str]:
-    """Return what a head needs beside its token: 127.0.0.1 is loopback to it, and its workers run as others do."""
-    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
+    """Return what a head needs beside its token: 127.0.0.1 is loopback to it, and its workers run as others do.
+
+    The ``python`` that a submitted job is run by is the one that runs here.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0", "PATH": path}
 
 
 def cores_of(address: str) -> int:

@@ -8,10 +8,11 @@ that dies is replaced; what it was doing is for the caller to retry.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import cv2
@@ -35,6 +36,7 @@ from covseg.stages.segment import Arrays
 from covseg.storage import Store
 from workers.cluster import Handle, Node, nodes
 from workers.losses import refuse_losses
+from workers.telemetry import ClockedPipeline, StageClock
 
 STREAMS = 2  # batches that a decode worker walks side by side: one decodes while one waits for the model
 START_S = 600
@@ -58,20 +60,25 @@ class ModelWorker:
 class RemoteBackend:
     """A backend that asks a `ModelWorker`, whose backend's name it bears."""
 
-    def __init__(self, name: str, worker: Handle) -> None:
+    def __init__(self, name: str, worker: Handle, clock: StageClock | None = None) -> None:
         self.name = name
         self._worker = worker
+        self._clock = clock
 
     def run(self, images: NDArray[np.float32]) -> Arrays:
         """Run one batch; `ModelWorkerLost` when the worker, its machine or its answer is gone."""
         try:
-            return cast(Arrays, ray.get(self._worker.run.remote(images)))
+            with self._clock.stage("model") if self._clock else contextlib.nullcontext():
+                answer = cast(Arrays, ray.get(self._worker.run.remote(images)))
         except RayTaskError:
             raise
         except RayError as error:
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 raise EnvironmentFailed(f"a model worker cannot start: {error}") from error
             raise ModelWorkerLost(str(error)) from error
+        if self._clock:
+            self._clock.through_model(len(images))
+        return answer
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ class DecodeWorker:
 
     def __init__(self, job: Job) -> None:
         cv2.setNumThreads(1)
-        self._job = job
+        self._clock = StageClock()
+        self._job = replace(job, pipeline=ClockedPipeline(job.pipeline, self._clock))
 
     def score(
         self,
@@ -117,7 +125,7 @@ class DecodeWorker:
         `ImagesLost`, and no commit, when a larger share than `max_missing` was missing or changed.
         """
         job = self._job
-        backend = RemoteBackend(job.pipeline.config.backend, model)
+        backend = RemoteBackend(job.pipeline.config.backend, model, self._clock)
         source = cast(Store, SkippingStore(job.source, poison)) if poison else job.source
         finished = list(stream(job.pipeline, backend, source, shard.entries, STREAMS, self._keep))
         refuse_losses((row for row, *_ in finished), len(finished), max_missing)
@@ -125,7 +133,8 @@ class DecodeWorker:
         masks = {row.input_id: mask for row, mask, *_ in finished if mask}
         probability = {row.input_id: picture for row, _, picture, _ in finished if picture}
         sidecars = [file for *_, files in finished for file in files]
-        return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability, sidecars)
+        with self._clock.stage("commit"):
+            return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability, sidecars)
 
     def try_image(self, entry: Entry, model: Handle) -> None:
         """Score one image and keep nothing: whoever calls learns whether this process survives it."""
@@ -135,7 +144,8 @@ class DecodeWorker:
 
     def _keep(self, result: Result) -> tuple[Row, bytes | None, bytes | None, list[NamedObject]]:
         """Keep an image's row and its PNGs, write its DICOM objects, and let its pixels go."""
-        row, mask, picture = self._encode(result)
+        with self._clock.stage("encode"):
+            row, mask, picture = self._encode(result)
         objects = {} if isinstance(result, Refused) or row.status is not Status.SCORED else result.objects
         row, files = write_objects(self._job.run, row, objects)
         return row, mask, picture, files

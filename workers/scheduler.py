@@ -25,6 +25,7 @@ from covseg.records import Entry
 from workers.cluster import Handle, Node, nodes
 from workers.pool import Pool, Slot
 from workers.summary import Progress
+from workers.telemetry import Telemetry
 
 LOSSES = 3  # workers that one shard may cost, or times that the store may fail it, before the run stops
 DEATHS = 2  # of workers that tried an image, before it is poison
@@ -58,11 +59,14 @@ class Scheduler:
     """Keeps each decode worker of a started pool busy with one shard at a time.
 
     `progress` is kept up to date, and `tell` called with it after every shard. After `timeout_s` seconds without a
-    finished shard the run ends.
+    finished shard the run ends. `telemetry` is what an operator sees of the run.
     """
 
-    def __init__(self, pool: Pool, progress: Progress, tell: Tell, timeout_s: float) -> None:
+    def __init__(
+        self, pool: Pool, progress: Progress, tell: Tell, timeout_s: float, telemetry: Telemetry | None = None
+    ) -> None:
         self._pool, self._progress, self._tell, self._timeout_s = pool, progress, tell, timeout_s
+        self._telemetry = telemetry or Telemetry()
         self._idle = deque(pool.decoders)  # one that was replaced is still starting: it comes last
         self._retries: deque[Shard] = deque()
         self._trials: deque[Trial] = deque()
@@ -85,6 +89,7 @@ class Scheduler:
         while True:
             while self._idle and self._start_next(shards):
                 pass
+            self._telemetry.queue(len(self._in_flight), len(self._retries) + len(self._trials))
             if not self._in_flight:
                 return
             left = self._timeout_s - (time.monotonic() - advanced)
@@ -142,9 +147,12 @@ class Scheduler:
         except RayTaskError as error:
             if isinstance(error.cause, ImagesLost):
                 self._progress.lost.update(error.cause.folders)
+                self._telemetry.lost_images(task.shard.id, sum(error.cause.folders.values()))
                 return True
             self._excuse(task, error)
+            self._count_retry(task.shard, error.cause)
         except RayError as error:
+            self._count_retry(task.shard, error)
             if self._replace_decoder(task, error) and self._count_death(task, task.shard.id) >= LOSSES - 1:
                 self._isolate(task.shard, error)
                 return False
@@ -152,11 +160,15 @@ class Scheduler:
             self._progress.shards += 1
             self._progress.statuses.update(outcome.statuses)
             self._progress.reasons.update(outcome.reasons)
+            self._telemetry.finished(outcome)
             self._tell(self._progress)
             return True
-        self._progress.retried += 1
         self._retries.append(task.shard)
         return False
+
+    def _count_retry(self, shard: Shard, why: BaseException) -> None:
+        self._progress.retried += 1
+        self._telemetry.retried(shard.id, why)
 
     def _excuse(self, task: InFlight, error: RayTaskError) -> None:
         """Return when what a worker raised is no fault of the shard, and it may be retried; else raise its cause."""
@@ -183,12 +195,12 @@ class Scheduler:
 
     def _isolate(self, shard: Shard, cause: RayError) -> None:
         """Have the images of a shard tried; a shard that was, and costs another worker, ends the run."""
-        self._progress.retried += 1
         if shard.id in self._open_trials:
             raise EnvironmentFailed(
                 f"shard {shard.id} lost its worker {LOSSES} times ({type(cause).__name__}); the other shards are kept: "
                 f"its {len(shard.entries)} images take no worker down when tried alone: the machine may lack memory"
             ) from cause
+        self._telemetry.isolating(shard.id, len(shard.entries))
         size = math.ceil(len(shard.entries) / len(self._pool.decoders))
         self._add_trials(shard, [tuple(images) for images in iter_batches(shard.entries, size)])
 

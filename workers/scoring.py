@@ -35,22 +35,27 @@ from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
 from covseg.storage import Store, open_store
 from workers.cluster import connect
+from workers.jobs import Note, job_server, score_by_job
 from workers.losses import judge_losses
 from workers.pool import Job, Pool, RemoteBackend, open_pool
 from workers.scheduler import Scheduler, Tell
 from workers.summary import Progress, Summary
+from workers.telemetry import Telemetry
 
 
-def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None) -> Summary:
+def score_archive(settings: ScoreSettings, tell: Tell = lambda _: None, note: Note = lambda _: None) -> Summary:
     """Score what is pending under ``settings.source`` and publish the snapshot.
 
-    `tell` is called in this process after every shard; it must not block.
+    With a job server in ``RAY_ADDRESS`` the cluster scores, as a Ray job, and `note` is called with the
+    JSON lines of its log. `tell` is called in this process after every shard; it must not block.
 
     Raises
     ------
     UsageError, EnvironmentFailed
         See the error tree; finished shards are kept, and the same call resumes.
     """
+    if server := job_server():
+        return score_by_job(absolute(settings), server, tell, note)
     with open_work(settings) as work:
         plan = work.plan()
         progress = work.score(plan, tell)
@@ -82,7 +87,7 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
             bucket = source.url if source.url.startswith("s3://") else "local"
             job = Job(run, source, Pipeline(folder.config, config, bucket, key, dicom), settings.probability)
             work = Work(settings, job, pool, time.monotonic() - start)
-            with hold_lease(run, work.attempt):
+            with hold_lease(dest, work.attempt):
                 yield work
         finally:
             pool.close()
@@ -139,7 +144,9 @@ class Work:
         shards = pending(self.job.run, plan)
         if first := next(shards, None):
             self.pool.start_decoders(self.job, self.settings.workers)
-            scheduler = Scheduler(self.pool, progress, tell, self.settings.timeout_s)
+            telemetry = Telemetry(self.attempt)
+            telemetry.planned(plan)
+            scheduler = Scheduler(self.pool, progress, tell, self.settings.timeout_s, telemetry)
             scheduler.dispatch(itertools.chain([first], shards), self.settings.max_missing)
             if progress.lost:
                 judge_losses(progress, plan, self.settings.max_missing)
@@ -158,6 +165,7 @@ class Work:
             max_missing=settings.max_missing,
         )
         manifest = publish(self.job.run, plan, options, self.job.source, self.attempt)
+        Telemetry(self.attempt).published(manifest.number, manifest.accepted)
         return Summary(
             snapshot=manifest.number,
             images=plan.images,

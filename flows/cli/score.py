@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from typing import Literal
 
 from pydantic import Field
 
 from covseg.settings.score import ScoreSettings
 from flows.cli.acceptance import warn_of_snapshot
-from flows.cli.console import progress, show, show_values, warn
+from flows.cli.console import note, progress, show, show_values, warn
 from flows.cli.interrupt import stop_on_sigterm
 from flows.cli.options import Json, Options
 from workers.summary import Summary
@@ -20,6 +21,9 @@ class ScoreConfig(ScoreSettings, Options):
     """What `covseg score` can be told, by flags or by a TOML file."""
 
     dry_run: bool = Field(False, description="Say what would be scored and what it would take, and stop.")
+    log: Literal["text", "json"] = Field(
+        "text", description="On stderr: how far it is, or a JSON line for each event, with run and shard, without keys."
+    )
     json_: Json = False
 
 
@@ -31,7 +35,7 @@ def score(config: ScoreConfig) -> int:
         _show(estimate(config).model_dump(exclude_none=True), as_json=config.json_)
         return 0
     try:
-        summary = run(config)
+        summary = run(config, as_lines=config.log == "json")
     except KeyboardInterrupt:
         resume = shlex.join(["covseg", *sys.argv[1:]])
         warn(f"interrupted; finished shards are kept, resume with: {resume}")
@@ -43,13 +47,18 @@ def score(config: ScoreConfig) -> int:
     return summary.exit_code
 
 
-def run(settings: ScoreSettings) -> Summary:
-    """Score and publish, with progress on stderr."""
+def run(settings: ScoreSettings, *, as_lines: bool = False) -> Summary:
+    """Score and publish, with progress on stderr, or with a JSON line for each event."""
     from workers.scoring import score_archive
+    from workers.telemetry import json_lines
 
-    with stop_on_sigterm(), progress("images") as report, contextlib.redirect_stdout(sys.stderr):
-        # Ray tells of lost workers on stdout, which is for the summary alone.
-        return score_archive(settings, lambda done: report(done.finished, done.images, f"{done.refused} refused"))
+    # Ray tells of lost workers on stdout, which is for the summary alone.
+    with stop_on_sigterm(), contextlib.redirect_stdout(sys.stderr):
+        if as_lines:
+            with json_lines(sys.stderr):
+                return score_archive(settings, note=note)
+        with progress("images") as report:
+            return score_archive(settings, lambda done: report(done.finished, done.images, f"{done.refused} refused"))
 
 
 def _show(values: dict[str, object], *, as_json: bool) -> None:
