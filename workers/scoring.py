@@ -25,6 +25,7 @@ from covseg.archive import (
     make_plan,
     open_run,
     pending,
+    plan_retry,
     publish,
 )
 from covseg.dicom import check_installed
@@ -130,8 +131,10 @@ class Work:
     score_s: float = 0.0
 
     def plan(self) -> Plan:
-        """Resume the newest plan, or list the source and add what is new."""
+        """Resume the newest plan; else list the source and add what is new, or go through what was refused again."""
         settings, run = self.settings, self.job.run
+        if settings.retry_refused:
+            return plan_retry(run, self.job.source, settings.retry_refused, settings.shard_size)
         return make_plan(run, self.job.source, settings.include, settings.exclude, settings.limit, settings.shard_size)
 
     def score(self, plan: Plan, tell: Tell = lambda _: None) -> Progress:

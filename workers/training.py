@@ -74,7 +74,7 @@ def _train_one(recipe: Recipe, job: TrainingJob, settings: TrainSettings, hooks:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # any other may be lost
     actor = ray.remote(ProgressActor).options(num_cpus=0, scheduling_strategy=here).remote()
     rank = RankConfig(
-        name, recipe, _absolute(recipe, job, cores, settings), cores, _start(job, filesystem, f"{place}/{name}-start"),
+        name, recipe, _absolute(job, cores, settings), cores, _start(job, filesystem, f"{place}/{name}-start"),
         actor, str(Path.cwd()),
     )  # fmt: skip
     run_config = RunConfig(
@@ -114,11 +114,10 @@ def _clear(filesystem: pyarrow.fs.FileSystem, place: str) -> None:
         filesystem.delete_dir(place)
 
 
-def _absolute(recipe: Recipe, job: TrainingJob, cores: int, settings: TrainSettings) -> TrainingJob:
+def _absolute(job: TrainingJob, cores: int, settings: TrainSettings) -> TrainingJob:
     """Return the job with paths that mean the same in every process, and loaders that fit beside a GPU's rank."""
-    lung_model = pinned(job.lung_model) if recipe.input.sees_lung else job.lung_model
     workers = min(job.workers, cores - 1) if settings.gpus else job.workers
-    return replace(job, out=job.out.absolute(), lung_model=lung_model, workers=workers)
+    return replace(job, out=job.out.absolute(), lung_model=pinned(job.lung_model), workers=workers)
 
 
 def _start(job: TrainingJob, filesystem: pyarrow.fs.FileSystem, place: str) -> Checkpoint | None:

@@ -37,6 +37,7 @@ from covseg.archive.manifests import PublishOptions, publish, rebuild
 from covseg.archive.parts import Plan, Shard
 from covseg.archive.plans import check_disjoint, make_plan, newest_plan, pending
 from covseg.archive.records import Manifest, MaskMode, PartRecord
+from covseg.archive.retry import plan_retry
 from covseg.archive.runs import Run, check_conditional_writes, key_id, load_run, open_run
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "newest_plan",
     "open_run",
     "pending",
+    "plan_retry",
     "publish",
     "rebuild",
     "write_objects",

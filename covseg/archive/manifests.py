@@ -177,6 +177,7 @@ def _record(
         images=counts.statuses.total(),
         statuses=counts.statuses,
         reasons=counts.reasons,
+        grades=counts.grades,
         failed_share=round(quarantined_share(counts.statuses), 6),
         max_failed=options.max_failed,
         max_out_of_scope=options.max_out_of_scope,

@@ -55,8 +55,8 @@ class Plan:
 
     @property
     def images(self) -> int:
-        """Images of the whole snapshot."""
-        return sum(part.images for part in self.parts)
+        """Images of the whole snapshot, each once, however often it was planned."""
+        return sum(part.images for part in self.parts if not part.retry)
 
     @property
     def shards(self) -> int:
@@ -65,24 +65,27 @@ class Plan:
 
     @property
     def new_images(self) -> int:
-        """Images that this plan added."""
+        """Images that this plan added, or goes through again."""
         return sum(part.images for part in self.parts if part.generation == self.number)
 
 
-def shard_id(members: Sequence[Entry]) -> str:
-    """Name a shard by the hash of its members: key, size and ETag of each, lengths first."""
-    digest = hashlib.sha256()
+def shard_id(members: Sequence[Entry], again: int = 0) -> str:
+    """Name a shard by the hash of its members: key, size and ETag of each, lengths first.
+
+    `again` is the number of the plan that goes through them once more, whose commits are others; 0 for a first time.
+    """
+    digest = hashlib.sha256(f"retry {again}".encode() if again else b"")
     for entry in members:
         for field in (to_stored(entry.key), str(entry.size).encode(), entry.etag.encode()):
             digest.update(len(field).to_bytes(8, "big") + field)
     return digest.hexdigest()[:32]
 
 
-def encode(members: Sequence[Entry], shard_size: int, note: bytes) -> bytes:
+def encode(members: Sequence[Entry], shard_size: int, note: bytes, again: int = 0) -> bytes:
     """Cut entries into shards and return them as a Parquet part that carries a note."""
     shards = [members[place : place + shard_size] for place in range(0, len(members), shard_size)]
     columns = {
-        "shard": [name for shard in shards for name in [shard_id(shard)] * len(shard)],
+        "shard": [name for shard in shards for name in [shard_id(shard, again)] * len(shard)],
         "key": [to_stored(entry.key) for entry in members],
         "size": [entry.size for entry in members],
         "etag": [entry.etag for entry in members],
@@ -90,7 +93,7 @@ def encode(members: Sequence[Entry], shard_size: int, note: bytes) -> bytes:
     return to_parquet(pa.table(columns, schema=SCHEMA.with_metadata({b"covseg": note})))
 
 
-def describe(data: bytes, generation: int) -> tuple[PartRecord, bytes]:
+def describe(data: bytes, generation: int, *, retry: bool = False) -> tuple[PartRecord, bytes]:
     """Return what a part's bytes hold, and its note."""
     table, named = pq.read_table(io.BytesIO(data)), NamedObject.of(f"plans/{generation}/part", data, ".parquet")
     part = PartRecord(
@@ -100,6 +103,7 @@ def describe(data: bytes, generation: int) -> tuple[PartRecord, bytes]:
         images=table.num_rows,
         shards=len(table["shard"].unique()),
         bytes=sum(table["size"].to_pylist()),
+        retry=retry,
     )
     return part, table.schema.metadata[b"covseg"]
 

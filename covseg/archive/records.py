@@ -139,6 +139,9 @@ class PartRecord(Record):
     images: int = Field(alias="films")
     shards: int
     bytes: int
+    retry: bool = Field(
+        False, exclude_if=lambda retry: not retry, description="planned before; these rows take the place of those"
+    )
 
 
 class Selection(Record):
@@ -196,6 +199,9 @@ class Manifest(Record):
     images: int = Field(alias="films")
     statuses: dict[str, int]
     reasons: dict[str, int]
+    grades: dict[str, int] = Field(
+        {}, exclude_if=lambda grades: not grades, description="scored images by grade; absent in an older manifest"
+    )
     failed_share: float = Field(description="quarantined / (scored + quarantined)")
     max_failed: float
     max_out_of_scope: float = Field(

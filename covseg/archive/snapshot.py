@@ -33,6 +33,8 @@ READ_AT_ONCE = 8  # shards on their way at once
 GROUP_ROWS = 65_536  # rows of a row group
 STATUSES = "SELECT status, count(*) FROM rows GROUP BY status"
 REASONS = "SELECT reason, count(*) FROM rows WHERE reason IS NOT NULL GROUP BY reason"
+GRADES = "SELECT grade, count(*) FROM rows WHERE grade IS NOT NULL GROUP BY grade"
+REPLACED = "DELETE FROM rows WHERE input_id IN (SELECT input_id FROM again)"
 NO_LUNGS = "SELECT count(*) FROM rows WHERE status = 'scored' AND list_contains(qc_flags, 'lungs_not_found')"
 DUPLICATES = """
 CREATE TABLE duplicates AS
@@ -53,6 +55,7 @@ class Counts:
 
     statuses: Counter[str]
     reasons: Counter[str]
+    grades: Counter[str]  # of scored images
     no_lungs: int  # scored images without a lung
     dicom: dict[str, int]  # objects by kind, and scored images without any; empty where none were asked for
     commits: dict[str, str]  # sha256 of every shard's commit record
@@ -73,12 +76,18 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
             shards = list(read_part(run.dest, part))
             read = list(pool.map(partial(read_shard, run), shards))
             commits |= {shard.id: digest for shard, (digest, _) in zip(shards, read, strict=True)}
-            db.from_arrow(pa.concat_tables(rows for _, rows in read)).insert_into("rows")
-    statuses, reasons = (Counter(dict(db.sql(query).fetchall())) for query in (STATUSES, REASONS))
+            fresh = db.from_arrow(pa.concat_tables(rows for _, rows in read))
+            if part.retry:
+                fresh.create("again")
+                db.execute(REPLACED)
+                fresh = db.table("again")
+            fresh.insert_into("rows")
+            db.execute("DROP TABLE IF EXISTS again")
+    statuses, reasons, grades = (Counter(dict(db.sql(query).fetchall())) for query in (STATUSES, REASONS, GRADES))
     ((no_lungs,),) = db.sql(NO_LUNGS).fetchall()
     if statuses.total() != plan.images:
         raise NotPublished(f"{statuses.total()} rows for {plan.images} planned images: run covseg verify")
-    return Counts(statuses, reasons, no_lungs, _dicom(run, db), commits)
+    return Counts(statuses, reasons, grades, no_lungs, _dicom(run, db), commits)
 
 
 def _dicom(run: Run, db: DuckDBPyConnection) -> dict[str, int]:

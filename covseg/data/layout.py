@@ -69,8 +69,13 @@ def _no_split(root: Path, split: str) -> UsageError:
     for deeper in sorted(path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_dir()):
         if any(_child(deeper, name) for name in SPLITS):
             return SplitAbsent(f"no split under {root}, but there is one under {deeper}: pass --data {str(deeper)!r}")
+    if paired := list(pairs_of(root)):
+        return UsageError(
+            f"{root} has images/ and masks/ but no {LABELS}: wanted the line film,stratum,split and a line an image, "
+            f"such as {paired[0]},COVID-19,Train; covseg data labels {root} writes one to look over"
+        )
     return UsageError(
-        f"no labelled set under {root}: wanted the folders Train, Val or Test, or a {LABELS}; "
+        f"no labelled set under {root}: wanted the folders Train, Val or Test, or images/, masks/ and {LABELS}; "
         "to evaluate beside readers' scores images/ and scores.csv"
     )
 
@@ -143,6 +148,15 @@ def _open_generic(root: Path, split: str) -> LabelledSet:
     strata = tuple(dict.fromkeys([*(name for name in STRATA if name in rows.values()), *sorted(set(rows.values()))]))
     images.sort(key=lambda image: (strata.index(image.stratum), image.key))
     return LabelledSet(root, "generic", split, tuple(images), tuple(excluded), strata, binary_values=(255, 1))
+
+
+def pairs_of(root: Path) -> dict[str, Path]:
+    """Return the name of every image of images/ and its mask in masks/; nothing where a folder is not there."""
+    folder, masks = (_child(root, *names) for names in ((IMAGES,), _SPELLINGS["masks"]))
+    if folder is None or masks is None:
+        return {}
+    drawn = _stems(masks)
+    return {path.name: drawn[stem] for stem, path in _stems(folder).items() if stem in drawn}
 
 
 def _read_labels(path: Path, split: str) -> dict[str, str]:

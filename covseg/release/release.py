@@ -26,7 +26,7 @@ from covseg.training import run_folder
 from covseg.training.batches import prepared
 from covseg.training.dataset import load_split
 from covseg.training.learner import has_head, network_arguments
-from covseg.training.lungs import lung_channel, on_grid
+from covseg.training.lungs import drawn_by, on_grid
 from covseg.training.recipe import Recipe
 from covseg.training.run_folder import RunFacts
 
@@ -76,7 +76,7 @@ def release(
     facts = run_folder.read_facts(run)
     built = _Built(*network_arguments(recipe), load_file(run / WEIGHTS))
     if recipe.data.targets != ("lung", "infection"):
-        _check_lungs(run, facts.lung_channel, recipe, lung_model)
+        _check_lungs(run, facts.lung_channel, lung_model)
         built = _behind_lungs(recipe, built, lung_model)
     terms, cited = PUBLISHED.get(facts.data_set, NOT_RECORDED)
     with whole_folder(folder) as place:
@@ -137,8 +137,8 @@ class _Built(NamedTuple):
     lungs: dict[str, object] | None = None
 
 
-def _check_lungs(run: Path, learnt: str | None, recipe: Recipe, lung_model: str) -> None:
-    if learnt not in (None, "truth") and learnt != (drawn := lung_channel(recipe, lung_model)):
+def _check_lungs(run: Path, learnt: str | None, lung_model: str) -> None:
+    if learnt not in (None, "truth") and learnt != (drawn := drawn_by(open_model(lung_model))):
         raise UsageError(f"{run} learnt from lungs {learnt}, {lung_model} gives lungs {drawn}: name that --lung-model")
 
 
@@ -176,6 +176,7 @@ def _learnt_from(facts: RunFacts) -> str:
     """Say which images, in words, from a run's facts."""
     parts = [f"{', '.join(facts.strata)}", f"{facts.images['Train']} images of Train"]
     parts += [f"limit {facts.limit}"] if facts.limit else []
+    parts += [f"lungs {facts.lung_channel}"] if facts.lung_channel not in (None, "truth") else []
     parts += ["near-duplicates of Val left out"] if facts.drop_leaks else []
     return f"{facts.data_set}: {'; '.join(parts)}; epoch chosen on Val ({facts.images['Val']} images)"
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from covseg.errors import Reason
 from covseg.settings.dicom import DicomSettings
 
 SHARD_SIZE = 256  # images a shard, unless a run says otherwise
@@ -30,6 +31,10 @@ class ScoreSettings(BaseModel):
     include: str = Field("*", min_length=1, description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
     limit: int | None = Field(None, ge=1, description="Only the first N matching keys.")
+    retry_refused: str = Field(
+        "",
+        description="List nothing; go through the images again that were refused for this reason, such as empty.",
+    )
     input_filter: FilterMode = Field(
         "refuse",
         description="What is no upright frontal chest radiograph: refuse it, score and flag it, or do not ask.",
@@ -57,6 +62,13 @@ class ScoreSettings(BaseModel):
     shard_size: int = Field(SHARD_SIZE, ge=1, le=10_000, description="Images a shard, the unit that is retried.")
     workers: int | None = Field(None, ge=1, description="Decode workers, and model workers on CPU; default: the cores.")
     timeout_s: float = Field(1800, gt=0, description="Seconds without a finished shard after which the run ends.")
+
+    @field_validator("retry_refused")
+    @classmethod
+    def _reason(cls, reason: str) -> str:
+        if reason and reason not in set(Reason):
+            raise ValueError(f"wanted a reason of a refusal: {', '.join(Reason)}")
+        return reason
 
     def dicom_settings(self) -> DicomSettings:
         """Return what the three settings about DICOM objects say together; `UsageError` where they cannot be."""

@@ -41,6 +41,8 @@ class ImageArrays:
         SHA-256 over all pixels in order.
     source : str
         ``COVID-QU-Ex`` where the split has its official counts, else ``own set``: the layout alone says nothing.
+    lungs_by : str or None
+        Which model drew the lungs of a set without lung masks; None where they are the set's own, or empty.
     """
 
     names: list[str]
@@ -51,6 +53,7 @@ class ImageArrays:
     infections: NDArray[np.uint8]
     digest: str
     source: str
+    lungs_by: str | None = None
 
     @property
     def side(self) -> int | None:
@@ -109,6 +112,12 @@ def load_split(
     )  # fmt: skip
 
 
+def has_lungs(root: Path, split: str) -> bool:
+    """Tell whether a split that draws infection has lung masks beside it."""
+    listed = open_set(root, split)
+    return bool(listed.excluded) or any(image.lung for image in listed.images)
+
+
 def without_leaks(training: ImageArrays, held_out: ImageArrays) -> tuple[ImageArrays, int]:
     """Leave out images of training that are, exactly or nearly, images of the other split; return how many."""
     mine, theirs = (
@@ -135,7 +144,10 @@ def _read_triple(listed: LabelledSet, image: LabelledImage, targets: tuple[str, 
     except BadMask as bad:
         raise SetRefused(f"{bad.detail}; mend the set before training") from bad
     if truth.lung is None and "lung" in targets:
-        raise SetRefused(f"{image.key} has no lung mask, and the recipe's data.targets want one")
+        raise SetRefused(
+            f"{image.key} has no lung mask, and the recipe's data.targets want one: add the folder lung masks/ to the "
+            "set, or take a recipe that draws infection"
+        )
     lung = np.zeros_like(truth.infection) if truth.lung is None else truth.lung
     triple = np.stack([np.rint(pixels * 255).astype(np.uint8), lung * np.uint8(255), truth.infection * np.uint8(255)])
     return _stretch(triple, side) if max(pixels.shape) > side else triple

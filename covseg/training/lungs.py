@@ -20,14 +20,16 @@ from covseg.training.recipe import Recipe
 BATCH = 4
 
 
-def lung_channel(recipe: Recipe, model: str) -> str | None:
-    """Return what the fourth channel shows: ``truth``, or which model drew it; None where there is none."""
-    if not recipe.input.sees_lung:
-        return None
-    if recipe.data.lung == "truth":
-        return "truth"
-    config = open_model(model).config
-    return f"predicted by {config.id}, weights {config.weights_sha256[:16]}"
+def lung_channel(recipe: Recipe, images: ImageArrays, model: str) -> str | None:
+    """Return whose lungs a run learns from: ``truth``, or which model drew them; None where it sees and draws none."""
+    if images.lungs_by or not recipe.input.sees_lung:
+        return images.lungs_by
+    return "truth" if recipe.data.lung == "truth" else drawn_by(open_model(model))
+
+
+def drawn_by(folder: ModelFolder) -> str:
+    """Name the model that draws lungs, as ``run.json`` keeps it."""
+    return f"predicted by {folder.config.id}, weights {folder.config.weights_sha256[:16]}"
 
 
 def on_grid(images: Iterable[NDArray[np.uint8]], config: ModelConfig) -> NDArray[np.float32]:
@@ -61,10 +63,10 @@ def drawn_lungs(images: NDArray[np.uint8], folder: ModelFolder) -> NDArray[np.ui
 
 
 def fill_lungs(images: ImageArrays, folder: ModelFolder) -> ImageArrays:
-    """Return images whose lungs are the model's own where they have no true ones."""
+    """Return images whose lungs are the model's own where they have no true ones, and whose they are."""
     missing = np.flatnonzero(~images.lungs.any(axis=(1, 2)))
     if not len(missing):
         return images
     lungs = images.lungs.copy()
     lungs[missing] = drawn_lungs(images.images[missing], folder)
-    return replace(images, lungs=lungs)
+    return replace(images, lungs=lungs, lungs_by=drawn_by(folder))

@@ -100,19 +100,15 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
-    """Make the folder, or open the run in it; return the rows that it has.
+    """Return the rows of the run in a folder, none of one that is to begin there; nothing is written.
 
     Raises
     ------
     UsageError
         When the folder holds another run, or a run and `resume` is false.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in (left for name in (STATE, WEIGHTS) for left in folder.glob(f".{name}.*")):
-        left.unlink()  # of a process that was killed while it saved
     path = folder / RECIPE
     if not path.exists() or not (has_state(folder) or (folder / METRICS).exists()):  # nothing was learnt yet
-        replace(path, lambda staged: staged.write_text(recipe.model_dump_json(indent=1)))
         return []
     began = Recipe.model_validate_json(path.read_text())
     if began != recipe:
@@ -122,6 +118,15 @@ def open_run(folder: Path, recipe: Recipe, resume: bool) -> list[Row]:
     if has_state(folder) and not resume:
         raise UsageError(f"{folder} holds this run already; add --resume to go on, or choose another --out")
     return read_rows(folder)
+
+
+def begin_run(folder: Path, recipe: Recipe, learning: Learning) -> None:
+    """Make the folder with its recipe, as far as it is not there; `StorageFull` where the states would not fit."""
+    check_room(folder, learning)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in (left for name in (STATE, WEIGHTS) for left in folder.glob(f".{name}.*")):
+        left.unlink()  # of a process that was killed while it saved
+    replace(folder / RECIPE, lambda staged: staged.write_text(recipe.model_dump_json(indent=1)))
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -143,7 +148,8 @@ def check_room(folder: Path, learning: Learning) -> None:
         Before the first step.
     """
     size = sum(value.numel() * value.element_size() for value in learning.state_dict().values())
-    wanted, free = 10 * size, shutil.disk_usage(folder).free
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    wanted, free = 10 * size, shutil.disk_usage(there).free
     if free < wanted:
         raise StorageFull(f"{folder} has {free / 1e6:.0f} MB free, the run wants {wanted / 1e6:.0f} MB for its states")
 

@@ -140,7 +140,7 @@ class TrainingLoop:
         return Progress(**state["progress"])
 
     def _keep_facts(self) -> None:
-        run_folder.check_room(self.job.out, self.learner.plain)
+        run_folder.begin_run(self.job.out, self.recipe, self.learner.plain)
         at = {"epoch": self.progress.epoch, "step": self.progress.step}
         facts = facts_of(self.learner, self.sets, self.job)
         run_folder.keep_facts(self.job.out, facts, at if any(at.values()) else None)
@@ -222,7 +222,7 @@ def facts_of(learner: Learner, sets: dict[str, Samples], job: TrainingJob) -> Ru
     recipe, images = learner.recipe, sets["Train"].images
     return RunFacts(
         label=recipe.label, recipe_sha256=recipe.digest, seed=recipe.seed, weights=learner.start,
-        lung_channel=lung_channel(recipe, job.lung_model),
+        lung_channel=lung_channel(recipe, images, job.lung_model),
         data_set=images.source, strata=recipe.data.strata or images.known,
         images={split: len(samples) for split, samples in sets.items()}, limit=job.limit, drop_leaks=job.drop_leaks,
         side=images.side, data_sha256={split: samples.images.digest for split, samples in sets.items()},

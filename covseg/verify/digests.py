@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from covseg.errors import Reason, Status
 
@@ -16,9 +19,12 @@ DICOM = ("seg", "sr", "sc")
 DICOM_COLUMNS = tuple(f"{kind}_uri" for kind in DICOM)
 
 
-def shard_name(members: list[tuple[bytes, int, str]]) -> str:
-    """Return the first 32 hex digits of the SHA-256 over key, size and ETag of each, each behind its length."""
-    text = b""
+def shard_name(members: list[tuple[bytes, int, str]], again: int = 0) -> str:
+    """Return the first 32 hex digits of the SHA-256 over key, size and ETag of each, each behind its length.
+
+    Images that plan `again` goes through once more stand behind ``retry`` and its number.
+    """
+    text = b"retry %d" % again if again else b""
     for key, size, etag in members:
         for part in (key, b"%d" % size, etag.encode()):
             text += len(part).to_bytes(8, "big") + part
@@ -60,10 +66,32 @@ def dicom_fits(row: Json, kinds: Collection[str], committed: set[str]) -> bool:
     return own and whole and scored and set(made) <= set(kinds) and set(made.values()) <= committed
 
 
-def dicom_counts(row: Json) -> list[str]:
-    """Name what a row adds to the manifest's counts of DICOM objects."""
+def row_counts(row: Json, *, dicom: bool, grades: bool) -> list[str]:
+    """Name what a row adds to the manifest's counts, as far as it has those of DICOM objects and of grades."""
+    counted = [f"{name} {row[name]}" for name in ("status", "reason", *(["grade"] * grades)) if row.get(name)]
+    if not dicom:
+        return counted
     made = [f"dicom {kind}" for kind, name in zip(DICOM, DICOM_COLUMNS, strict=True) if row.get(name)]
-    return made or ["dicom without"] * (row["status"] == Status.SCORED)
+    return counted + (made or ["dicom without"] * (row["status"] == Status.SCORED))
+
+
+def places(part: bytes) -> list[int]:
+    """Shorten key and ETag of every image of a plan's part."""
+    rows = pq.read_table(io.BytesIO(part), columns=["key", "etag"]).to_pylist()
+    return [short(row["key"] + b"\0" + row["etag"].encode()) for row in rows]
+
+
+def accepted(manifest: Json, counted: Counter[str], rows: int) -> bool:
+    """Judge counts of rows by a manifest's own limits; an older one was judged by its first alone."""
+    scored, failed, missing, changed, outside = (
+        counted[f"status {name}"] for name in ("scored", "quarantined", "missing", "changed", "out_of_scope")
+    )
+    if failed / max(1, scored + failed) > manifest["max_failed"]:
+        return False
+    if "max_missing" not in manifest:
+        return True
+    within = (missing + changed) / max(1, rows) <= manifest["max_missing"]
+    return within and outside / max(1, rows) <= manifest.get("max_out_of_scope", 1) and scored >= min(1, rows)
 
 
 def cell(value: object) -> str:

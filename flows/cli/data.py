@@ -1,8 +1,9 @@
-"""``covseg data check``: look at a labelled set before believing a number made on it."""
+"""``covseg data``: look at a labelled set before believing a number made on it; a first table for one without."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,35 @@ class CheckConfig(Options):
     against: Path | None = Field(default=None, description="Another set, for duplicates between the two.")
     output: Annotated[Path, OUTPUT] = Field(Path("data-check"), description="Folder for data.html and data.json.")
     json_: Json = False
+
+
+class LabelsConfig(Options):
+    """What `covseg data labels` can be told."""
+
+    root: Path = Field(description="Folder with images/ and masks/ of the same names.")
+    dry_run: bool = Field(False, description="Print the table, and write nothing.")
+    json_: Json = False
+
+
+@data.command(help_epilogue=ending("data labels"))
+def labels(config: LabelsConfig) -> int:
+    """Write a first labels.csv for images/ and masks/: stratum by the mask, a quarter to Val; look it over."""
+    from covseg.data.labels import label_rows, labels_csv, write_labels
+
+    rows = label_rows(config.root)
+    counts = {
+        f"{split} {stratum}": count for (stratum, split), count in sorted(Counter(row[1:] for row in rows).items())
+    }
+    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if config.dry_run:
+        lines = [labels_csv(rows).rstrip()]
+    else:
+        lines = [
+            f"{write_labels(config.root, rows)}: {said}",
+            "Images of one patient belong into one split: edit the table",
+        ]
+    show_result({"rows": len(rows), "counts": counts, "dry_run": config.dry_run}, lines, as_json=config.json_)
+    return 0
 
 
 @data.command(help_epilogue=ending("data check"))

@@ -29,6 +29,7 @@ EXAMPLES = {
     "train": "covseg train fast --data COVID-QU-Ex/ -o runs/mine",
     "search": "covseg search fast-space --data COVID-QU-Ex/ -o searches/fast --explain",
     "search show": "covseg search show searches/fast",
+    "data labels": "covseg data labels my-set/",
     "data check": "covseg data check COVID-QU-Ex/ -o data-check/",
     "up": "covseg up --state /srv/covseg",
     "down": "covseg down",
