@@ -22,7 +22,10 @@ class ScoreSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = Field(min_length=1, description="Folder or s3://bucket/prefix with the images.")
+    source: str = Field(
+        min_length=1,
+        description="Folder, s3://bucket/prefix or dicomweb+https://host/dicom-web?Modality=DX,CR with the images.",
+    )
     dest: str = Field(min_length=1, description="Folder or s3://bucket/prefix for masks, tables, snapshots and report.")
     model: str = Field(
         "default", min_length=1, description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG."
