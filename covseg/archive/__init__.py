@@ -37,11 +37,13 @@ from covseg.archive.lease import hold_lease
 from covseg.archive.manifests import PublishOptions, publish, rebuild
 from covseg.archive.parts import Plan, Shard
 from covseg.archive.plans import check_disjoint, make_plan, newest_plan, pending
+from covseg.archive.query import SMALLEST, breakdown, query
 from covseg.archive.records import Manifest, MaskMode, PartRecord
 from covseg.archive.runs import Run, check_conditional_writes, key_id, load_run, open_run
 from covseg.archive.send import Sent, send
 
 __all__ = [
+    "SMALLEST",
     "Collected",
     "Manifest",
     "MaskMode",
@@ -52,6 +54,7 @@ __all__ = [
     "Run",
     "Sent",
     "Shard",
+    "breakdown",
     "check_conditional_writes",
     "check_disjoint",
     "commit_shard",
@@ -64,6 +67,7 @@ __all__ = [
     "open_run",
     "pending",
     "publish",
+    "query",
     "rebuild",
     "send",
     "write_objects",

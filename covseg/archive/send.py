@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from pydicom import dcmread
 
-from covseg.archive.plans import manifest_name, newest_plan
-from covseg.archive.records import Manifest, Record, read_record
+from covseg.archive.manifests import published_table
+from covseg.archive.records import Record, read_record
 from covseg.archive.runs import Run
 from covseg.errors import NotPublished, UsageError
 from covseg.settings.dicom import DicomKind
@@ -90,14 +90,7 @@ def _published(run: Run, kinds: Sequence[DicomKind]) -> list[str]:
             f"{run.dest.url} has no DICOM objects {'' if missing is True else ', '.join(missing)}".rstrip()
             + ": it was scored without such a --dicom; score into another DEST with it"
         )
-    plan = newest_plan(run)
-    if plan is None or not plan.published:
-        raise NotPublished(f"{run.dest.url} has no finished snapshot: run covseg score again, then send")
-    manifest = read_record(run.commits, manifest_name(plan.number), Manifest)
-    data = run.dest.read("severity.parquet")
-    if hashlib.sha256(data).hexdigest() != manifest.outputs["severity.parquet"].sha256:
-        raise NotPublished(f"severity.parquet in {run.dest.url} is not the published one: run covseg publish")
-    rows = pq.read_table(io.BytesIO(data), columns=[f"{kind}_uri" for kind in kinds]).to_pylist()
+    rows = pq.read_table(io.BytesIO(published_table(run)), columns=[f"{kind}_uri" for kind in kinds]).to_pylist()
     return [name for row in rows for name in row.values() if name]
 
 
