@@ -45,7 +45,7 @@ pytestmark = [
     pytest.mark.service,
     pytest.mark.ray,
     pytest.mark.flow,
-    pytest.mark.timeout(3000),
+    pytest.mark.timeout(5000),
     pytest.mark.skipif(not INSTALLED, reason="no Orthanc: apt-get install orthanc orthanc-dicomweb"),
 ]
 PROJECT = Path(__file__).resolve().parents[1]
@@ -158,29 +158,6 @@ def test_the_table_holds_the_bytes_of_the_pacs(scored: Path, sources: list[bytes
     assert (verdict.breaches, verdict.orphans) == ([], 0)
 
 
-def flow_score(wanted: ScoreSettings, **environment: str) -> str:
-    words = [sys.executable, "-m", "flows.score", wanted.source, wanted.dest, "--dicom", wanted.dicom]
-    words += ["--link-patient"] if wanted.link_patient else []
-    words += ["--shard-size", str(wanted.shard_size), "--workers", "2"]
-    ours = os.environ | {"PYTHONPATH": str(PROJECT)} | environment
-    done = subprocess.run(words, env=ours, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def test_the_flow_makes_the_objects_of_the_command(
-    held: Orthanc, scored: Path, ray_cluster: str, prefect_server: Path, tmp_path: Path
-):
-    flow_score(settings(held, tmp_path))
-    ours, theirs = (
-        {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("dicom/*/*.dcm"))}
-        for folder in (scored, tmp_path)
-    )
-    assert len(ours) > 2 * IMAGES
-    assert ours == theirs
-    assert (tmp_path / "severity.csv").read_bytes() == (scored / "severity.csv").read_bytes()
-
-
 def send(dest: Path, server: Orthanc) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "flows.cli", "send", str(dest), server.root, "--json"]
     ours = os.environ | {"PYTHONPATH": str(PROJECT)}
@@ -253,6 +230,29 @@ def _back(stored: dict[str, bytes], files: dict[str, bytes], uri: str) -> bytes:
     data = stored[str(sent.SOPInstanceUID)]
     assert dcmread(io.BytesIO(data)) == sent
     return data
+
+
+def flow_score(wanted: ScoreSettings, **environment: str) -> str:
+    words = [sys.executable, "-m", "flows.score", wanted.source, wanted.dest, "--dicom", wanted.dicom]
+    words += ["--link-patient"] if wanted.link_patient else []
+    words += ["--shard-size", str(wanted.shard_size), "--workers", "2"]
+    ours = os.environ | {"PYTHONPATH": str(PROJECT)} | environment
+    done = subprocess.run(words, env=ours, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_flow_makes_the_objects_of_the_command(
+    held: Orthanc, scored: Path, ray_cluster: str, prefect_server: Path, tmp_path: Path
+):
+    flow_score(settings(held, tmp_path))
+    ours, theirs = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("dicom/*/*.dcm"))}
+        for folder in (scored, tmp_path)
+    )
+    assert len(ours) > 2 * IMAGES
+    assert ours == theirs
+    assert (tmp_path / "severity.csv").read_bytes() == (scored / "severity.csv").read_bytes()
 
 
 # --- the canary, from a PACS through the flow and back
