@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.dicom import Source
+from covseg.dicom import MetadataCell, Source
 from covseg.records import RESEARCH_ONLY, Entry, Masks, Prediction, Radiograph, Row
 from covseg.settings.dicom import DicomKind
 from covseg.stages.encode import overlay
@@ -35,6 +35,8 @@ class PreparedImage:
         What the model sees.
     source : Source or None
         What DICOM objects of it refer to; None where none are asked for, or can be made.
+    metadata : mapping
+        Cells from its header that the run asks for, by column.
     """
 
     entry: Entry
@@ -42,6 +44,7 @@ class PreparedImage:
     small: NDArray[np.float32]
     model_pixels: NDArray[np.float32]
     source: Source | None = None
+    metadata: Mapping[str, MetadataCell] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

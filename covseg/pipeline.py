@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from covseg.dicom import make_objects, read_source
+from covseg.dicom import make_objects, read_metadata, read_source
 from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, Status, unforeseen
 from covseg.model_folder.folder import ModelFolder
 from covseg.outcome import PreparedImage, Refused, Result, Scored
@@ -103,7 +103,9 @@ class Pipeline:
         try:
             radiograph = read(data)
             with _stage(Stage.PREPROCESS):
-                return replace(self.prepare(entry, radiograph), source=read_source(data, self.key, self.dicom))
+                prepared = self.prepare(entry, radiograph)
+                source = read_source(data, self.key, self.dicom)
+                return replace(prepared, source=source, metadata=read_metadata(data, self.key, self.dicom))
         except RadiographRefused as refusal:
             return self.refuse(entry, refusal, hashlib.sha256(data).hexdigest())
 
@@ -212,6 +214,7 @@ class Pipeline:
             doubt=doubt.score,
             doubt_reason=doubt.reason,
             qc_flags=qc_flags(extent, radiograph, self.model.flags, flags),
+            **image.metadata,
         )
 
 

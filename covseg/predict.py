@@ -96,7 +96,7 @@ def predict(
     pictures = gallery.pictures()
     for name in drawn - {picture.input_id for picture in pictures}:  # shown for a while, until worse ones came
         destination.delete(_overlay_key(name))
-    severity = table.to_arrow(rows, table.schema_with(pipeline.dicom.kinds))
+    severity = table.to_arrow(rows, table.schema_with(pipeline.dicom))
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
     presence = pipeline.model.thresholds.presence

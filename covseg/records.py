@@ -213,6 +213,16 @@ class Row:
     seg_uri: str | None = None
     sr_uri: str | None = None
     sc_uri: str | None = None
+    study_date: str | None = None
+    modality: str | None = None
+    manufacturer: str | None = None
+    manufacturer_model: str | None = None
+    body_part: str | None = None
+    patient_sex: str | None = None
+    patient_age_years: float | None = None
+    patient_pseudonym: str | None = None
+    study_pseudonym: str | None = None
+    days_since_first: int | None = None
     model_id: str = ""
     weights_sha256: str = ""
     config_sha256: str = ""

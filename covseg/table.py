@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from covseg.records import RESEARCH_ONLY, Row
-from covseg.settings.dicom import DICOM_KINDS, DicomKind
+from covseg.settings.dicom import COLUMNS, DICOM_KINDS, NO_DICOM, DicomSettings
 
 INTENDED_USE = "intended_use"  # last column of the CSV; Parquet has it in its metadata
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[str, ...]": pa.list_(pa.string())}
@@ -30,12 +30,14 @@ def _arrow_type(annotation: str) -> pa.DataType:
     return _TYPES.get(annotation.removesuffix(" | None"), pa.string())
 
 
-_OF_DICOM = {f"{kind}_uri": kind for kind in DICOM_KINDS}
+_OF_DICOM: dict[str, str] = {f"{kind}_uri": kind for kind in DICOM_KINDS}
+_OF_DICOM |= {column: name for name, column in COLUMNS.items()}
 
 
-def schema_with(dicom: Collection[DicomKind] = ()) -> pa.Schema:
-    """Return the columns of a table of a run that makes these DICOM objects; others have no column."""
-    names = [column for column in fields(Row) if _OF_DICOM.get(column.name) in (None, *dicom)]
+def schema_with(dicom: DicomSettings = NO_DICOM) -> pa.Schema:
+    """Return the columns of a table of a run that makes these DICOM objects and columns; others have no column."""
+    wanted = None, *dicom.kinds, *dicom.columns
+    names = [column for column in fields(Row) if _OF_DICOM.get(column.name) in wanted]
     return pa.schema([(column.name, _arrow_type(str(column.type))) for column in names], {INTENDED_USE: RESEARCH_ONLY})
 
 

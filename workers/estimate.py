@@ -27,7 +27,7 @@ from covseg.registry import open_model
 from covseg.settings.score import ScoreSettings
 from covseg.stages.encode import mask_png, probability_png
 from covseg.stages.segment import Arrays, Backend
-from covseg.storage import Store, entries, matches_globs, open_store
+from covseg.storage import Store, entries, matches_globs, open_source
 
 SAMPLE = 50
 ROW_BYTES = 150  # of a row in Parquet and CSV together, compressed
@@ -59,7 +59,7 @@ def estimate(settings: ScoreSettings) -> Estimate:
     dicom = settings.dicom_settings()
     if dicom.kinds:
         check_installed()
-    source = open_store(settings.source)
+    source = open_source(settings.source)
     source.check()
     counts, suffixes, sample = _survey(settings, source)
     if not sample:

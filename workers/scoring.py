@@ -34,7 +34,7 @@ from covseg.registry import open_model
 from covseg.registry.registry import pinned
 from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
-from covseg.storage import Store, open_store
+from covseg.storage import Store, open_source, open_store
 from workers.cluster import connect
 from workers.jobs import Note, job_server, score_by_job
 from workers.losses import judge_losses
@@ -85,7 +85,7 @@ def open_work(settings: ScoreSettings) -> Iterator[Work]:
             config = resolve(folder, backend, settings.batch, settings.input_filter)
             key = project_key()
             run = open_run(dest, commits, config, key_id(key), settings.masks, dicom)
-            bucket = source.url if source.url.startswith("s3://") else "local"
+            bucket = source.url.partition("?")[0] if "://" in source.url else "local"
             job = Job(run, source, Pipeline(folder.config, config, bucket, key, dicom), settings.probability)
             work = Work(settings, job, pool, time.monotonic() - start)
             with hold_lease(dest, work.attempt):
@@ -106,7 +106,7 @@ def absolute(settings: ScoreSettings) -> ScoreSettings:
 
 def _stores(settings: ScoreSettings) -> tuple[Store, Store, Store]:
     """Open source, destination and commits, and learn within seconds whether they let us in."""
-    source, dest = open_store(settings.source), open_store(settings.dest)
+    source, dest = open_source(settings.source), open_store(settings.dest)
     commits = open_store(settings.commits) if settings.commits else dest
     check_disjoint(source, dest, commits)
     for store in (source, dest):

@@ -8,6 +8,7 @@ A destination holds one model's and one config's rows for one source, in snapsho
     masks/ packed/ probability/ dicom/   objects named by content; they count once a commit names them
     tables/<shard>-<sha>.parquet  the shard's rows
     pictures/<n>-<sha>.json       thumbnails of the report
+    sent/<server>/<sha>.json      DICOM objects that a DICOMweb server has taken
     leases/<attempt>.json         a run at work renews it; gone with the run
     manifests/<n>.json            last: snapshot n exists                                    create-only
     severity.parquet .csv report.html      the newest snapshot's
@@ -36,11 +37,14 @@ from covseg.archive.lease import hold_lease
 from covseg.archive.manifests import PublishOptions, publish, rebuild
 from covseg.archive.parts import Plan, Shard
 from covseg.archive.plans import check_disjoint, make_plan, newest_plan, pending
+from covseg.archive.query import SMALLEST, breakdown, query
 from covseg.archive.records import Manifest, MaskMode, PartRecord
 from covseg.archive.retry import plan_retry
 from covseg.archive.runs import Run, check_conditional_writes, key_id, load_run, open_run
+from covseg.archive.send import Sent, send
 
 __all__ = [
+    "SMALLEST",
     "Collected",
     "Manifest",
     "MaskMode",
@@ -49,7 +53,9 @@ __all__ = [
     "Plan",
     "PublishOptions",
     "Run",
+    "Sent",
     "Shard",
+    "breakdown",
     "check_conditional_writes",
     "check_disjoint",
     "commit_shard",
@@ -63,6 +69,8 @@ __all__ = [
     "pending",
     "plan_retry",
     "publish",
+    "query",
     "rebuild",
+    "send",
     "write_objects",
 ]

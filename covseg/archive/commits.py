@@ -82,7 +82,7 @@ def commit_shard(
     files = _packed(shard, masks, probability) if run.masks == "packed" else _separate(masks, probability)
     uris = _uris(run, files, masks)
     rows = [replace(row, mask_uri=uris.get(row.input_id)) for row in rows]
-    sheet = table.to_parquet(table.to_arrow(rows, table.schema_with(run.dicom.kinds)))
+    sheet = table.to_parquet(table.to_arrow(rows, table.schema_with(run.dicom)))
     named = NamedObject.of(f"tables/{shard.id}", sheet, ".parquet")
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(run.dest.write, [file.name for file in (*files, named)], [*files.values(), sheet]))

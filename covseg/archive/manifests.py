@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from covseg.archive import pictures
 from covseg.archive.parts import Plan
-from covseg.archive.plans import load_plan, manifest_name, pending, plan_name
+from covseg.archive.plans import load_plan, manifest_name, newest_plan, pending, plan_name
 from covseg.archive.records import FileRecord, Manifest, NamedObject, PlanReference, read_record
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch, open_scratch
@@ -98,6 +98,27 @@ def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None,
     return record.model_copy(update={"mine": mine or record.published_by == attempt_id})
 
 
+def published_table(run: Run) -> bytes:
+    """Return ``severity.parquet`` of the newest snapshot, found to be what its manifest names.
+
+    Raises
+    ------
+    NotPublished
+        When the newest plan has no snapshot yet, or the table is gone or another.
+    """
+    plan = newest_plan(run)
+    record = _existing(run, plan.number) if plan else None
+    if record is None:
+        raise NotPublished(f"{run.dest.url} has no finished snapshot: run covseg score again")
+    try:
+        data = run.dest.read(OUTPUTS[0])
+    except FileNotFoundError:
+        data = b""
+    if hashlib.sha256(data).hexdigest() != record.outputs[OUTPUTS[0]].sha256:
+        raise NotPublished(f"{OUTPUTS[0]} in {run.dest.url} is not the published one: run covseg publish")
+    return data
+
+
 def rebuild(run: Run, plan: Plan) -> Manifest:
     """Write table and report of a published snapshot anew, without its source.
 
@@ -137,7 +158,7 @@ class _Build:
 
     def files(self, drawn: list[Picture], *, hide_keys: bool) -> dict[str, FileRecord]:
         """Write table and report; return their digests and sizes."""
-        severity, folder = finish(self.scratch, hide_keys=hide_keys, dicom=self.run.dicom.kinds), self.scratch.folder
+        severity, folder = finish(self.scratch, hide_keys=hide_keys, dicom=self.run.dicom), self.scratch.folder
         (folder / "report.html").write_bytes(render(severity, drawn, self.run.presence_threshold))
         return {name: _measured(folder / name) for name in OUTPUTS}
 

@@ -114,7 +114,7 @@ class RunRecord(Record):
     key_id: str
     masks: MaskMode = Field(description="how label maps are kept")
     dicom: DicomSettings = Field(
-        NO_DICOM, exclude_if=lambda dicom: not dicom.kinds, description="which DICOM objects are kept"
+        NO_DICOM, exclude_if=lambda dicom: dicom == NO_DICOM, description="which DICOM objects and columns are kept"
     )
     dest: str | None = Field(None, description="URL of the destination of commits that live elsewhere")
     config: dict[str, JsonValue] = Field(

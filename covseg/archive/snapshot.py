@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from covseg.archive.records import CommitRecord
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch
 from covseg.errors import NotPublished
-from covseg.settings.dicom import DicomKind
+from covseg.settings.dicom import NO_DICOM, DicomSettings
 
 READ_AT_ONCE = 8  # shards on their way at once
 GROUP_ROWS = 65_536  # rows of a row group
@@ -41,10 +40,12 @@ CREATE TABLE duplicates AS
 SELECT input_id, first_value(input_id) OVER (PARTITION BY sha256 ORDER BY key, input_id) AS original
 FROM rows WHERE sha256 IS NOT NULL QUALIFY original <> input_id
 """
+DAYS = ", days_since_first - min(days_since_first) OVER (PARTITION BY patient_pseudonym) AS days_since_first"
 MARKED = """
 SELECT rows.* REPLACE (
     original AS duplicate_of,
     CASE WHEN original IS NULL THEN qc_flags ELSE list_append(qc_flags, 'duplicate_content') END AS qc_flags
+    {days}
 ) FROM rows LEFT JOIN duplicates USING (input_id)
 """
 
@@ -70,7 +71,7 @@ def collect(run: Run, plan: Plan, db: DuckDBPyConnection) -> Counts:
         When a shard has no commit, or its table is not the one committed, or not of the plan's rows.
     """
     commits: dict[str, str] = {}
-    db.from_arrow(table.schema_with(run.dicom.kinds).empty_table()).create("rows")
+    db.from_arrow(table.schema_with(run.dicom).empty_table()).create("rows")
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for part in plan.parts:
             shards = list(read_part(run.dest, part))
@@ -115,7 +116,7 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
         raise NotPublished(f"shard {shard.id} has no commit, or its table is gone: run covseg score again") from None
     if hashlib.sha256(sheet).hexdigest() != named.sha256:
         raise NotPublished(f"{named.name} is not what its commit names: run covseg verify")
-    rows = table.with_all_columns(pq.read_table(io.BytesIO(sheet)), table.schema_with(run.dicom.kinds))
+    rows = table.with_all_columns(pq.read_table(io.BytesIO(sheet)), table.schema_with(run.dicom))
     planned = sorted((table.text(entry.key), entry.etag) for entry in shard.entries)
     committed = sorted(zip(rows["key"].to_pylist(), rows["etag"].to_pylist(), strict=True))
     if committed != planned:
@@ -123,7 +124,7 @@ def read_shard(run: Run, shard: Shard) -> tuple[str, pa.Table]:
     return hashlib.sha256(data).hexdigest(), rows
 
 
-def finish(scratch: Scratch, *, hide_keys: bool, dicom: Collection[DicomKind] = ()) -> pa.Table:
+def finish(scratch: Scratch, *, hide_keys: bool, dicom: DicomSettings = NO_DICOM) -> pa.Table:
     """Turn the table ``rows`` into ``severity.parquet`` and ``severity.csv``; return what they hold, on disk.
 
     Without keys the rows go by input id: their order would tell the keys' order.
@@ -132,7 +133,8 @@ def finish(scratch: Scratch, *, hide_keys: bool, dicom: Collection[DicomKind] = 
     if hide_keys:
         schema = schema.remove(schema.get_field_index("key"))
     scratch.db.execute(DUPLICATES)
-    marked = scratch.db.sql(MARKED).select(", ".join(schema.names))
+    days = DAYS if "days_since_first" in dicom.columns else ""
+    marked = scratch.db.sql(MARKED.format(days=days)).select(", ".join(schema.names))
     ordered = marked.order("input_id" if hide_keys else "key, input_id")
     severity = _on_disk(ordered.to_arrow_reader(GROUP_ROWS).cast(schema), scratch.folder / "severity.arrow")
     scratch.db.execute("DROP TABLE rows")

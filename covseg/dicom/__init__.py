@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from covseg.dicom.identity import Source, read_source
+from covseg.dicom.metadata import MetadataCell, read_metadata
 from covseg.errors import UsageError
 from covseg.records import Grey, Masks, Row
 from covseg.settings.dicom import DicomKind
 
-__all__ = ["Source", "check_installed", "make_objects", "read_source"]
+__all__ = ["MetadataCell", "Source", "check_installed", "make_objects", "read_metadata", "read_source"]
 
 
 def check_installed() -> None:

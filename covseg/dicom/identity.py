@@ -105,10 +105,11 @@ def hashed_uid(key: bytes, *parts: str) -> str:
     >>> len(hashed_uid(b"k", "study", "1.2")) <= 64
     True
     """
-    return f"2.25.{uuid.UUID(bytes=_digest(key, parts)[:16], version=5).int}"
+    return f"2.25.{uuid.UUID(bytes=digest(key, parts)[:16], version=5).int}"
 
 
-def _digest(key: bytes, parts: tuple[str, ...]) -> bytes:
+def digest(key: bytes, parts: tuple[str, ...]) -> bytes:
+    """Return the keyed hash of some texts, 32 bytes."""
     encoded = (part.encode("utf-8", "surrogateescape") for part in parts)
     message = b"".join(len(part).to_bytes(8, "big") + part for part in encoded)
     return hmac.new(key, b"covseg dicom" + message, hashlib.sha256).digest()
@@ -156,7 +157,7 @@ def read_source(data: bytes, key: bytes, dicom: DicomSettings) -> Source | None:
         instance,
         series,
         study,
-        patient_id=_digest(key, ("PatientID", patient)).hex()[:16],
+        patient_id=digest(key, ("PatientID", patient)).hex()[:16],
         orientation=orientation,
     )
 
@@ -190,7 +191,12 @@ def _fits(keyword: str, value: bytes) -> bool:
 def _uid(elements: Elements, keyword: str) -> str:
     """Return a UID, or nothing where there is none that another system would take."""
     text = elements.text(keyword)
-    return text if len(text) <= 64 and _UID.fullmatch(text) else ""
+    return text if is_uid(text) else ""
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether other systems take a text for a UID."""
+    return len(text) <= 64 and bool(_UID.fullmatch(text))
 
 
 def _orientation(elements: Elements) -> tuple[str, ...]:

@@ -12,8 +12,23 @@ DicomKind = Literal["seg", "sr", "sc"]
 DICOM_KINDS: tuple[DicomKind, ...] = get_args(DicomKind)
 
 
+# What --columns takes, elements and what is made of them, and the column of each.
+COLUMNS = {
+    "StudyDate": "study_date",
+    "Modality": "modality",
+    "Manufacturer": "manufacturer",
+    "ManufacturerModelName": "manufacturer_model",
+    "BodyPartExamined": "body_part",
+    "PatientSex": "patient_sex",
+    "PatientAge": "patient_age_years",
+    "patient_pseudonym": "patient_pseudonym",
+    "study_pseudonym": "study_pseudonym",
+    "days_since_first": "days_since_first",
+}
+
+
 class DicomSettings(BaseModel):
-    """What DICOM objects are made of each DICOM source; none by default."""
+    """What DICOM objects are made of each DICOM source, and what of its header the table has; nothing by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,14 +37,18 @@ class DicomSettings(BaseModel):
         False, description="copy patient and study; else the objects are a study of their own under keyed hashes"
     )
 
+    columns: tuple[str, ...] = Field(
+        (), exclude_if=lambda names: not names, description="of `COLUMNS`, in that order, each once"
+    )
+
     @classmethod
-    def parse(cls, dicom: str, *, link_patient: bool, hide_keys: bool = False) -> Self:
-        """Read what ``--dicom``, ``--link-patient`` and ``--hide-keys`` say together.
+    def parse(cls, dicom: str, *, link_patient: bool, hide_keys: bool = False, columns: str = "") -> Self:
+        """Read what ``--dicom``, ``--link-patient``, ``--hide-keys`` and ``--columns`` say together.
 
         Raises
         ------
         UsageError
-            For an unknown kind, for a link without objects, and for a link beside hidden keys.
+            For an unknown kind or column, for a link without objects, and for a link beside hidden keys.
 
         Examples
         --------
@@ -45,7 +64,13 @@ class DicomSettings(BaseModel):
             raise UsageError(
                 "--link-patient writes the patient into every object, --hide-keys keeps the source secret: give one"
             )
-        return cls(kinds=tuple(kind for kind in DICOM_KINDS if kind in words), link_patient=link_patient)
+        asked = {name.strip() for name in columns.split(",") if name.strip()}
+        if strange := sorted(asked - set(COLUMNS)):
+            raise UsageError(f"--columns {strange[0]!r}: wanted {', '.join(COLUMNS)}, with commas between them")
+        if "days_since_first" in asked:
+            asked.add("patient_pseudonym")  # which it is counted by
+        kinds = tuple(kind for kind in DICOM_KINDS if kind in words)
+        return cls(kinds=kinds, link_patient=link_patient, columns=tuple(name for name in COLUMNS if name in asked))
 
 
 NO_DICOM = DicomSettings()

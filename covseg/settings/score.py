@@ -23,7 +23,10 @@ class ScoreSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = Field(min_length=1, description="Folder or s3://bucket/prefix with the images.")
+    source: str = Field(
+        min_length=1,
+        description="Folder, s3://bucket/prefix or dicomweb+https://host/dicom-web?Modality=DX,CR with the images.",
+    )
     dest: str = Field(min_length=1, description="Folder or s3://bucket/prefix for masks, tables, snapshots and report.")
     model: str = Field(
         "default", min_length=1, description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG."
@@ -43,6 +46,7 @@ class ScoreSettings(BaseModel):
     probability: bool = Field(False, description="Keep the infection probability as an 8-bit PNG per image.")
     dicom: str = Field("", description="Keep DICOM objects of each DICOM source: seg,sr,sc or some of them.")
     link_patient: bool = Field(False, description="Copy the source's patient and study into the DICOM objects.")
+    columns: str = Field("", description="Columns from the DICOM header: StudyDate,PatientSex,patient_pseudonym,...")
     max_failed: float = Field(0.05, ge=0, le=1, description="Share of quarantined images above which exit is 3.")
     max_out_of_scope: float = Field(1.0, ge=0, le=1, description="Share of out-of-scope images above which exit is 3.")
     max_missing: float = Field(
@@ -71,8 +75,10 @@ class ScoreSettings(BaseModel):
         return reason
 
     def dicom_settings(self) -> DicomSettings:
-        """Return what the three settings about DICOM objects say together; `UsageError` where they cannot be."""
-        return DicomSettings.parse(self.dicom, link_patient=self.link_patient, hide_keys=self.hide_keys)
+        """Return what the settings about DICOM say together; `UsageError` where they cannot be."""
+        return DicomSettings.parse(
+            self.dicom, link_patient=self.link_patient, hide_keys=self.hide_keys, columns=self.columns
+        )
 
 
 class ScoringConfig(BaseModel):

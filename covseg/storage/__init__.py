@@ -7,9 +7,9 @@ or a bucket. It knows nothing of images, but that a planned object may have chan
 from covseg.storage.local import LocalStore
 from covseg.storage.memory import MemoryStore
 from covseg.storage.protocol import Page, Store, entries, matches_globs, overlap
-from covseg.storage.urls import SCHEMES, local_path, open_store
+from covseg.storage.urls import SCHEMES, local_path, open_source, open_store
 
 __all__ = [
-    "SCHEMES", "LocalStore", "MemoryStore", "Page", "Store", "entries", "local_path", "matches_globs", "open_store",
-    "overlap",
+    "SCHEMES", "LocalStore", "MemoryStore", "Page", "Store", "entries", "local_path", "matches_globs", "open_source",
+    "open_store", "overlap",
 ]  # fmt: skip

@@ -51,9 +51,15 @@ def open_store(
     if "::" in scheme:
         raise UsageError("a chained URL (with ::) is not opened: give the bucket or the folder itself")
     schemes = [name for name in SCHEMES if name != "memory"] if schemes is None else schemes
-    if scheme not in schemes or scheme not in SCHEMES:
+    opener = SCHEMES.get(scheme) or SOURCES.get(scheme)
+    if scheme not in schemes or opener is None:
         raise UsageError(f"{scheme}:// is not an allowed scheme: wanted {', '.join(schemes)} or a path")
-    return SCHEMES[scheme](rest, buckets)
+    return opener(rest, buckets)
+
+
+def open_source(url: str | Path) -> Store:
+    """Open a store that is only read: one that `open_store` opens, or a DICOMweb server."""
+    return open_store(url, [name for name in (*SCHEMES, *SOURCES) if name != "memory"])
 
 
 def local_path(url: str | Path) -> Path | None:
@@ -91,6 +97,17 @@ def _open_bucket(rest: str, buckets: Collection[str] | None) -> Store:
     return S3Store(bucket, prefix)
 
 
+def _open_dicomweb(scheme: str, rest: str) -> Store:
+    from covseg.storage.dicomweb import DicomWebStore
+
+    root, _, query = rest.partition("?")
+    return DicomWebStore(f"{scheme}://{root}", query)
+
+
+SOURCES: dict[str, Opener] = {  # read only, and no folder of files
+    "dicomweb+https": lambda rest, _: _open_dicomweb("https", rest),
+    "dicomweb+http": lambda rest, _: _open_dicomweb("http", rest),
+}
 SCHEMES: dict[str, Opener] = {
     "file": lambda rest, _: LocalStore(_local_path(rest)),
     "s3": _open_bucket,

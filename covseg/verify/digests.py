@@ -106,7 +106,7 @@ def cell(value: object) -> str:
 def canonical(row: Json, *, hide_keys: bool) -> bytes:
     """Return a row as text without what is only known of the whole table, or hidden in it."""
     flags = [flag for flag in row["qc_flags"] or [] if flag != "duplicate_content"]
-    dropped = {"duplicate_of", *(["key"] if hide_keys else [])}
+    dropped = {"duplicate_of", "days_since_first", *(["key"] if hide_keys else [])}
     # a column that is younger than a shard is null in the table, and absent from the shard
     kept = {name: value for name, value in row.items() if name not in dropped and value is not None}
     kept["qc_flags"] = flags

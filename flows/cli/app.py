@@ -29,6 +29,8 @@ COMMANDS = {
     "score": "Score an archive in a folder or a bucket on Ray; run again to resume.",
     "publish": "Publish what is committed in a destination, or rebuild its newest table and report.",
     "verify": "Check everything that a destination published, independently; exit 1 on any breach.",
+    "query": "Ask the published table by SQL, or break it down by columns; small cells are withheld.",
+    "send": "Store a destination's DICOM objects on a DICOMweb server, each once; run again to resume.",
     "gc": "Remove from a destination what killed runs left behind.",
     "diff": "Compare two scored destinations image by image: grades, fractions, refusals, what changed most.",
     "demo": "Score six real radiographs, made ones and every kind of bad file; see what comes out.",

@@ -7,6 +7,8 @@ EXAMPLES = {
     "score": "covseg score s3://radiographs/2026 s3://scored/2026",
     "publish": "covseg publish s3://scored/2026 --hide-keys",
     "verify": "covseg verify s3://scored/2026",
+    "query": "covseg query s3://scored/2026 --by patient_sex",
+    "send": "covseg send s3://scored/2026 https://pacs.example/dicom-web",
     "gc": "covseg gc s3://scored/2026 --dry-run",
     "diff": "covseg diff scored/before scored/after -o difference/",
     "demo": "covseg demo -o demo/",

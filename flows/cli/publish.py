@@ -26,7 +26,7 @@ class PublishConfig(Destination):
 def publish(config: PublishConfig) -> int:
     """Publish a destination whose shards are all committed, or rebuild the files of its newest snapshot."""
     from covseg import archive
-    from covseg.storage import open_store
+    from covseg.storage import open_source
 
     run = archive.load_run(*config.stores())
     plan = archive.newest_plan(run)
@@ -35,7 +35,7 @@ def publish(config: PublishConfig) -> int:
     if plan.published:
         manifest = archive.rebuild(run, plan)
     else:
-        source = open_store(plan.source) if config.pictures else None
+        source = open_source(plan.source) if config.pictures else None
         options = archive.PublishOptions(
             config.max_failed, config.hide_keys, config.pictures, config.max_out_of_scope, config.max_missing
         )
