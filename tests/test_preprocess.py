@@ -94,5 +94,5 @@ def test_training_and_scoring_give_equal_pixels():
     split = ImageArrays(["a.png"], ("Normal",), np.array([0]), images, empty, empty, "", "own set")
     for normalisation in ("standardise", "unit"):
         recipe = load_recipe("lungs", ["input.size=128", f"input.normalisation={normalisation}"])
-        trained = Samples(split, recipe)[-1, 0][0][0].numpy()
+        trained = Samples(split, recipe)[-1, 0][0][0, 0].numpy()
         assert np.array_equal(trained, prepare(images[0].astype(np.float32) / 255, 128, normalisation))

@@ -55,3 +55,9 @@ class Augmenter:
         self.line.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, sample)).generate_state(1)[0]))
         moved = self.line(image=image, mask=masks)
         return acquired(moved["image"], moved["mask"], self.path, np.random.default_rng((self.seed, epoch, sample, 1)))
+
+    def again(self, image: Grey, epoch: int, sample: int) -> Grey:
+        """Send an augmented image down another path in the same frame: a second view, whose masks are the first's."""
+        path = self.path.model_copy(update={"share": 1.0, "frame": 0.0})
+        rng = np.random.default_rng((self.seed, epoch, sample, 2))
+        return acquired(image, np.zeros((*image.shape, 1), np.uint8), path, rng)[0]

@@ -23,10 +23,11 @@ from covseg.training.recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """Stacked images ``(N, 1 or 2, S, S)``: prepared grey; the lung mask as a second plane where the network sees it.
+    """Stacked images ``(V N, 1 or 2, S, S)``: prepared grey; the lung mask as a second plane where the network sees it.
 
-    The truth ``(N, M, S, S)`` is 0 or 1, in the order of the recipe's targets, both float32; `strata` and `samples`,
-    the row of each image in its split, are int64 ``(N,)``.
+    V is 1, or 2 where the recipe asks for consistency: first one view of each image, then the other of each. The truth
+    ``(V N, M, S, S)`` is 0 or 1, in the order of the recipe's targets, both float32; `strata` is int64 ``(V N,)``;
+    `samples`, the row of each image in its split, int64 ``(N,)``.
     """
 
     images: Tensor
@@ -60,12 +61,17 @@ class Samples(Dataset[tuple[Tensor, Tensor, int, int]]):
         masks = np.stack(planes, axis=-1)
         if epoch >= 0:
             image, masks = self.augment(image, masks, epoch, row)
+        views = [image]
+        if epoch >= 0 and recipe.loss.consistency:
+            views.append(self.augment.again(image, epoch, row))
         size = grid(recipe, epoch)
-        pixels = prepare(image.astype(np.float32) / 255, size, prepared(recipe))[None]
+        pixels = np.stack([prepare(view.astype(np.float32) / 255, size, prepared(recipe)) for view in views])[:, None]
         small = np.moveaxis(resize(masks, size, size).reshape(size, size, -1), -1, 0) > 127
-        seen = [pixels] if self.lungs is None else [pixels, small[-1:].astype(np.float32)]
+        if self.lungs is not None:
+            lung = np.broadcast_to(small[-1:].astype(np.float32), pixels.shape)
+            pixels = np.concatenate([pixels, lung], axis=1)
         truth = small[: len(recipe.data.targets)].astype(np.float32)
-        return torch.from_numpy(np.concatenate(seen)), torch.from_numpy(truth), int(self.images.strata[row]), row
+        return torch.from_numpy(pixels), torch.from_numpy(truth), int(self.images.strata[row]), row
 
 
 def prepared(recipe: Recipe) -> str:
@@ -90,7 +96,9 @@ def order(images: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int
 
 def _stack(items: list[tuple[Tensor, Tensor, int, int]]) -> Batch:
     images, truth, strata, samples = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.stack(truth), torch.tensor(strata), torch.tensor(samples))
+    views = len(images[0])
+    truths, places = torch.stack(truth).repeat(views, 1, 1, 1), torch.tensor(strata).repeat(views)
+    return Batch(torch.stack(images, dim=1).flatten(0, 1), truths, places, torch.tensor(samples))
 
 
 def training_batches(samples: Samples, epoch: int, first: int, rank: Rank, workers: int) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from covseg.errors import UsageError
 from covseg.networks.table import build
 from covseg.training import weights
 from covseg.training.batches import Batch
-from covseg.training.losses import Loss
+from covseg.training.losses import Loss, disagreement
 from covseg.training.ranks import Rank
 from covseg.training.recipe import OptimiserConfig, Recipe
 
@@ -137,6 +137,8 @@ class Learner:
         loss = self.loss(
             masks.float(), moved.truth, presence.float(), classes, moved.strata, self._with_a_mask(moved.truth, share)
         )
+        if self.recipe.loss.consistency:
+            loss = loss + self.recipe.loss.consistency * disagreement(masks.float(), presence.float())
         if not bool(torch.isfinite(loss.detach())):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.steps}")
         self.optimiser.zero_grad(set_to_none=True)

@@ -84,6 +84,11 @@ class LossConfig(BaseModel):
     lung: float = Field(1.0, ge=0, description="Weight of the lung mask where both masks are learnt.")
     presence: float = Field(0.0, ge=0, description="Weight of the image-level BCE: any infection on the image.")
     classes: float = Field(0.0, ge=0, description="Weight of the cross-entropy over strata.")
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of how far two acquisitions of one image disagree; every step then sees each image twice.",
+    )
 
     @classmethod
     def described(cls) -> dict[str, str]:

@@ -92,6 +92,21 @@ def terms(config: LossConfig, pos_weight: float) -> list[tuple[float, Callable[.
     return sorted(built, key=lambda term: term[2])  # the order of a sum of floats is part of its value
 
 
+def disagreement(masks: Tensor, presence: Tensor) -> Tensor:
+    """Return the mean squared difference of probabilities between two views of each image, masks and presence.
+
+    Parameters
+    ----------
+    masks : Tensor, shape (2 N, M, H, W)
+        Logits: one view of each image, then the other of each.
+    presence : Tensor, shape (2 N,)
+        Logits of any infection.
+    """
+    one, other = masks.sigmoid().chunk(2)
+    found, again = presence.sigmoid().chunk(2)
+    return (one - other).square().mean() + (found - again).square().mean()
+
+
 class Loss:
     """What a step goes down on.
 

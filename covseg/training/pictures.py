@@ -77,7 +77,7 @@ def sample_strip(learning: Learning, val: Samples, rank: Rank) -> NDArray[np.uin
     tiles = []
     for place in places:
         image, truth, _, row = val[-1, int(place)]
-        masks = learning(image[None].to(rank.device))[0][0].cpu() > 0
+        masks = learning(image.to(rank.device))[0][0].cpu() > 0
         size = image.shape[-1]
         grey = cv2.resize(val.images.images[row], (size, size), interpolation=cv2.INTER_AREA)
         tile = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)

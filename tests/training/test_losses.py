@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from covseg.training.loss_table import LossConfig
-from covseg.training.losses import Loss, bce, boundary, focal, positive_dice, tversky
+from covseg.training.losses import Loss, bce, boundary, disagreement, focal, positive_dice, tversky
 
 TERMS = {"bce": bce, "focal": focal, "tversky": tversky, "boundary": boundary}
 
@@ -86,3 +86,10 @@ def test_the_sum_weighs_masks_presence_and_classes():
         torch.zeros(2, 2, 8, 8), truth, torch.zeros(2), torch.zeros(2, 3), strata
     )
     assert loss.item() == pytest.approx(math.log(2) * (0.5 + 1 + 2) + 3 * math.log(3))
+
+
+def test_two_views_disagree_by_their_mean_squared_difference_of_probabilities():
+    masks = torch.tensor([0.0, 0.0]).reshape(2, 1, 1, 1)
+    presence = torch.tensor([0.0, 20.0])
+    assert disagreement(masks, presence).item() == pytest.approx(0.25, abs=1e-6)
+    assert disagreement(masks[[0, 0]], presence[[1, 1]]).item() == 0

@@ -339,3 +339,19 @@ def test_the_command_trains_and_prints_json(made_set, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["recipe"] == "unet-small"
     assert found["films"] == 8
+
+
+def test_a_recipe_with_consistency_sees_each_image_twice_in_one_frame(made_set, tmp_path):
+    path = ("augment.path.share=1", "augment.path.frame=1", "augment.path.noise=1", "stop.epochs=1")
+    images = load_split(made_set, "Train")
+    batch = next(training_batches(Samples(images, tiny(*path, "loss.consistency=1")), 0, 0, Rank(), 0))
+    once = next(training_batches(Samples(images, tiny(*path)), 0, 0, Rank(), 0))
+    count = len(batch.samples)
+    assert len(batch.images) == len(batch.truth) == len(batch.strata) == 2 * count
+    assert torch.equal(batch.images[:count], once.images)
+    assert torch.equal(batch.truth[count:], once.truth)
+    assert not torch.equal(batch.images[count:], once.images)
+    result = train(tiny(*path, "loss.consistency=1"), TrainingJob(made_set, tmp_path / "twice"))
+    train(tiny(*path), TrainingJob(made_set, tmp_path / "once"))
+    assert result.epoch == 1
+    assert weights(tmp_path / "twice") != weights(tmp_path / "once")
