@@ -45,7 +45,8 @@ def test_the_page_is_one_file_with_every_trial_and_says_that_test_was_not_used(e
     assert "Test was not used" in page and "Research use only" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert page.count("<tr") == 1 + len(read_trials(ended))
-    for words in ("What decided (PED-ANOVA)", "Learning curves", "Value against cost", "Along optimiser.lr", "trial 3"):
+    for words in ("What decided (PED-ANOVA)", "Learning curves", "Value against cost", "Value against time",
+                  "Along optimiser.lr", "trial 3"):  # fmt: skip
         assert words in page
     assert "GFLOP" in page and "#   batch: 8 -&gt; 16" in page, "the best one's difference"
 

@@ -18,10 +18,11 @@ from covseg.pages.environment import render_page
 from covseg.training.run_folder import read_rows
 from covseg.training.shifted import CHOSEN_BY
 from workers.search.contest import Promotion
+from workers.search.cost import milliseconds
 from workers.search.explain import described
 from workers.search.parameters import Scalar
 from workers.search.plan import METRICS, SearchPlan
-from workers.search.records import TrialRecord, trial_folder
+from workers.search.records import TrialRecord, trial_folder, trial_recipe
 
 COLOURS = {"complete": BLUE, "pruned": GREY, "running": ORANGE}
 WORDS = {
@@ -60,11 +61,12 @@ def render_search(
         best=best,
         best_toml=(out / "best.toml").read_text() if best else "",
         parameters=[(", ".join(parameter.names), described(parameter)) for parameter in plan.space.parameters],
-        charts=[*_charts(plan, records, curves, importances), *_slices(plan, records)],
+        charts=[*_charts(out, plan, records, curves, importances), *_slices(plan, records)],
     )
 
 
 def _charts(
+    out: Path,
     plan: SearchPlan,
     records: Sequence[TrialRecord],
     curves: Mapping[int, Sequence[float]],
@@ -77,8 +79,17 @@ def _charts(
     drawings: list[tuple[Callable[[Axes], None], str, str, str]] = [
         (lambda axes: _history(axes, measured), "Every trial, and the best so far", "trial", words),
         (lambda axes: _curves(axes, records, curves), "Learning curves", "share of the budget", words),
-        (lambda axes: _front(axes, measured), "Value against cost, and its front", "GFLOP an image", words),
-    ]
+        (
+            lambda axes: _front(axes, measured, [record.gflop for record in measured]),
+            "Value against cost, and its front", "GFLOP an image", words,
+        ),
+    ]  # fmt: skip
+    if done := [record for record in measured if record.state == "complete"]:
+        took = [milliseconds(trial_recipe(out, record.number)) for record in done]
+        drawings.append((
+            lambda axes: _front(axes, done, took), "Value against time, and its front",
+            "milliseconds a forward pass of one image, one core here", words,
+        ))  # fmt: skip
     if importances:
         drawings.append((lambda axes: _bars(axes, importances), "What decided (PED-ANOVA)", "share", ""))
     return [(charts.chart(*drawing), drawing[1]) for drawing in drawings]
@@ -108,9 +119,11 @@ def _curves(axes: Axes, records: Sequence[TrialRecord], curves: Mapping[int, Seq
         axes.plot(shares, values, color=COLOURS.get(record.state, GREY), linewidth=0.9, alpha=0.7)
 
 
-def _front(axes: Axes, records: Sequence[TrialRecord]) -> None:
-    _points(axes, records, [record.gflop for record in records])
-    done = sorted((record.gflop, record.value or 0.0) for record in records if record.state == "complete")
+def _front(axes: Axes, records: Sequence[TrialRecord], across: Sequence[float]) -> None:
+    _points(axes, records, across)
+    done = sorted(
+        (cost, record.value or 0.0) for record, cost in zip(records, across, strict=True) if record.state == "complete"
+    )
     if done:
         costs, values = zip(*done, strict=True)
         axes.step(costs, np.maximum.accumulate(values), where="post", color=BLUE, linewidth=1.2)
