@@ -28,7 +28,14 @@ def patient(*given):  # a loaded machine misses Ray's fixed 30 s
                 raise
             time.sleep(0.5)
 
-services.get_node = patient
+start, chosen = services.start_ray_process, {}
+
+def start_with_ports(command, kind, *given, **more):  # a raylet that is not told its agent's ports waits 15 s for them, no longer
+    if kind == "raylet":
+        command = [*command, f"--dashboard_agent_listen_port={chosen['dashboard_agent_listen_port']}"]
+    return start(command, kind, *given, **more)
+
+services.get_node, services.start_ray_process = patient, start_with_ports
 services.wait_for_node = lambda at, name, timeout: wait_for_node(at, name, 240)
 
 def tell(node):
@@ -36,13 +43,13 @@ def tell(node):
     metrics = node._ray_params.metrics_export_port
     print("told", json.dumps({"at": cluster.address, "raylet": raylet, "metrics": metrics}), flush=True)
 
-def ports():  # a machine that chooses them itself waits 15 s for each, no longer
+def ports():
     names = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
     held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    chosen = {name: one.getsockname()[1] for name, one in zip(names, held)}
+    chosen.update({name: one.getsockname()[1] for name, one in zip(names, held)})
     for one in held:
         one.close()
-    return chosen
+    return dict(chosen)
 
 settings = json.loads(sys.argv[1])
 memory = {"object_store_memory": 100 * 2**20}
@@ -58,7 +65,6 @@ QUICK = {
     "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_agent_register_timeout_ms": "240000",
-    "RAY_raylet_start_wait_time_s": "240",
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

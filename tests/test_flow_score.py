@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,20 +245,71 @@ def test_cancelling_ends_the_ray_work_within_ten_seconds(deployed: Path, archive
 
 
 @pytest.mark.slow
-def test_a_schedule_fires(deployed: Path, archive: Path, tmp_path: Path) -> None:
+def test_a_schedule_that_fires_again_takes_what_is_new_and_a_night_that_fails_sets_an_automation_off(
+    deployed: Path, archive: Path, tmp_path: Path
+) -> None:
+    """Three nights: what was there and what came meanwhile, nothing new, and a source that is gone."""
     from prefect.client.schemas.schedules import IntervalSchedule
 
-    given = parameters(archive, tmp_path / "dest")
+    source, dest = tmp_path / "source", tmp_path / "dest"
+    shutil.copytree(archive, source)
+    given = parameters(source, dest)
     often = [(IntervalSchedule(interval=timedelta(seconds=20)), True)]
     with client() as server:
         deployment = server.read_deployment_by_name("score/archive").id
-        schedule = server.create_deployment_schedules(deployment, often, parameters=given)[0].id
-    while not list((tmp_path / "dest" / "manifests").glob("*")):
-        time.sleep(0.5)
+        server.create_automation(pause_on_failure(deployment))
+        server.create_deployment_schedules(deployment, often, parameters=given)
+    await_that(lambda: commits(dest))  # the first plan is made: what comes now is for the second night
+    for seed in range(100, 104):
+        (source / f"{seed}.png").write_bytes(encode(make_phantom(seed, 256, 256), "png"))
+    await_that(lambda: len(nights(deployment, "Completed")) >= 3)
+    source.rename(tmp_path / "away")
+    await_that(lambda: nights(deployment, "Failed"))
     with client() as server:
-        server.delete_deployment_schedule(deployment, schedule)
-        scheduled = [run for run in server.read_flow_runs(sort="START_TIME_ASC") if run.auto_scheduled]
-    assert scheduled[0].parameters == {"masks": "png", "max_failed": 0.05, "max_missing": 0.01, **given}
+        await_that(lambda: server.read_deployment(deployment).paused)  # by the automation
+        for schedule in server.read_deployment(deployment).schedules:
+            server.delete_deployment_schedule(deployment, schedule.id)
+        server.resume_deployment(deployment)
+    done = nights(deployment, "Completed")
+    assert done[0].parameters == {"masks": "png", "max_failed": 0.05, "max_missing": 0.01, **given}
+    assert [finished(run.id) for run in done[:3]] == [IMAGES, 4, 0]
+    assert sorted(path.name for path in (dest / "manifests").iterdir()) == ["1.json", "2.json"]
+
+
+def await_that(true: Callable[[], object]) -> None:
+    while not true():
+        time.sleep(0.5)
+
+
+def nights(deployment: UUID, state: str) -> list[Any]:
+    """Return the scheduled runs of a deployment that ended so, in order."""
+    with client() as server:
+        runs = server.read_flow_runs(sort="START_TIME_ASC")
+    return [run for run in runs if run.auto_scheduled and run.deployment_id == deployment and run.state.name == state]
+
+
+def finished(run: UUID) -> int:
+    """Return how many images a flow run went through, as its artifact says."""
+    with client() as server:
+        (summary,) = [one for one in server.read_artifacts() if (one.key, one.flow_run_id) == ("score-summary", run)]
+    return int(re.search(r"^\| finished \| (\d+) \|", summary.data, re.M)[1])
+
+
+def pause_on_failure(deployment: UUID) -> Any:
+    """Return an automation that pauses a deployment as soon as one of its runs fails."""
+    from prefect.events.actions import PauseDeployment
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+    return AutomationCore(
+        name="a night failed",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed"},
+            match_related={"prefect.resource.id": f"prefect.deployment.{deployment}"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[PauseDeployment(source="selected", deployment_id=deployment)],
+    )
 
 
 @pytest.mark.slow

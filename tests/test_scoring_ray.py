@@ -247,6 +247,22 @@ def test_sigterm_stops_the_workers_and_says_how_to_resume(ray_cluster: str, arch
     assert not pids("DecodeWorker") + pids("ModelWorker")
 
 
+@pytest.mark.slow
+def test_a_run_whose_only_machine_dies_fails_and_the_next_one_resumes(
+    unbroken: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.delenv("RAY_ADDRESS")  # a Ray of its own
+        process = start(archive, tmp_path)
+        await_commits(tmp_path, 2, process)
+        os.kill(parent(pids("DecodeWorker", process.pid)[0]), signal.SIGKILL)
+        process.communicate(timeout=120)
+    assert process.returncode not in (0, 3)
+    before = commits(tmp_path)
+    assert run_score(archive, tmp_path).finished == IMAGES - SHARD * len(before)
+    assert published(tmp_path) == published(unbroken)
+
+
 def test_two_identical_runs_at_once_publish_one_snapshot(unbroken: Path, archive: Path, tmp_path: Path) -> None:
     both = [start(archive, tmp_path) for _ in range(2)]
     summaries = [json.loads(process.communicate()[0]) for process in both]

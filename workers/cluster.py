@@ -138,7 +138,6 @@ def _end(left: set[int]) -> None:
 
 def _start_here(cpus: int) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: anything else that runs would come first
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "60")  # a loaded machine misses Ray's own limit of 15 s
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         Config.initialize("")  # Ray read the mode when it was imported

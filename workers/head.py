@@ -44,7 +44,11 @@ def head_environment() -> dict[str, str]:
     The ``python`` that a submitted job is run by is the one that runs here.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0", "PATH": path}
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_worker_niceness": "0",
+        "PATH": path,
+    }
 
 
 def cores_of(address: str) -> int:
