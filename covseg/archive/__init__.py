@@ -30,6 +30,7 @@ as the pipeline makes them, one per entry of the shard, in the shard's order, wi
 without duplicates marked; both are added here.
 """
 
+from covseg.archive.changes import changes
 from covseg.archive.commits import Outcome, commit_shard, write_objects
 from covseg.archive.gc import Collected, gc
 from covseg.archive.lease import hold_lease
@@ -50,6 +51,7 @@ __all__ = [
     "PublishOptions",
     "Run",
     "Shard",
+    "changes",
     "check_conditional_writes",
     "check_disjoint",
     "commit_shard",
