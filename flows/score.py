@@ -29,6 +29,8 @@ from covseg.errors import CovsegError, NotAccepted
 from covseg.settings.score import ScoreSettings
 from covseg.table import objections
 from flows.artifacts import show_link, show_progress, show_text, start_progress, throttled
+from flows.ending import ended
+from flows.events import tell_of_snapshot
 from flows.main import logged_when_stopped, main
 from flows.parameters import take
 from flows.redaction import redact, worth_a_retry
@@ -97,13 +99,21 @@ def _line(progress: Progress) -> str:
     return f"{counts}, {progress.retried} shards retried"
 
 
-def _show(summary: Summary) -> None:
-    """Leave what came of it as artifacts: counts, times and where the report lies."""
+def _show(summary: Summary, dest: str) -> None:
+    """Leave what came of it as artifacts: counts, what changed, times and where the report lies."""
     rows = [f"| {name} | {value} |" for name, value in summary.as_dict().items() if not isinstance(value, dict)]
+    rows += ["", f"`covseg serve {dest}` opens report and table on your machine."]
     statuses = [f"| {name} | {count} |" for name, count in sorted(summary.statuses.items())]
     show_text(["| | |", "|---|---|", *statuses, *rows], "score-summary", f"snapshot {summary.snapshot}")
     refusals = [{"reason": reason, "images": count} for reason, count in sorted(summary.reasons.items())]
     create_table_artifact(refusals, key="score-refusals", description="images without a mask, by reason")
+    moved = [
+        {"what": what, "name": name, "change": f"{count:+d}"}
+        for what, counts in summary.changed.items()
+        for name, count in counts.items()
+    ]
+    words = f"snapshot {summary.snapshot} against the one before" if summary.snapshot > 1 else "the first snapshot"
+    create_table_artifact(moved, key="score-changes", description=words)
     show_link(summary.report, "report", "score-report")
 
 
@@ -115,13 +125,13 @@ def _name() -> str:
 
 @flow(name="score", flow_run_name=_name, persist_result=False, on_cancellation=[stop_job, *STOPPED], on_crashed=STOPPED)
 @take(ScoreSettings)
-def score(**parameters: Any) -> dict[str, Any]:
+def score(**parameters: Any) -> State[Any]:
     """Score an archive on Ray and publish the snapshot; run again to resume."""
-    return _score(ScoreSettings(**parameters))
+    return ended(_score, ScoreSettings(**parameters))
 
 
 @redact
-def _score(settings: ScoreSettings) -> dict[str, Any]:
+def _score(settings: ScoreSettings) -> tuple[str, dict[str, Any]]:
     if server := job_server():
         summary = score_on_cluster(absolute(settings), server)
     else:
@@ -129,12 +139,13 @@ def _score(settings: ScoreSettings) -> dict[str, Any]:
             plan = plan_shards(work)
             progress = score_shards(work, plan)
             summary = publish_snapshot(work, plan, progress)
-    _show(summary)
+    _show(summary, settings.dest)
+    tell_of_snapshot(summary, settings.dest)
     if not summary.accepted:
         limits = summary.max_failed, summary.max_out_of_scope, summary.max_missing
         why = "; ".join(objections(summary.statuses, *limits))
-        raise NotAccepted(f"snapshot {summary.snapshot} is published, not accepted: {why}")
-    return summary.as_dict()
+        raise NotAccepted(f"snapshot {summary.snapshot} is published, not accepted: {why}; {summary.line}")
+    return summary.line, summary.as_dict()
 
 
 if __name__ == "__main__":

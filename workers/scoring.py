@@ -18,6 +18,7 @@ from pathlib import Path
 from covseg.archive import (
     Plan,
     PublishOptions,
+    changes,
     check_conditional_writes,
     check_disjoint,
     hold_lease,
@@ -34,6 +35,7 @@ from covseg.registry import open_model
 from covseg.registry.registry import pinned
 from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
+from covseg.stages.severity import GRADES
 from covseg.storage import Store, open_source, open_store
 from workers.cluster import connect
 from workers.jobs import Note, job_server, score_by_job
@@ -186,6 +188,8 @@ class Work:
             max_missing=manifest.max_missing,
             hide_keys=manifest.hide_keys,
             dicom=dict(manifest.dicom),
+            grades={name: manifest.grades[name] for name in GRADES if name in manifest.grades},
+            changed=changes(self.job.run, manifest),
             start_s=self.start_s,
             score_s=self.score_s,
             publish_s=time.monotonic() - start,

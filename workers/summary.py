@@ -50,6 +50,10 @@ class Summary:
         Attempt id of whoever published; ours when `mine`.
     max_failed, max_out_of_scope, max_missing, hide_keys : float, float, float or None, bool
         What the snapshot was judged and shown by; a published one keeps its own.
+    grades : dict
+        Scored images by grade, mildest first; empty where an older covseg published it.
+    changed : dict
+        Counts of images, statuses, reasons and grades, minus those of the snapshot before.
     dicom : dict
         DICOM objects by kind, and ``without``: scored images that have none; empty where none were asked for.
     start_s, score_s, publish_s : float
@@ -75,11 +79,22 @@ class Summary:
     score_s: float
     publish_s: float
     dicom: dict[str, int] = field(default_factory=dict)
+    grades: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
         """0, or 3 when the snapshot was not accepted."""
         return 0 if self.accepted else 3
+
+    @property
+    def line(self) -> str:
+        """The numbers of the run in one line."""
+        added = self.changed.get("images", {}).get("all", 0)
+        refused = self.images - self.statuses.get("scored", 0)
+        grades = ", ".join(f"{name} {count:,}" for name, count in self.grades.items())
+        counts = f"{self.images:,} images ({added:+,}), {refused:,} refused"
+        return f"snapshot {self.snapshot}: {counts}; {grades or 'none graded'}"
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, seconds rounded to tenths."""

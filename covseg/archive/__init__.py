@@ -31,6 +31,7 @@ as the pipeline makes them, one per entry of the shard, in the shard's order, wi
 without duplicates marked; both are added here.
 """
 
+from covseg.archive.changes import changes
 from covseg.archive.commits import Outcome, commit_shard, write_objects
 from covseg.archive.gc import Collected, gc
 from covseg.archive.lease import hold_lease
@@ -56,6 +57,7 @@ __all__ = [
     "Sent",
     "Shard",
     "breakdown",
+    "changes",
     "check_conditional_writes",
     "check_disjoint",
     "commit_shard",

@@ -207,8 +207,18 @@ def _children(folder: Path) -> Iterator[str]:
         for child in scan:
             if child.is_dir(follow_symlinks=False):
                 yield child.name + "/"
-            elif child.is_file() and not child.name.startswith(_STAGED):
+            elif _is_file(child) and not child.name.startswith(_STAGED):
                 yield child.name
+
+
+def _is_file(child: os.DirEntry[str]) -> bool:
+    """Tell whether it is, or leads to, a regular file; a link that leads to itself is one that leads nowhere."""
+    try:
+        return child.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def _etag(state: os.stat_result) -> str:

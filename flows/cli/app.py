@@ -33,6 +33,7 @@ COMMANDS = {
     "send": "Store a destination's DICOM objects on a DICOMweb server, each once; run again to resume.",
     "gc": "Remove from a destination what killed runs left behind.",
     "diff": "Compare two scored destinations image by image: grades, fractions, refusals, what changed most.",
+    "serve": "Show a destination's snapshots side by side in a browser: read only, on loopback.",
     "demo": "Score six real radiographs, made ones and every kind of bad file; see what comes out.",
     "phantom": "Make chest radiographs with known lungs and infection, for the demo and the tests.",
     "evaluate": "Judge a model on a labelled split, or beside readers' scores: every convention, with intervals.",

@@ -46,6 +46,8 @@ def show_values(values: Mapping[str, object], *, as_json: bool = False) -> None:
         show_json(values)
         return
     for name, value in values.items():
+        if isinstance(value, Mapping) and not value:
+            continue
         if isinstance(value, Mapping):
             show(f"{name:>14}", *(f"{inner:>30}  {count}" for inner, count in value.items()))
         else:

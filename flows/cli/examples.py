@@ -11,6 +11,7 @@ EXAMPLES = {
     "send": "covseg send s3://scored/2026 https://pacs.example/dicom-web",
     "gc": "covseg gc s3://scored/2026 --dry-run",
     "diff": "covseg diff scored/before scored/after -o difference/",
+    "serve": "covseg serve s3://scored/2026",
     "demo": "covseg demo -o demo/",
     "phantom": "covseg phantom 24 phantoms/ --format both --bad",
     "evaluate": "covseg evaluate default --data COVID-QU-Ex/ --split Val -o evaluation/",

@@ -57,6 +57,7 @@ class PredictConfig(Options):
 
 def predict(config: PredictConfig) -> int:
     """Score an image or a folder in this process: masks, rows and a report."""
+    from covseg.stages.severity import GRADES
     from covseg.table import objections
 
     dicom = _dicom(config)
@@ -70,8 +71,21 @@ def predict(config: PredictConfig) -> int:
     why_not = objections(statuses, config.max_failed, config.max_out_of_scope)
     reasons = dict(sorted(Counter(str(row.reason) for row in rows if row.reason).items()))
     places = {"report": str(config.output / "report.html"), "table": str(config.output / "severity.csv")}
+    graded = Counter(row.grade for row in rows if row.grade)
+    grades = {name: graded[name] for name in GRADES if graded[name]}
     made = {"dicom": _count(dicom, rows)} if dicom.kinds else {}
-    _show(config, {"images": len(rows), **statuses, "reasons": reasons, **made, "accepted": not why_not, **places})
+    _show(
+        config,
+        {
+            "images": len(rows),
+            **statuses,
+            "reasons": reasons,
+            "grades": grades,
+            **made,
+            "accepted": not why_not,
+            **places,
+        },
+    )
     _warn(config.output, rows)
     if why_not:
         warn(f"not accepted: {'; '.join(why_not)}; {config.output / 'severity.csv'} says why, image by image")
