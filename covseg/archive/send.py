@@ -17,11 +17,11 @@ from typing import ClassVar, Literal
 
 import pyarrow.parquet as pq
 from pydantic import Field
-from pydicom import dcmread
 
 from covseg.archive.manifests import published_table
 from covseg.archive.records import Record, read_record
 from covseg.archive.runs import Run
+from covseg.dicom import instance_uid
 from covseg.errors import NotPublished, UsageError
 from covseg.settings.dicom import DicomKind
 from covseg.storage import entries
@@ -103,8 +103,7 @@ def _batches(run: Run, names: Sequence[str]) -> Iterator[dict[str, tuple[str, by
         if batch and (len(batch) == BATCH or size + len(data) > BATCH_BYTES):
             yield batch
             batch, size = {}, 0
-        header = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-        batch[str(header.SOPInstanceUID)] = name, data
+        batch[instance_uid(data)] = name, data
         size += len(data)
     yield batch
 

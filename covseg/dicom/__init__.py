@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from covseg.dicom.identity import Source, read_source
+from covseg.dicom.identity import Source, instance_uid, read_source
 from covseg.dicom.metadata import MetadataCell, read_metadata
 from covseg.errors import UsageError
 from covseg.records import Grey, Masks, Row
 from covseg.settings.dicom import DicomKind
 
-__all__ = ["MetadataCell", "Source", "check_installed", "make_objects", "read_metadata", "read_source"]
+__all__ = ["MetadataCell", "Source", "check_installed", "instance_uid", "make_objects", "read_metadata", "read_source"]
 
 
 def check_installed() -> None:

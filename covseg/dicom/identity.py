@@ -194,6 +194,11 @@ def _uid(elements: Elements, keyword: str) -> str:
     return text if is_uid(text) else ""
 
 
+def instance_uid(data: bytes) -> str:
+    """Return the SOPInstanceUID of a DICOM object; empty where it has none that other systems would take."""
+    return _uid(read_elements(data, IDENTIFIERS), "SOPInstanceUID")
+
+
 def is_uid(text: str) -> bool:
     """Tell whether other systems take a text for a UID."""
     return len(text) <= 64 and bool(_UID.fullmatch(text))

@@ -64,13 +64,13 @@ class DicomSettings(BaseModel):
             raise UsageError(
                 "--link-patient writes the patient into every object, --hide-keys keeps the source secret: give one"
             )
-        asked = {name.strip() for name in columns.split(",") if name.strip()}
-        if strange := sorted(asked - set(COLUMNS)):
+        names = {name.strip() for name in columns.split(",") if name.strip()}
+        if strange := sorted(names - set(COLUMNS)):
             raise UsageError(f"--columns {strange[0]!r}: wanted {', '.join(COLUMNS)}, with commas between them")
-        if "days_since_first" in asked:
-            asked.add("patient_pseudonym")  # which it is counted by
+        if "days_since_first" in names:
+            names.add("patient_pseudonym")  # which it is counted by
         kinds = tuple(kind for kind in DICOM_KINDS if kind in words)
-        return cls(kinds=kinds, link_patient=link_patient, columns=tuple(name for name in COLUMNS if name in asked))
+        return cls(kinds=kinds, link_patient=link_patient, columns=tuple(name for name in COLUMNS if name in names))
 
 
 NO_DICOM = DicomSettings()

@@ -70,9 +70,9 @@ def held_of(client: Client, wanted: Collection[str]) -> set[str]:
 def _store(client: Client, objects: Mapping[str, bytes], done: Delivery) -> None:
     """Send objects in one request, and one by one where the server refuses the whole of it."""
     answer = client.post("/studies", "application/dicom+json", *_multipart(objects))
-    said = parsed(answer) if answer.status in (200, 202, 409) and answer.kind in JSON_KINDS else None
-    if isinstance(said, dict):
-        _sort_out(said, objects, done)
+    outcome = parsed(answer) if answer.status in (200, 202, 409) and answer.kind in JSON_KINDS else None
+    if isinstance(outcome, dict):
+        _sort_out(outcome, objects, done)
         return
     if answer.status not in (400, 409, 413, 415, 422):
         raise client.refusal(answer, "an answer to STOW-RS in DICOM JSON")
@@ -83,20 +83,20 @@ def _store(client: Client, objects: Mapping[str, bytes], done: Delivery) -> None
         _store(client, {uid: data}, done)
 
 
-def _sort_out(said: dict[str, object], objects: Mapping[str, bytes], done: Delivery) -> None:
-    for item in _items(said, FAILED):
+def _sort_out(outcome: dict[str, object], objects: Mapping[str, bytes], done: Delivery) -> None:
+    for item in _items(outcome, FAILED):
         (uid,) = uids(item, REFERENCED_INSTANCE)
         reason = _number(item)
         if uid in objects and reason == DUPLICATE:
             done.held.add(uid)
         elif uid in objects:
             done.refused[uid] = REASONS.get(reason, f"failure {reason:04X}")
-    stored = {uid for item in _items(said, STORED) for uid in uids(item, REFERENCED_INSTANCE)}
+    stored = {uid for item in _items(outcome, STORED) for uid in uids(item, REFERENCED_INSTANCE)}
     done.stored |= stored & objects.keys() - done.refused.keys() - done.held
 
 
-def _items(said: dict[str, object], tag: str) -> list[dict[str, object]]:
-    element = said.get(tag)
+def _items(outcome: dict[str, object], tag: str) -> list[dict[str, object]]:
+    element = outcome.get(tag)
     items = element.get("Value") if isinstance(element, dict) else None
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 

@@ -51,6 +51,8 @@ def read_dicom(data: bytes) -> DecodedImage:
 def _check_scope(elements: Elements) -> None:
     """Refuse what is no single, finished image, by the header alone."""
     modality, sop_class = elements.text("Modality"), elements.text("SOPClassUID")
+    if "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity" in elements:  # a DICOMDIR states no class of its own
+        raise refusal(Reason.NOT_AN_IMAGE, "a DICOMDIR: the index of a folder, which holds no image")
     is_image = modality in IMAGE_MODALITIES or (not modality and sop_class in _IMAGE_CLASSES)
     if sop_class == uid.MediaStorageDirectoryStorage or modality in _IMAGELESS_MODALITIES:
         raise refusal(Reason.NOT_AN_IMAGE, f"a DICOM object that holds no image (modality {_code(modality)})")

@@ -27,6 +27,7 @@ from covseg.stages.read.grey import MAX_PIXELS
 from covseg.stages.read.sniff import refusal
 
 ALLOWED = {
+    "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity": 0x00041200,
     "SOPClassUID": 0x00080016,
     "Modality": 0x00080060,
     "PresentationIntentType": 0x00080068,
@@ -197,6 +198,8 @@ def read_elements(data: bytes, allowed: Mapping[str, int] = ALLOWED) -> Elements
         elements = _collect(source, syntax, allowed)
     except (EOFError, struct.error) as error:
         raise refusal(Reason.TRUNCATED, "the DICOM object ends inside an element") from error
+    except RecursionError as error:
+        raise refusal(Reason.CORRUPT, "sequences lie in one another deeper than any object's") from error
     if any(map(_cut, elements.values())):
         raise refusal(Reason.TRUNCATED, "the DICOM object ends inside an element")
     return Elements(elements, syntax, allowed)
