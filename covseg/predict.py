@@ -12,7 +12,7 @@ from covseg import table
 from covseg.outcome import Refused, Result
 from covseg.pipeline import Pipeline, stream
 from covseg.records import RESEARCH_ONLY, Entry, Row
-from covseg.report import Gallery, render
+from covseg.report import NO_HEAD, Gallery, Head, render
 from covseg.settings.dicom import DicomKind
 from covseg.stages.encode import mask_png, overlay_jpeg, overlay_png, probability_png
 from covseg.stages.segment import Backend
@@ -34,11 +34,18 @@ class Outputs:
         The infection probability as an 8-bit PNG (255 = 1.0), at source size.
     pictures : bool
         Draw thumbnails for the report.
+    head : Head
+        What the report says of itself.
     """
 
     overlay: Overlay = "report"
     probability: bool = False
     pictures: bool = True
+    head: Head = NO_HEAD
+
+    def overlay_of(self, input_id: str) -> str:
+        """Return where the overlay of an image goes, if it has one."""
+        return f"overlays/{input_id}.{'png' if self.overlay == 'full' else 'jpg'}"
 
 
 def predict(
@@ -82,7 +89,7 @@ def predict(
             kept = gallery.offer(row, samples, *shown)
         if kept and not isinstance(result, Refused) and outputs.overlay == "report":
             drawn.add(row.input_id)
-            destination.write(_overlay_key(row.input_id), overlay_jpeg(samples, result.masks))
+            destination.write(outputs.overlay_of(row.input_id), overlay_jpeg(samples, result.masks))
         return row
 
     rows = []
@@ -95,12 +102,16 @@ def predict(
             _write_row(row, destination)
     pictures = gallery.pictures()
     for name in drawn - {picture.input_id for picture in pictures}:  # shown for a while, until worse ones came
-        destination.delete(_overlay_key(name))
+        destination.delete(outputs.overlay_of(name))
     severity = table.to_arrow(rows, table.schema_with(pipeline.dicom))
     destination.write("severity.parquet", table.to_parquet(severity))
     destination.write("severity.csv", table.to_csv(severity))
     presence = pipeline.model.thresholds.presence
-    destination.write("report.html", render(severity, pictures if outputs.pictures else [], presence))
+    shown = pictures if outputs.pictures else []
+    drawn &= {picture.input_id for picture in pictures}
+    lying = drawn if outputs.overlay in ("none", "report") else {row.input_id for row in rows if row.mask_uri}
+    overlays = {name: outputs.overlay_of(name) for name in lying}
+    destination.write("report.html", render(severity, shown, presence, outputs.head, overlays))
     return rows
 
 
@@ -113,9 +124,9 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
         destination.write(mask_uri, mask_png(result.masks))
         radiograph = result.image.radiograph
         if outputs.overlay == "full":
-            destination.write(f"overlays/{row.input_id}.png", overlay_png(radiograph.samples, result.masks))
+            destination.write(outputs.overlay_of(row.input_id), overlay_png(radiograph.samples, result.masks))
         elif outputs.overlay == "all":
-            destination.write(_overlay_key(row.input_id), overlay_jpeg(radiograph.samples, result.masks))
+            destination.write(outputs.overlay_of(row.input_id), overlay_jpeg(radiograph.samples, result.masks))
         if outputs.probability:
             probability = probability_png(result.prediction, *radiograph.shape)
             destination.write(f"probability/{row.input_id}.png", probability)
@@ -125,10 +136,6 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
         row = row.with_dicom(uris)
     _write_row(row, destination)
     return row
-
-
-def _overlay_key(input_id: str) -> str:
-    return f"overlays/{input_id}.jpg"
 
 
 def _write_row(row: Row, destination: Store) -> None:

@@ -890,8 +890,9 @@ def test_the_report_shows_images_with_their_masks(tmp_path: Path) -> None:
     label_map[100:150, 100:150] = 2
     png = cv2.imencode(".png", label_map)[1].tobytes()
     commit_shard(run, shard, rows, {row.input_id: png for row in rows}, "first")
-    publish(run, plan, PublishOptions(pictures=5), source, "first")
+    publish(run, plan, PublishOptions(pictures=5, title="A ward", source_label="autumn"), source, "first")
     report = run.dest.read("report.html")
+    assert b"<h1>A ward</h1>" in report and b"Source: autumn" in report
     shown = set(re.findall(rb'data:image/jpeg;base64,[^"]+', report))
     assert len(shown) == 5  # whichever fall into the same groups
     (kept,) = (tmp_path / "dest" / "pictures").iterdir()

@@ -8,6 +8,7 @@ import io
 import random
 import re
 from dataclasses import replace
+from datetime import datetime
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -23,7 +24,7 @@ from covseg.archive.pictures import choose
 from covseg.archive.scratch import open_scratch
 from covseg.errors import Reason, Status
 from covseg.records import Masks, Row
-from covseg.report import Gallery, picture, render, words
+from covseg.report import Gallery, Head, picture, render, words
 from covseg.report.cohort import BINS, summarise
 from covseg.report.quota import GROUPS, MOST
 from covseg.report.selection import select
@@ -290,6 +291,39 @@ def test_a_table_without_doubt_has_no_section_to_look_at_first(mixed):
     assert b"Look at these first" not in render(mixed, [])
     certain = table.to_arrow([scored(1, 0.2, doubt=0.0)])
     assert b"Look at these first" not in render(certain, [])
+
+
+def test_each_picture_is_in_the_page_once_though_images_of_high_doubt_are_shown_twice():
+    rows = [scored(number, number / 20, doubt=number / 20, doubt_reason="undecided_pixels") for number in range(20)]
+    pictures = [drawn(row.input_id, (64, 32 + number)) for number, row in enumerate(rows)]
+    page = Page(render(table.to_arrow(rows), pictures))
+    images = [attributes["href"] for tag, attributes in page.tags if tag == "image"]
+    assert len(images) == 2 * len(pictures)  # radiograph and probability
+    assert {one.image for one in pictures} <= set(images)
+    again = [attributes["href"] for tag, attributes in page.tags if tag == "use"]
+    named = [attributes["id"] for tag, attributes in page.tags if (attributes.get("id") or "").startswith("picture-")]
+    assert len(again) == 5 == len(set(again))
+    assert {f"#{name}" for name in named} > set(again)
+
+
+def test_the_head_says_what_it_was_told_as_text_and_no_more_than_that(mixed):
+    bare, headed = (
+        render(mixed, [], head=head).decode() for head in (Head(), Head(HOSTILE, "<i>ward</i>", "2026-11-26"))
+    )
+    assert "<h1>Lung infection on chest radiographs</h1>" in bare
+    assert 'class="origin"' not in bare
+    assert 'Source: &lt;i&gt;ward&lt;/i&gt; · Scored on <time datetime="2026-11-26">2026-11-26</time> (UTC)' in headed
+    assert [tag for tag, _ in Page(headed.encode()).tags].count("script") == 2
+
+
+def test_a_head_names_the_day_in_utc_and_has_a_title_without_one():
+    late = datetime.fromisoformat("2026-11-26T23:30:00-05:00")
+    assert Head.of("", "", late) == Head("Lung infection on chest radiographs", "", "2026-11-27")
+
+
+def test_an_overlay_is_led_to_from_its_row_and_from_no_other(mixed):
+    page = render(mixed, [], overlays={image_id(3): "overlays/3.jpg", "elsewhere": "overlays/x.jpg"}).decode()
+    assert f'"overlays": {{"{image_id(3)}": "overlays/3.jpg"}}' in page
 
 
 def test_every_part_of_a_doubt_has_plain_words():

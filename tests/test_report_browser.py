@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,99 +13,19 @@ import pytest
 
 from covseg import table
 from covseg.errors import Reason, Status
-from covseg.records import RESEARCH_ONLY, Masks, Row
+from covseg.records import RESEARCH_ONLY
 from covseg.report import Gallery, render
-from covseg.stages import severity
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
+from tests import report_browser
+from tests.report_browser import PRESENCE, REFUSED, emulate, focused, image, press, resize
+
 pytestmark = pytest.mark.service
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-QUIET = (
-    "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-    "disable-component-update", "disable-sync", "disable-dev-shm-usage",
-)  # fmt: skip
-PRESENCE = 0.28112
-DOUBTS = {0: 0.7, 9: 0.2, 4: 0.9}  # of these images; the others have none
-REFUSED = Row(
-    "f" * 32, "x", "etag", None, 0, Status.QUARANTINED, Reason.EMPTY,
-    stage="input_filter", exception_class="RadiographRefused", detail="0 bytes",
-)  # fmt: skip
-
-
-def image(number: int) -> Row:
-    """Image number 0 to 11: more infected with the number; two of them flagged; 0 under the image-level threshold."""
-    fraction = number / 12
-    flags = ("missing_spacing", "rotated") if number in (3, 7) else ("missing_spacing",)
-    return Row(
-        f"{number:032x}", f"{number}.png", "etag", "sha", 10, Status.SCORED, infected_fraction=fraction,
-        infected_fraction_right_upper=fraction, extent_0_8=number % 9, infection_probability=number / 12 or 0.00003,
-        grade=severity.GRADES[severity.step(fraction)], grade_table=severity.GRADE_TABLE, qc_flags=flags,
-        doubt=DOUBTS.get(number, 0.0), doubt_reason="colour_unmarked" if number in DOUBTS else None,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows, gallery = [image(number) for number in range(12)], Gallery()
-    generator = np.random.default_rng(1)
-    for row in rows:
-        lung = np.zeros((64, 64), np.uint8)
-        lung[8:56, 8:28] = lung[8:56, 36:56] = 1
-        infection = lung.copy()
-        infection[: 56 - 4 * int(row.input_id, 16)] = 0
-        masks = Masks(lung, infection, lung, False, 0.0, 1, 1.0)
-        pixels = generator.random((64, 64), np.float32)
-        gallery.offer(row, pixels, masks, infection.astype(np.float32))
-    rows += [REFUSED]
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_bytes(render(table.to_arrow(rows), gallery.pictures(), PRESENCE))
-    return path
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[webdriver.Chrome]:
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("no chromium with chromedriver on this machine (Debian: apt-get install chromium chromium-driver)")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*QUIET, f"user-data-dir={profile}"):
-            options.add_argument(f"--{flag}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        yield browser
-        browser.quit()
-
-
-@pytest.fixture
-def browser(chromium: webdriver.Chrome, page: Path) -> Iterator[webdriver.Chrome]:
-    """The report, freshly opened at 1280 pixels; afterwards: nothing was refused, nothing left the page."""
-    resize(chromium, 1280)
-    emulate(chromium)
-    chromium.get("about:blank")
-    chromium.get_log("performance")  # what the browser's own first tab asked for
-    chromium.get(page.as_uri())
-    yield chromium
-    assert chromium.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
-    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
-    assert {url for url in asked if not url.startswith("data:image/")} <= {page.as_uri()}
-
-
-def resize(browser: webdriver.Chrome, width: int) -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-
-def emulate(browser: webdriver.Chrome, media: str = "") -> None:
-    """Show a medium without motion, so that nothing glides away from under a click."""
-    still = [{"name": "prefers-reduced-motion", "value": "reduce"}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": still})
+page, chromium, browser = report_browser.page, report_browser.chromium, report_browser.browser
 
 
 def ids(browser: webdriver.Chrome) -> list[int]:
@@ -125,14 +42,6 @@ def pictures(browser: webdriver.Chrome) -> int:
 
 def header(browser: webdriver.Chrome, column: str):
     return browser.find_element(By.CSS_SELECTOR, f'#rows th[data-column="{column}"]')
-
-
-def press(browser: webdriver.Chrome, *keys: str) -> None:
-    ActionChains(browser).send_keys(*keys).perform()
-
-
-def focused(browser: webdriver.Chrome) -> str:
-    return browser.execute_script("return document.activeElement.title || document.activeElement.textContent.trim()")
 
 
 def test_the_table_opens_with_the_most_infected_first_and_the_refused_last(browser):
@@ -228,7 +137,7 @@ def test_each_list_is_one_stop_of_the_tab_key(browser):
 def test_every_control_is_reached_by_the_tab_key_and_shows_its_focus(browser):
     browser.execute_script("document.body.tabIndex = -1; document.body.focus()")
     reached = []
-    for _ in range(60):
+    for _ in range(100):
         press(browser, Keys.TAB)
         name, outline = browser.execute_script(
             "const one = document.activeElement;"
@@ -255,10 +164,9 @@ def test_a_thumbnail_opens_its_own_row_with_its_picture(browser):
     browser.execute_script("arguments[0].focus()", tile)
     press(browser, Keys.ARROW_RIGHT, Keys.ENTER)
     assert f"{10:032x}" in browser.find_element(By.ID, "image-title").text
-    shown = browser.find_element(By.CSS_SELECTOR, "#image-picture img").get_attribute("src")
-    assert shown == browser.find_elements(By.CSS_SELECTOR, "#gallery li")[1].find_element(
-        By.TAG_NAME, "img"
-    ).get_attribute("src")
+    shown = browser.find_element(By.CSS_SELECTOR, "#viewer .picture").get_dom_attribute("href")
+    tile = browser.find_elements(By.CSS_SELECTOR, "#gallery li")[1].find_element(By.CLASS_NAME, "picture")
+    assert shown == tile.get_dom_attribute("href")
 
 
 def open_row(browser: webdriver.Chrome, number: int) -> str:
@@ -273,10 +181,10 @@ def test_a_refused_file_opens_with_its_reason_in_plain_words_and_without_picture
     assert "Refused: empty" in text
     assert "The file has no content." in text
     assert "What was found 0 bytes Refused at input filter" in text
-    assert not any(word in text for word in ("RadiographRefused", "Contours", "Probability", "resolution", "picture"))
+    assert not any(word in text for word in ("RadiographRefused", "Window", "Probability", "resolution", "picture"))
     browser.find_element(By.ID, "image-previous").click()
     text = browser.find_element(By.ID, "image").text
-    assert all(word in text for word in ("Contours", "Probability", "resolution"))
+    assert all(word in text for word in ("Window", "Probability", "resolution"))
 
 
 def test_the_images_of_highest_doubt_come_first_with_picture_and_reason_and_open(browser):
@@ -287,7 +195,7 @@ def test_the_images_of_highest_doubt_come_first_with_picture_and_reason_and_open
     dialog = browser.find_element(By.CSS_SELECTOR, "dialog[open]")
     assert f"{4:032x}" in dialog.text
     assert "Doubt, 0 to 1\n0.9\nLargest part of the doubt\ncolour unmarked" in dialog.text
-    assert dialog.find_element(By.CSS_SELECTOR, "#image-picture img").is_displayed()
+    assert dialog.find_element(By.CSS_SELECTOR, "#viewer .picture").is_displayed()
 
 
 def test_the_table_sorts_by_doubt_and_a_refused_file_which_has_none_stays_last(browser):
@@ -324,8 +232,11 @@ def test_an_image_that_the_input_filter_refused_is_seen_with_its_judgement_and_n
     dialog = browser.find_element(By.CSS_SELECTOR, "dialog[open]")
     assert "Refused: not frontal chest" in dialog.text
     assert "taken for: x; score 2, limit 1" in dialog.text
-    assert dialog.find_element(By.CSS_SELECTOR, "#image-picture img").is_displayed()
-    assert not dialog.find_element(By.ID, "image-toggles").is_displayed()
+    assert dialog.find_element(By.CSS_SELECTOR, "#viewer .picture").is_displayed()
+    assert not dialog.find_element(By.CLASS_NAME, "side").is_displayed()  # it may be a lateral view
+    assert [dialog.find_element(By.ID, f"layer-{name}").is_displayed() for name in ("picture", "lung", "heat")] == [
+        True, False, False,
+    ]  # fmt: skip
     assert browser.get_log("browser") == []
     browser.get_log("performance")
     browser.get(other)
@@ -334,7 +245,7 @@ def test_an_image_that_the_input_filter_refused_is_seen_with_its_judgement_and_n
 def test_an_image_under_the_presence_threshold_says_why_nothing_is_marked(browser):
     text = open_row(browser, 11)
     assert "Infection probability < 0.01 is under the model’s 0.281: nothing is marked on this image." in text
-    assert "Infection probability, 0 to 1 < 0.01" in text
+    assert "Infection probability, as COVID-QU-Ex labels it, 0 to 1 < 0.01" in text
     browser.find_element(By.ID, "image-previous").click()
     assert "nothing is marked" not in browser.find_element(By.ID, "image").text.lower()
 
@@ -394,7 +305,7 @@ def test_the_whole_histogram_is_seen_and_a_wide_table_says_so(browser, width):
 def test_probability_and_contours_are_switched_everywhere_at_once(browser):
     browser.execute_script("document.getElementById('gallery').scrollIntoView()")
     heat = browser.find_element(By.CSS_SELECTOR, "#gallery .heat")
-    contour = browser.find_element(By.CSS_SELECTOR, "#gallery .layers svg")
+    contour = browser.find_element(By.CSS_SELECTOR, "#gallery .lung")
     assert (heat.is_displayed(), contour.is_displayed()) == (False, True)
     for name in ("heat", "contours"):
         browser.find_element(By.CSS_SELECTOR, f'[data-toggle="{name}"]').click()
@@ -430,7 +341,7 @@ def test_images_controls_and_headings_are_named_and_ids_are_unique(browser):
         const ids = all("[id]").map((one) => one.id);
         const levels = all("main :is(h2, h3), h1").map((one) => Number(one.tagName[1]));
         return [
-            ...all("img:not([alt])"), ...all("svg:not([aria-hidden]):not([aria-labelledby])"),
+            ...all("img:not([alt])"), ...all("svg:not([aria-hidden]):not([aria-labelledby]):not([aria-label])"),
             ...all("button").filter((one) => !one.textContent.trim()),
             ...all("input, select").filter((one) => !one.labels.length),
             ...ids.filter((id, place) => ids.indexOf(id) !== place),

@@ -168,6 +168,8 @@ class Work:
             settings.hide_keys,
             max_out_of_scope=settings.max_out_of_scope,
             max_missing=settings.max_missing,
+            title=settings.title,
+            source_label=settings.source_label,
         )
         manifest = publish(self.job.run, plan, options, self.job.source, self.attempt)
         Telemetry(self.attempt).published(manifest.number, manifest.accepted)

@@ -21,7 +21,7 @@ from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch, open_scratch
 from covseg.archive.snapshot import Counts, collect, finish
 from covseg.errors import NotPublished
-from covseg.report import Picture, render
+from covseg.report import Head, Picture, render
 from covseg.settings.environment import code_version
 from covseg.storage import Store, entries
 from covseg.table import objections, quarantined_share
@@ -45,6 +45,8 @@ class PublishOptions:
         Share of all images that may be out of scope in a snapshot that is accepted.
     max_missing : float
         (missing + changed) / all above which the snapshot is not accepted.
+    title, source_label : str
+        Of the report.
     timings : mapping of str to float
         Wall times of the run in seconds, by the caller's names; they stand in the manifest only.
     """
@@ -54,6 +56,8 @@ class PublishOptions:
     pictures: int = 500
     max_out_of_scope: float = 1.0
     max_missing: float = 0.01
+    title: str = ""
+    source_label: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -81,16 +85,17 @@ def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None,
         raise NotPublished(
             f"{lacking} of {plan.shards} shards have no commit: run covseg score again, it goes on there"
         )
-    begun = time.monotonic()
+    begun, moment = time.monotonic(), datetime.now(UTC)
     with open_scratch() as scratch:
         build = _Build(run, plan, scratch)
         _stop_nonsense(build.counts)
         drawn = build.draw(source, options.pictures)
-        outputs = build.files(drawn, hide_keys=options.hide_keys)
+        head = Head.of(options.title, options.source_label, moment)
+        outputs = build.files(drawn, head, hide_keys=options.hide_keys)
         shown = pictures.save(run, plan.number, drawn)
         build.upload()
         seconds = {**options.timings, "publish": round(time.monotonic() - begun, 3)}
-        ours = _record(plan, options, build.counts, outputs, shown, attempt_id, seconds)
+        ours = _record(plan, options, build.counts, outputs, shown, attempt_id, moment, seconds)
         mine = run.commits.create(manifest_name(plan.number), ours.encode())
     record = _existing(run, plan.number) or ours
     if record.outputs != outputs:
@@ -132,7 +137,8 @@ def rebuild(run: Run, plan: Plan) -> Manifest:
         raise NotPublished(f"plan {plan.number} of {run.dest.url} has no manifest: run covseg score again")
     with open_scratch() as scratch:
         build = _Build(run, plan, scratch)
-        outputs = build.files(pictures.load(run, record.pictures), hide_keys=record.hide_keys)
+        head = Head.of(record.title, record.source_label, datetime.fromisoformat(record.published_at))
+        outputs = build.files(pictures.load(run, record.pictures), head, hide_keys=record.hide_keys)
         for name in OUTPUTS:
             if outputs[name] != record.outputs[name]:
                 raise NotPublished(
@@ -156,10 +162,10 @@ class _Build:
             return []
         return pictures.draw(self.run, source, pictures.choose(self.scratch.db, limit))
 
-    def files(self, drawn: list[Picture], *, hide_keys: bool) -> dict[str, FileRecord]:
+    def files(self, drawn: list[Picture], head: Head, *, hide_keys: bool) -> dict[str, FileRecord]:
         """Write table and report; return their digests and sizes."""
         severity, folder = finish(self.scratch, hide_keys=hide_keys, dicom=self.run.dicom), self.scratch.folder
-        (folder / "report.html").write_bytes(render(severity, drawn, self.run.presence_threshold))
+        (folder / "report.html").write_bytes(render(severity, drawn, self.run.presence_threshold, head))
         return {name: _measured(folder / name) for name in OUTPUTS}
 
     def upload(self) -> None:
@@ -189,6 +195,7 @@ def _record(
     outputs: dict[str, FileRecord],
     shown: NamedObject,
     attempt_id: str,
+    moment: datetime,
     seconds: dict[str, float],
 ) -> Manifest:
     return Manifest(
@@ -205,11 +212,13 @@ def _record(
         max_missing=options.max_missing,
         accepted=not objections(counts.statuses, options.max_failed, options.max_out_of_scope, options.max_missing),
         hide_keys=options.hide_keys,
+        title=options.title,
+        source_label=options.source_label,
         dicom=counts.dicom,
         outputs=outputs,
         pictures=shown,
         published_by=attempt_id,
-        published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        published_at=moment.isoformat(timespec="seconds"),
         seconds=seconds,
         versions={"covseg": code_version(), "python": platform.python_version(), "pyarrow": pa.__version__},
     )

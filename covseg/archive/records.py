@@ -189,7 +189,8 @@ class PlanReference(Record):
 class Manifest(Record):
     """``manifests/<n>.json``: snapshot n exists; its counts are over the whole snapshot.
 
-    A later call's options change none of `max_failed`, `max_out_of_scope`, `max_missing` and `hide_keys`.
+    A later call's options change none of `max_failed`, `max_out_of_scope`, `max_missing`, `hide_keys`, `title` and
+    `source_label`.
     """
 
     format: Literal[1] = 1
@@ -214,13 +215,15 @@ class Manifest(Record):
         description="an image was scored, and all shares are within their limits; else published with exit code 3"
     )
     hide_keys: bool = Field(description="the table has no keys")
+    title: str = Field("", exclude_if=lambda title: not title, description="of the report, where it was given one")
+    source_label: str = Field("", exclude_if=lambda label: not label, description="what the report calls the source")
     dicom: dict[str, int] = Field(
         {}, exclude_if=lambda counts: not counts, description="DICOM objects by kind; scored images without any"
     )
     outputs: dict[str, FileRecord] = Field(description="the published files")
     pictures: NamedObject = Field(description="thumbnails of the report")
     published_by: str = Field(description="attempt")
-    published_at: str = Field(description="UTC")
+    published_at: str = Field(description="UTC, when publishing began")
     seconds: dict[str, float] = Field(description="wall times of the run")
     versions: dict[str, str] = Field(description="of covseg, Python and pyarrow")
     mine: bool = Field(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -16,18 +17,29 @@ from markupsafe import Markup
 from covseg.pages.formats import FILTERS
 
 
-def render_page(package: str, template: str, style: str = "page.css", script: str = "", **content: Any) -> bytes:
-    """Fill a template with content, autoescaped, and with its style, its script (none without a name) and their policy.
+def render_page(
+    package: str, template: str, styles: Sequence[str] = ("page.css",), scripts: Sequence[str] = (), **content: Any
+) -> bytes:
+    """Fill a template with content, autoescaped, and with its style, its script and their policy.
 
-    All three are file names; what is not in the package's ``templates`` is taken from those of ``covseg.pages``.
+    Parameters
+    ----------
+    package, template : str
+        Where the files are, and which is filled; what is not in the package's ``templates`` is taken from those of
+        ``covseg.pages``.
+    styles, scripts : sequence of str
+        File names. They are put one after the other; the scripts become the body of one function, so that they share
+        their names with each other and with nothing else.
+    content
+        What the template shows.
     """
     loader = ChoiceLoader([PackageLoader(package), PackageLoader("covseg.pages")])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= FILTERS
-    parts = {"style": style, "script": script}
-    texts = {part: loader.get_source(environment, name)[0] for part, name in parts.items() if name}
+    style, body = ("\n".join(loader.get_source(environment, name)[0] for name in names) for names in (styles, scripts))
+    texts = {"style": style} | ({"script": f'"use strict";\n(() => {{\n{body}\n}})();'} if scripts else {})
     ours = {part: Markup(text) for part, text in texts.items()}  # noqa: S704 - our own files
     return environment.get_template(template).render(policy=_policy(texts), **ours, **content).encode()
 

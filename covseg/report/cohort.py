@@ -7,7 +7,7 @@ n, and null (an image without lungs, a refused file) is never counted as 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pyarrow as pa
@@ -38,12 +38,13 @@ MEASURED = [
 
 @dataclass(frozen=True)
 class Bar:
-    """One counted name: `count` of `total`, with its explanation."""
+    """One counted name: `count` of `total`, with its explanation; `code` where the script knows it by another name."""
 
     name: str
     count: int
     total: int
     words: str = ""
+    code: str = ""
 
     @property
     def share(self) -> float:
@@ -130,6 +131,12 @@ class Cohort:
     def measured(self) -> int:
         """Scored images that have an infected fraction."""
         return self.scored - self.no_lungs
+
+    @property
+    def bars_of_fraction(self) -> list[Bar]:
+        """The bar of exactly 0 % and those of the histogram; the code is the place."""
+        bars = [Bar("0 %", self.zero, self.measured), *self.histogram]
+        return [replace(bar, code=str(place)) for place, bar in enumerate(bars)]
 
     def ended(self, status: str) -> int:
         """Planned inputs that ended with this status."""

@@ -53,6 +53,8 @@ class ScoreSettings(BaseModel):
         0.01, ge=0, le=1, description="Share of new images missing or changed at reading above which exit is 3."
     )
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
+    title: str = Field("", description="Title of the report.")
+    source_label: str = Field("", description="What the report calls the source, whose own name it never shows.")
     commits: str | None = Field(None, description="Where create-only records go, if DEST's store has no such writes.")
     backend: Literal["onnx", "torch", "openvino", "auto"] = Field(
         "onnx",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -46,6 +47,8 @@ class PredictConfig(Options):
         "or full: a PNG of every image at its own size.",
     )
     pictures: bool = Field(True, description="Draw thumbnails into the report.")
+    title: str = same(ScoreSettings, "title")
+    source_label: str = same(ScoreSettings, "source_label")
     probability: bool = Field(False, description="Write the infection probability as an 8-bit PNG per image.")
     dicom: str = same(ScoreSettings, "dicom")
     link_patient: bool = same(ScoreSettings, "link_patient")
@@ -162,13 +165,15 @@ def _score(
     from covseg.pipeline import Pipeline, resolve
     from covseg.predict import Outputs, predict
     from covseg.registry import open_model
+    from covseg.report import Head
     from covseg.storage import LocalStore
 
     folder = open_model(config.model)
     backend = open_backend(folder, config.backend, config.precision)
     pipeline = Pipeline(folder.config, resolve(folder, backend, config.batch, config.input_filter), dicom=dicom)
     streams = config.streams or len(os.sched_getaffinity(0))
-    outputs = Outputs(config.overlay, config.probability, config.pictures)
+    head = Head.of(config.title, config.source_label, datetime.now(UTC))
+    outputs = Outputs(config.overlay, config.probability, config.pictures, head)
     counts = Counter[str]()
 
     def finished(row: Row) -> None:

@@ -20,6 +20,8 @@ class PublishConfig(Destination):
     max_out_of_scope: float = same(ScoreSettings, "max_out_of_scope")
     max_missing: float = same(ScoreSettings, "max_missing")
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
+    title: str = same(ScoreSettings, "title")
+    source_label: str = same(ScoreSettings, "source_label")
     pictures: int = Field(500, ge=0, le=500, description="Images drawn into the report; 0 does not touch the source.")
 
 
@@ -37,8 +39,9 @@ def publish(config: PublishConfig) -> int:
     else:
         source = open_source(plan.source) if config.pictures else None
         options = archive.PublishOptions(
-            config.max_failed, config.hide_keys, config.pictures, config.max_out_of_scope, config.max_missing
-        )
+            config.max_failed, config.hide_keys, config.pictures, config.max_out_of_scope, config.max_missing,
+            config.title, config.source_label,
+        )  # fmt: skip
         manifest = archive.publish(run, plan, options, source, uuid.uuid4().hex)
     counts = {"snapshot": manifest.number, "images": sum(manifest.statuses.values()), **manifest.statuses}
     verdict = {"accepted": manifest.accepted, "published_by": manifest.published_by}
