@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.bench_archive [--keys 5000 20000] [--large] [--plan-only]
 
-`--large` is 100,000 and 400,000 keys, some ten minutes; `--plan-only` lists and plans, and no more. Every count runs in a process of its own, so that
-peaks do not mix. `peak_mb` holds the pages of mapped scratch files, which the system takes back when it
-needs them; `own_mb` is without them. Listing is from a store that makes its pages up; everything else
-goes to a folder on this disk.
+`--large` is 100,000 and 400,000 keys, some ten minutes; `--plan-only` lists and plans, and no more. Every count runs
+in a process of its own, so that peaks do not mix. `peak_mb` holds the pages of mapped scratch files, which the system
+takes back when it needs them; `own_mb` is without them. Listing is from a store that makes its pages up; everything
+else goes to a folder on this disk.
 """
 
 from __future__ import annotations
