@@ -112,10 +112,10 @@ class Pipeline:
     def prepare(self, entry: Entry, radiograph: Radiograph) -> PreparedImage:
         """Bring an image to the side of the training images, and to the model's grid."""
         side = self.model.source_side
-        source = radiograph.pixels
-        small = to_source_side(source, SOURCE_SIDE)
-        pixels = small if side == SOURCE_SIDE else source
-        return PreparedImage(entry, radiograph, small, prepare(pixels, self.model.size, self.model.normalisation, side))
+        small = to_source_side(radiograph.samples, SOURCE_SIDE)
+        samples = small if side == SOURCE_SIDE else radiograph.samples
+        grid = prepare(samples, self.model.size, self.model.normalisation, side)
+        return PreparedImage(entry, radiograph, small, grid)
 
     def score(self, backend: Backend, images: list[PreparedImage]) -> list[Result]:
         """Run one batch through the model and on to its rows."""

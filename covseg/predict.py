@@ -19,6 +19,7 @@ from covseg.stages.segment import Backend
 from covseg.storage import Store
 
 Overlay = Literal["none", "report", "all", "full"]
+COLUMNS = frozenset(table.SCHEMA.names)  # of every image's own row
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,14 @@ def write_image(result: Result, destination: Store, outputs: Outputs) -> Row:
         uris: dict[DicomKind, str] = {kind: f"dicom/{kind}/{row.input_id}.dcm" for kind in result.objects}
         for kind, data in result.objects.items():
             destination.write(uris[kind], data)
-        row = row.with_dicom(uris)
+        row = row.with_dicom(uris) if uris else row
     _write_row(row, destination)
     return row
 
 
 def _write_row(row: Row, destination: Store) -> None:
     """Write an image's row for itself: without its key, which may name a patient, and with what every output says."""
-    known = {name: value for name, value in table.cells(row).items() if name in table.SCHEMA.names or value}
+    known = {name: value for name, value in table.cells(row).items() if name in COLUMNS or value}
     record = known | {"intended_use": RESEARCH_ONLY}
     del record["key"]
     destination.write(f"rows/{row.input_id}.json", json.dumps(record).encode())

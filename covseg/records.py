@@ -146,7 +146,7 @@ class Masks:
     @property
     def label_map(self) -> Mask:
         """uint8 ``(H, W)``: 0 background, 1 lung, 2 infection inside the lung."""
-        return np.maximum(self.lung, self.infection + self.infection)  # 0 or 1 each: LUNG, or INFECTION where both
+        return np.asarray(cv2.add(self.lung, self.infection), np.uint8)  # 0 or 1 each; infection lies inside lung
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from covseg.settings.model import FlagLimits
-from covseg.stages.image_quality import ImageQuality, measure_quality, quality_flags
+from covseg.stages.image_quality import ImageQuality, _packed, measure_quality, quality_flags
 from covseg.stages.preprocess import SOURCE_SIDE, to_source_side
 from covseg.stages.severity import QC_FLAGS
 from covseg.synthetic.shifts import SHIFTS, shifted
@@ -198,3 +198,10 @@ def test_images_at_their_real_size_are_as_sharp_as_val(data_root):
     rate = rates(read(path) for path in sorted(folder.iterdir())[::8])
     assert rate["sharpness_out_of_range"] <= 0.08
     assert rate["heavy_compression"] <= 0.25
+
+
+def test_the_packed_spectrum_is_read_where_the_half_plane_lies():
+    small = np.random.default_rng(0).random((64, 64), np.float32)
+    spectrum = cv2.dft(small)
+    power = cv2.mulSpectrums(spectrum, spectrum, 0, conjB=True).ravel()[_packed(64)]
+    np.testing.assert_allclose(power, np.abs(np.fft.rfft2(small)).ravel() ** 2, rtol=1e-3, atol=1e-3)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from covseg.records import Masks
+from covseg.records import Masks, unit
 from covseg.stages.postprocess import restore
 from covseg.stages.preprocess import prepare, standardise, to_source_side
 
@@ -96,3 +97,19 @@ def test_training_and_scoring_give_equal_pixels():
         recipe = load_recipe("lungs", ["input.size=128", f"input.normalisation={normalisation}"])
         trained = Samples(split, recipe)[-1, 0][0][0, 0].numpy()
         assert np.array_equal(trained, prepare(images[0].astype(np.float32) / 255, 128, normalisation))
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (900, 731), (300, 257), (200, 180), (2500, 2048)])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_the_way_to_the_source_side_is_the_publishers_filter(shape, depth):
+    samples = np.random.default_rng(0).integers(0, 2**depth, shape)
+    grey = samples.astype(np.uint8) if depth == 8 else (samples / 65535).astype(np.float32)
+    image = Image.fromarray(unit(grey))
+    wanted = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(to_source_side(grey, 256), wanted, rtol=0, atol=1e-6)
+
+
+def test_an_area_of_one_grey_stays_of_one_grey():
+    samples = np.full((1000, 777), 255, np.uint8)
+    samples[300:700, 300:500] = 77
+    assert set(np.unique(to_source_side(samples, 256)[:50])) == {np.float32(1)}

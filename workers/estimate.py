@@ -31,6 +31,8 @@ from covseg.storage import Store, entries, matches_globs, open_source
 
 SAMPLE = 50
 ROW_BYTES = 150  # of a row in Parquet and CSV together, compressed
+LISTED = 1000  # keys a request
+PUT_DOLLARS, GET_DOLLARS = 5e-6, 4e-7  # a request of S3 standard, us-east-1, 2026; a listing costs as a PUT
 
 
 class Estimate(BaseModel, frozen=True):
@@ -38,6 +40,8 @@ class Estimate(BaseModel, frozen=True):
 
     Images, bytes and counts by suffix are of the listing; counts by format and by reason of the sample. Bytes of the
     output (rows and pictures) and seconds are those expected; the model's seconds on the device that it ran on here.
+    Objects are those that a bucket would hold afterwards; puts count listings too. Dollars are of cores by the hour and
+    of requests, without storage, traffic and GPUs.
     """
 
     dry_run: Literal[True] = True
@@ -52,10 +56,24 @@ class Estimate(BaseModel, frozen=True):
     gpu_s: float | None = None
     model_cpu_s: float | None = None
     backend: str
+    objects: int
+    puts: int
+    gets: int
+    cpu_hours: float
+    dollars_cpu: float | None = None
+    dollars_requests: float
 
 
-def estimate(settings: ScoreSettings) -> Estimate:
-    """Score a sample and scale what it took to the whole listing; `UsageError` when nothing matches."""
+def estimate(settings: ScoreSettings, price_hour: float | None = None, as_if: int | None = None) -> Estimate:
+    """Score a sample and scale what it took to the whole listing; `UsageError` when nothing matches.
+
+    Parameters
+    ----------
+    price_hour : float or None
+        Dollars of one core for an hour.
+    as_if : int or None
+        Say it for so many images like those of the sample, instead of the listing's count.
+    """
     dicom = settings.dicom_settings()
     if dicom.kinds:
         check_installed()
@@ -75,11 +93,15 @@ def estimate(settings: ScoreSettings) -> Estimate:
     prepared = [image for image in opened if isinstance(image, PreparedImage)]
     results, model_s, finish_s = _score(pipeline, backend, prepared)
     refused = [result for result in [*opened, *results] if isinstance(result, Refused)]
-    scale = counts["images"] / len(sample)
-    written = scale * sum(_output_bytes(result, settings) for result in results) + counts["images"] * ROW_BYTES
+    images = as_if or counts["images"]
+    scale = images / len(sample)
+    written = scale * sum(_output_bytes(result, settings) for result in results) + images * ROW_BYTES
+    files = sum(0 if isinstance(result, Refused) else len(result.objects) for result in results)
+    objects, puts, gets = _requests(settings, images, round(scale * files))
+    cpu_hours = scale * (opening_s + finish_s + (0 if "cuda" in backend.name else model_s)) / 3600
     return Estimate(
-        images=counts["images"],
-        bytes=counts["bytes"],
+        images=images,
+        bytes=round(counts["bytes"] * images / counts["images"]),
         suffixes=suffixes,
         sampled=len(sample),
         kinds=Counter(image.radiograph.kind for image in prepared),
@@ -87,8 +109,23 @@ def estimate(settings: ScoreSettings) -> Estimate:
         output_bytes=round(written),
         decode_cpu_s=round(scale * (opening_s + finish_s), 1),
         backend=backend.name,
+        objects=objects,
+        puts=puts,
+        gets=gets,
+        cpu_hours=round(cpu_hours, 3),
+        dollars_cpu=None if price_hour is None else round(cpu_hours * price_hour, 4),
+        dollars_requests=round(puts * PUT_DOLLARS + gets * GET_DOLLARS, 4),
         **{"gpu_s" if "cuda" in backend.name else "model_cpu_s": round(scale * model_s, 1)},
     )
+
+
+def _requests(settings: ScoreSettings, images: int, dicom_files: int) -> tuple[int, int, int]:
+    """Return the objects of a finished run, and the puts (with listings) and gets of scoring and publishing it."""
+    shards = -(-images // settings.shard_size)
+    each = (settings.masks == "png") + settings.probability * (settings.masks != "packed")
+    written = images * each + dicom_files + shards * (2 + (settings.masks == "packed"))  # a table and a commit a shard
+    listings = -(-images // LISTED) + 2 * -(-shards // LISTED)
+    return written, written + listings, images + 2 * shards
 
 
 def _survey(settings: ScoreSettings, source: Store) -> tuple[Counter[str], Counter[str], list[Entry]]:

@@ -178,7 +178,8 @@ class Slot:
 class Pool:
     """The workers of one run, and the name of the backend that all model workers gave.
 
-    On a GPU machine there is one model worker a GPU and one decode worker a core; else one of each a core.
+    On a GPU machine there is one model worker a GPU, or a share of one, and one decode worker a core; else one of each
+    a core.
     """
 
     models: list[Slot]
@@ -228,15 +229,18 @@ def open_pool(settings: ScoreSettings) -> Pool:
 
     `EnvironmentFailed` when the machines would not compute the same numbers, or a model worker dies on start.
     """
-    gpus = settings.backend == "torch" and any(node.gpus for node in nodes())
+    gpus = settings.backend in ("torch", "cuda") and any(node.gpus for node in nodes())
+    if settings.backend == "cuda" and not gpus:
+        raise EnvironmentFailed("no machine of this cluster has a GPU: start Ray with GPUs, or take --backend onnx")
     words = (settings.model, settings.backend, settings.precision)
 
     def open_model(node: Node) -> Handle:
         # Two calls at once on a GPU: one copies while the other computes. On a CPU one thread is one core.
-        options = {"num_cpus": 0, "num_gpus": int(gpus), "max_concurrency": 2 if gpus else 1}
+        options = {"num_cpus": 0, "num_gpus": settings.gpu_share * gpus, "max_concurrency": 2 if gpus else 1}
         return ray.remote(ModelWorker).options(**options, scheduling_strategy=_beside(node)).remote(*words)
 
-    places = [node for node in nodes() for _ in range(node.gpus)] if gpus else _places(settings.workers)
+    many = int(1 / settings.gpu_share)
+    places = [node for node in nodes() for _ in range(node.gpus * many)] if gpus else _places(settings.workers)
     slots = [Slot(node, open_model, open_model(node)) for node in places]
     return Pool(slots, _one_name(slots))
 

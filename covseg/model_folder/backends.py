@@ -19,30 +19,6 @@ if TYPE_CHECKING:
     from covseg.model_folder.precision import Precision
 
 
-class TorchBackend:
-    """PyTorch, float32, on the accelerator where there is one: the reference."""
-
-    def __init__(self, folder: ModelFolder) -> None:
-        import torch
-
-        from covseg.model_folder.load import Answer, load
-
-        self._torch = torch
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self._device.type == "cpu":
-            torch.set_num_threads(1)
-        self._answer = Answer(load(folder)).eval().to(self._device).to(memory_format=torch.channels_last)
-        self.name = f"torch-{torch.__version__.split('+')[0]}-{self._device.type}-fp32"
-
-    def run(self, images: NDArray[np.float32]) -> Arrays:
-        """Run one batch."""
-        torch = self._torch
-        with torch.inference_mode():
-            batch = torch.from_numpy(images)[:, None].to(self._device, memory_format=torch.channels_last)
-            probability, presence, features = (output.cpu().numpy() for output in self._answer(batch))
-        return probability, presence, features
-
-
 class OnnxBackend:
     """ONNX Runtime, float32, CPU; no torch where the model folder carries its graph."""
 
@@ -58,7 +34,9 @@ class OnnxBackend:
         return probability, presence, features
 
 
-BACKENDS = ("onnx", "torch", "openvino", "auto")
+BACKENDS = ("onnx", "torch", "cuda", "openvino", "auto")
+PRECISIONS = ("float32", "bfloat16", "int8")
+ROUNDED = {"openvino": ("bfloat16", "int8"), "cuda": ("bfloat16",)}  # what a backend has besides float32
 
 
 def open_backend(folder: ModelFolder, name: str = "onnx", precision: str = "float32") -> Backend:
@@ -70,39 +48,49 @@ def open_backend(folder: ModelFolder, name: str = "onnx", precision: str = "floa
     Parameters
     ----------
     name : str
-        ``onnx``, ``torch``, ``openvino``; ``auto`` takes openvino in bfloat16 where it is installed, the processor has
+        ``onnx``; ``torch``, on a GPU where there is one; ``cuda``, torch on a GPU or not at all; ``openvino``; ``auto``
+        takes openvino in bfloat16 where it is installed, the processor has
         the instructions and the model folder a passed proof, else onnx.
     precision : str
-        ``float32``; openvino has ``bfloat16`` and ``int8`` too.
+        ``float32``; openvino has ``bfloat16`` and ``int8`` too, cuda ``bfloat16``.
 
     Raises
     ------
     ModelRefused
         When the name is unknown, the backend has no such precision, or the precision no passed proof.
     UsageError, EnvironmentFailed
-        When openvino is not installed; when the processor cannot run the precision.
+        When openvino or torch is not installed; when the processor cannot run the precision, or there is no GPU.
     """
     if name not in BACKENDS:
         raise ModelRefused(f"unknown backend {name!r}: wanted one of {', '.join(BACKENDS)}")
-    if name != "openvino" and precision != "float32":
+    if precision not in PRECISIONS:
+        raise ModelRefused(f"unknown precision {precision!r}: wanted one of {', '.join(PRECISIONS)}")
+    if precision != "float32" and precision not in ROUNDED.get(name, ()):
+        having = " or ".join(f"--backend {other}" for other, has in ROUNDED.items() if precision in has)
         raise ModelRefused(
-            f"--precision {precision} with --backend {name}: wanted --backend openvino, or float32"
+            f"--precision {precision} with --backend {name}: wanted {having}, or float32"
             + (" (auto chooses by itself)" if name == "auto" else "")
         )
     if name == "auto":
         return _openvino(folder, "bfloat16") if _bfloat16_is_proved(folder) else OnnxBackend(folder)
     if name == "openvino":
         return _openvino(folder, precision)
-    return TorchBackend(folder) if name == "torch" else OnnxBackend(folder)
+    return OnnxBackend(folder) if name == "onnx" else _torch(folder, name, precision)
+
+
+def _torch(folder: ModelFolder, name: str, precision: str) -> Backend:
+    try:
+        from covseg.model_folder.torch_backend import TorchBackend
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--backend {name} wants {error.name}: pip install 'covseg[train]'") from error
+    return TorchBackend(folder, "cuda" if name == "cuda" else None, precision)
 
 
 def _openvino(folder: ModelFolder, precision: str) -> Backend:
     try:
-        from covseg.model_folder.openvino_backend import NEEDS, OpenVinoBackend
+        from covseg.model_folder.openvino_backend import OpenVinoBackend
     except ImportError as error:
         raise UsageError(f"--backend openvino wants OpenVINO ({error}): pip install 'covseg[openvino]'") from error
-    if precision not in NEEDS:
-        raise ModelRefused(f"unknown precision {precision!r}: wanted one of {', '.join(NEEDS)}")
     return OpenVinoBackend(folder, cast("Precision", precision))
 
 

@@ -132,8 +132,10 @@ def write_proofs(path: Path, proofs: tuple[Proof, ...]) -> None:
     LocalStore(path).write(PROOFS, (document.model_dump_json(indent=1) + "\n").encode())
 
 
-def check_proof(folder: ModelFolder, precision: Precision, edits: int) -> None:
+def check_proof(folder: ModelFolder, precision: Precision, edits: int | None) -> None:
     """Refuse a precision that was not proved for these weights, this graph and these thresholds, or lost too much.
+
+    `edits` are those of the graph that will run; None for a runtime that takes no edited graph, as PyTorch does.
 
     Raises
     ------
@@ -145,7 +147,7 @@ def check_proof(folder: ModelFolder, precision: Precision, edits: int) -> None:
     if proof is None:
         raise ModelRefused(f"{folder.path} has no proof of precision {precision} in its {PROOFS}: {advice}")
     config = folder.config
-    now = (config.weights_sha256, config.graph_sha256, config.thresholds, edits)
+    now = (config.weights_sha256, config.graph_sha256, config.thresholds, proof.edits if edits is None else edits)
     if (proof.weights_sha256, proof.graph_sha256, proof.thresholds, proof.edits) != now:
         raise ModelRefused(f"the proof of precision {precision} in {folder.path} is of another model: {advice}")
     if not proof.passed:

@@ -56,16 +56,17 @@ class ScoreSettings(BaseModel):
     title: str = Field("", description="Title of the report.")
     source_label: str = Field("", description="What the report calls the source, whose own name it never shows.")
     commits: str | None = Field(None, description="Where create-only records go, if DEST's store has no such writes.")
-    backend: Literal["onnx", "torch", "openvino", "auto"] = Field(
+    backend: Literal["onnx", "torch", "cuda", "openvino", "auto"] = Field(
         "onnx",
-        description="What runs the model; torch uses GPUs where there are any; auto takes openvino in bfloat16 where "
-        "the processor has it and the model folder a passed proof, else onnx.",
+        description="What runs the model; torch uses GPUs where there are any, cuda wants one; auto takes openvino in "
+        "bfloat16 where the processor has it and the model folder a passed proof, else onnx.",
     )
     precision: Literal["float32", "bfloat16", "int8"] = Field(
-        "float32", description="Of backend openvino; each wants a passed proof in the model folder."
+        "float32", description="Of backend openvino or cuda; each but cuda's float32 wants a passed proof."
     )
     batch: int = Field(4, ge=1, le=256, description="Images a forward pass; 4 suits a CPU, 32 a GPU.")
     shard_size: int = Field(SHARD_SIZE, ge=1, le=10_000, description="Images a shard, the unit that is retried.")
+    gpu_share: float = Field(1.0, gt=0, le=1, description="Of a GPU, for each model worker; .5 puts two on one.")
     workers: int | None = Field(None, ge=1, description="Decode workers, and model workers on CPU; default: the cores.")
     timeout_s: float = Field(1800, gt=0, description="Seconds without a finished shard after which the run ends.")
 

@@ -13,14 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covseg.records import RESEARCH_ONLY, Grey, Masks, Prediction, as_bytes
+from covseg.stages.label_png import label_png
 
 OVERLAY_SIDE = 1024  # longer side at most, pixels
-
-FLAT_PNG = [
-    cv2.IMWRITE_PNG_COMPRESSION, 1,
-    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
-    cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE,
-]  # fmt: skip
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:
@@ -33,9 +28,8 @@ _LABEL = _text_chunk("Disclaimer", RESEARCH_ONLY)  # one of the keywords that th
 _COMMENT = b"\xff\xfe" + (len(RESEARCH_ONLY) + 2).to_bytes(2, "big") + RESEARCH_ONLY.encode()  # of a JPEG
 
 
-def _encode(image: NDArray[np.uint8], options: list[int]) -> bytes:
-    data = cv2.imencode(".png", image, options)[1].tobytes()
-    return data[:_HEAD] + _LABEL + data[_HEAD:]
+def _labelled(png: bytes) -> bytes:
+    return png[:_HEAD] + _LABEL + png[_HEAD:]
 
 
 def overlay(samples: Grey, masks: Masks, longest: int | None = None) -> NDArray[np.uint8]:
@@ -78,8 +72,8 @@ def overlay_png(samples: Grey, masks: Masks) -> bytes:
 
 
 def mask_png(masks: Masks) -> bytes:
-    """Return the label map as a PNG at source size; runs of equal pixels need no filter and no search."""
-    return _encode(masks.label_map, FLAT_PNG)
+    """Return the label map as a PNG at source size."""
+    return _labelled(label_png(masks.label_map))
 
 
 def probability_png(prediction: Prediction, height: int, width: int) -> bytes:
@@ -90,4 +84,4 @@ def probability_png(prediction: Prediction, height: int, width: int) -> bytes:
 
 def png(image: NDArray[np.uint8]) -> bytes:
     """Return a PNG, lightly compressed."""
-    return _encode(image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return _labelled(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -122,9 +123,27 @@ def _decibels(power: float, reference: float) -> float:
     return 10 * float(np.log10((power + 1e-13) / (reference + 1e-9)))
 
 
+class _Bands(NamedTuple):
+    """What turns a spectrum into powers of bands: frequencies that are in the same bands form a group.
+
+    Attributes
+    ----------
+    window : ndarray of float32, shape (S, S)
+        Hann, of unit power.
+    places, groups : ndarray of int, shape (F,)
+        Where `cv2.dft` packs the real part of each frequency of the half plane, and the frequency's group.
+    weights : ndarray of float64, shape (bands, groups)
+        From sums over groups to means over bands.
+    """
+
+    window: FloatImage
+    places: NDArray[np.intp]
+    groups: NDArray[np.intp]
+    weights: NDArray[np.float64]
+
+
 @lru_cache(maxsize=2)
-def _bands(side: int) -> tuple[FloatImage, list[NDArray[np.intp]]]:
-    """Return a Hann window ``(S, S)`` of unit power, and where in a flat real transform each band lies."""
+def _bands(side: int) -> _Bands:
     down, across = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     radius = (np.hypot(down, across) * 2).ravel()
     window = np.outer(np.hanning(side), np.hanning(side))
@@ -133,16 +152,27 @@ def _bands(side: int) -> tuple[FloatImage, list[NDArray[np.intp]]]:
     angle = np.degrees(np.arctan2(*np.broadcast_arrays(down, across))).ravel()
     away = [np.abs((angle - 180 * sector / SECTORS + 90) % 180 - 90) for sector in range(SECTORS)]
     directed = within.pop()
-    return window.astype(np.float32), [
-        np.flatnonzero(band) for band in (*within, *(directed & (far < 15) for far in away))
-    ]
+    members = np.array([*within, *(directed & (far < 15) for far in away)])
+    groups, of_each = np.unique(members, axis=1, return_inverse=True)
+    weights = groups / members.sum(axis=1, keepdims=True)
+    return _Bands(window.astype(np.float32), _packed(side), of_each.ravel(), weights)
+
+
+def _packed(side: int) -> NDArray[np.intp]:
+    """Return where `cv2.dft` packs real parts; those of the half plane's first and last column stand upright."""
+    row, column = np.mgrid[:side, : side // 2 + 1]
+    upright = (column == 0) | (2 * column == side)
+    mirrored = np.minimum(row, side - row)  # the lower half of an upright column repeats the upper one
+    rows = np.where(upright, np.where(row == 0, 0, 2 * mirrored - 1), row)
+    return np.asarray(rows * side + np.maximum(2 * column - 1, 0), np.intp).ravel()
 
 
 def _band_powers(small: FloatImage) -> list[float]:
-    window, bands = _bands(len(small))
-    spectrum = np.fft.rfft2((small - small.mean()) * window).ravel()
-    power = spectrum.real**2 + spectrum.imag**2
-    return [float(power[band].mean()) for band in bands]
+    bands = _bands(len(small))
+    spectrum = cv2.dft((small - small.mean()) * bands.window)
+    power = cv2.mulSpectrums(spectrum, spectrum, 0, conjB=True).ravel()[bands.places]
+    sums = np.bincount(bands.groups, power, bands.weights.shape[1])
+    return [float(mean) for mean in bands.weights @ sums]
 
 
 def _tile_variance(small: FloatImage) -> float:
@@ -170,8 +200,9 @@ def _by_phase(line: FloatImage) -> FloatImage:
 def _grey_levels(samples: Grey) -> int:
     step = math.ceil(min(samples.shape) / SAMPLE)
     sample = samples[::step, ::step]
-    values = sample if sample.dtype == np.uint8 else (sample * 65535 + 0.5).astype(np.uint16)
-    return int(np.count_nonzero(np.bincount(values.ravel())))
+    if sample.dtype == np.uint8:
+        return int(np.count_nonzero(cv2.calcHist([np.ascontiguousarray(sample)], [0], None, [256], [0, 256])))
+    return int(np.count_nonzero(np.bincount((sample * 65535 + 0.5).astype(np.uint16).ravel())))
 
 
 def _border_share(small: FloatImage) -> float:
@@ -191,7 +222,8 @@ def _letters(image: Bytes) -> int:
     strokes = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, np.ones((reach, reach), np.uint8))
     bright = cv2.compare(grey, math.ceil(BRIGHT * _quantile(grey[::2, ::2], 0.999)), cv2.CMP_GE)
     strokes = cv2.bitwise_and(strokes, bright)
-    return max(_longest_row(_candidates((strokes >= least).astype(np.uint8))) for least in STROKES)
+    drawn = (cv2.threshold(strokes, least - 1, 1, cv2.THRESH_BINARY)[1] for least in STROKES)
+    return max(_longest_row(_candidates(np.asarray(part, np.uint8))) for part in drawn)
 
 
 def _quantile(grey: Bytes, share: float) -> float:
@@ -226,6 +258,8 @@ def _candidates(strokes: Bytes) -> NDArray[np.int32]:
     sized = (high >= max(4, 0.012 * side)) & (high <= 0.06 * side) & (wide * 6 >= high) & (wide <= 1.5 * high)
     inside = (left > 0) & (top > 0) & (left + wide < width) & (top + high < height)
     kept = boxes[sized & inside]
+    if not len(kept):
+        return kept
     kept[:, 2:] += kept[:, :2]
     bars = (kept[:, 2] - kept[:, 0]) <= 0.35 * (kept[:, 3] - kept[:, 1])
     drawn = [strokes[top:bottom, left:right].mean() <= 0.9 for left, top, right, bottom in kept]
@@ -234,8 +268,8 @@ def _candidates(strokes: Bytes) -> NDArray[np.int32]:
 
 
 def _longest_row(boxes: NDArray[np.int32]) -> int:
-    if not 0 < len(boxes) <= CANDIDATES:
-        return 0
+    if not 1 < len(boxes) <= CANDIDATES:
+        return int(len(boxes) == 1)
     left, top, right, bottom = boxes.T
     high = bottom - top
     slack = np.maximum(1, 0.25 * high)[:, None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -35,11 +36,11 @@ def postprocess(prediction: Prediction, thresholds: Thresholds) -> Masks:
     if prediction.presence < thresholds.presence:
         raw[:] = 0
     raw = _drop_small(raw, thresholds.min_component_share * raw.size)
-    if raw.sum() < thresholds.min_infection_share * raw.size:
-        raw[:] = 0
-    total = int(raw.sum())
+    total = cv2.countNonZero(raw)
+    if total < thresholds.min_infection_share * raw.size:
+        raw[:], total = 0, 0
     infection = raw & lung
-    outside = (total - int(infection.sum())) / total if total else 0.0
+    outside = (total - cv2.countNonZero(infection)) / total if total else 0.0
     return Masks(lung, infection, side, merged, outside, *_components(infection))
 
 
@@ -59,13 +60,17 @@ def temper(probability: float, temperature: float) -> float:
 
 def _components(infection: Mask) -> tuple[int, float | None]:
     """Count 8-connected parts and give the share of the largest."""
-    if not infection.any():
-        return 0, None
     left, top, width, height = cv2.boundingRect(infection)
-    part = np.ascontiguousarray(infection[top : top + height, left : left + width])
-    count, _, stats, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    return count - 1, float(areas.max() / areas.sum())
+    if not width:
+        return 0, None
+    _, areas = _parts(infection[top : top + height, left : left + width])
+    return len(areas) - 1, float(areas[1:].max() / areas[1:].sum())
+
+
+def _parts(mask: Mask) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
+    """Return the number of each pixel's 8-connected part, 0 for the background, and the pixels of each number."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask), connectivity=8, ltype=cv2.CV_16U)
+    return np.asarray(parts, np.uint16), np.asarray(stats[:, cv2.CC_STAT_AREA], np.int32)
 
 
 def clean_lung(raw: Mask) -> tuple[Mask, Mask, bool]:
@@ -79,53 +84,74 @@ def clean_lung(raw: Mask) -> tuple[Mask, Mask, bool]:
     merged : bool
         One part spans both sides and was split at its midline.
     """
-    count, parts, stats, centroids = cv2.connectedComponentsWithStats(_fill_holes(raw), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    kept = sorted(range(1, count), key=lambda part: -areas[part])[:2]
-    kept = [part for part in kept if areas[part] >= LUNG_PART_MINIMUM * raw.size]
+    outlines, _ = cv2.findContours(raw, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = [_fill(outline) for outline in outlines]
+    least = LUNG_PART_MINIMUM * raw.size
+    large = [part for part in filled if part.area >= least]
+    kept = sorted(large, key=lambda part: (-part.area, part.top, part.left))[:2]
     side, merged = np.zeros_like(raw), False
-    if len(kept) == 2 and _spans_both(stats[kept[0]], raw.shape[1]) and areas[kept[1]] < STRAY * areas[kept[0]]:
+    if len(kept) == 2 and kept[0].width > MERGED_SPAN * raw.shape[1] and kept[1].area < STRAY * kept[0].area:
         kept = kept[:1]  # two lungs that touch, and something else
     if len(kept) == 2:
-        right, left = sorted(kept, key=lambda part: centroids[part][0])
-        side[parts == right], side[parts == left] = RIGHT, LEFT
+        for part, name in zip(sorted(kept, key=lambda part: part.middle), (RIGHT, LEFT), strict=True):
+            part.put(side, name)
     elif kept:
-        merged = _split_single(side, parts == kept[0], stats[kept[0]])
-    return (side > 0).astype(np.uint8), side, merged
+        merged = _split_single(side, kept[0])
+    return np.minimum(side, 1), side, merged
 
 
-def _spans_both(stats: NDArray[np.int32], width: int) -> bool:
-    return bool(stats[cv2.CC_STAT_WIDTH] > MERGED_SPAN * width)
+class _Part(NamedTuple):
+    """One part of a mask without its holes: ``pixels`` of its box, whose top left corner lies at `left`, `top`."""
+
+    pixels: Mask
+    left: int
+    top: int
+    area: int
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def middle(self) -> float:
+        """Mean column."""
+        return float(self.left + self.pixels.sum(axis=0, dtype=np.int64) @ np.arange(self.width) / self.area)
+
+    def put(self, side: Mask, name: int) -> None:
+        height, width = self.pixels.shape
+        side[self.top : self.top + height, self.left : self.left + width] += self.pixels * np.uint8(name)
 
 
-def _split_single(side: Mask, part: NDArray[np.bool_], stats: NDArray[np.int32]) -> bool:
+def _fill(outline: NDArray[np.int32]) -> _Part:
+    left, top, width, height = cv2.boundingRect(outline)
+    pixels = np.zeros((height, width), np.uint8)
+    cv2.drawContours(pixels, [outline], 0, 1, cv2.FILLED, offset=(-left, -top))
+    return _Part(pixels, left, top, cv2.countNonZero(pixels))
+
+
+def _split_single(side: Mask, part: _Part) -> bool:
     """Fill `side` for a single part; a wide one is two lungs, a narrow one lies on one side of the image."""
-    start, span = stats[cv2.CC_STAT_LEFT], stats[cv2.CC_STAT_WIDTH]
     width = side.shape[1]
-    if _spans_both(stats, width):
-        middle = int(start + span // 2)
-        side[:, :middle][part[:, :middle]] = RIGHT
-        side[:, middle:][part[:, middle:]] = LEFT
-        return True
-    side[part] = RIGHT if start + span / 2 < width / 2 else LEFT
-    return False
-
-
-def _fill_holes(mask: Mask) -> Mask:
-    """Fill background that does not reach the border."""
-    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    cv2.floodFill(padded, None, (0, 0), 2)
-    return (padded[1:-1, 1:-1] != 2).astype(np.uint8)
+    if part.width <= MERGED_SPAN * width:
+        part.put(side, RIGHT if part.left + part.width / 2 < width / 2 else LEFT)
+        return False
+    part.put(side, RIGHT)
+    right = side[:, part.left + part.width // 2 :]
+    np.multiply(right, LEFT, out=right)
+    return True
 
 
 def _drop_small(mask: Mask, minimum: float) -> Mask:
     """Drop 8-connected parts of fewer than `minimum` pixels."""
-    if minimum <= 1 or not mask.any():
+    left, top, width, height = cv2.boundingRect(mask)
+    if minimum <= 1 or not width:
         return mask
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= minimum
-    keep[0] = False
-    return keep[parts].astype(np.uint8)
+    parts, areas = _parts(mask[top : top + height, left : left + width])
+    if areas[1:].min() < minimum:
+        keep = (areas >= minimum).astype(np.uint8)
+        keep[0] = 0
+        mask[top : top + height, left : left + width] = keep[parts]
+    return mask
 
 
 def restore(masks: Masks, height: int, width: int) -> Masks:
@@ -142,6 +168,8 @@ def restore(masks: Masks, height: int, width: int) -> Masks:
 
 
 def _restore_binary(mask: Mask, height: int, width: int) -> Mask:
+    if not cv2.countNonZero(mask):
+        return np.zeros((height, width), np.uint8)
     large = cv2.resize(mask * 255, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.threshold(large, 127, 1, cv2.THRESH_BINARY, dst=large)[1], np.uint8)
 

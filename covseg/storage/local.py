@@ -190,8 +190,7 @@ class LocalStore:
     def _staged(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
         path = self.path(key)
         with _storage_errors(self.url):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=_STAGED, dir=path.parent)
+            handle, name = _temporary(path.parent)
             staged = Path(name)
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -199,6 +198,15 @@ class LocalStore:
                     yield file, staged
             finally:
                 staged.unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> tuple[int, str]:
+    """Open a new temporary file in a folder, which is made where it is not there."""
+    try:
+        return tempfile.mkstemp(prefix=_STAGED, dir=folder)
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(prefix=_STAGED, dir=folder)
 
 
 def _children(folder: Path) -> Iterator[str]:

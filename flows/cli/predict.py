@@ -33,11 +33,7 @@ class PredictConfig(Options):
     include: str = Field("*", description="Only keys that match this glob; * also crosses slashes.")
     exclude: str = Field("", description="Not the keys that match this glob.")
     input_filter: FilterMode = same(ScoreSettings, "input_filter")
-    backend: Literal["onnx", "torch", "openvino", "auto"] = Field(
-        "onnx",
-        description="What runs the model; torch is the reference; auto takes openvino in bfloat16 where the processor "
-        "has it and the model folder a passed proof, else onnx.",
-    )
+    backend: Literal["onnx", "torch", "cuda", "openvino", "auto"] = same(ScoreSettings, "backend")
     precision: Literal["float32", "bfloat16", "int8"] = same(ScoreSettings, "precision")
     batch: int = Field(4, ge=1, le=64, description="Images a forward pass.")
     streams: int | None = Field(None, ge=1, description="Batches side by side, one CPU thread each; default: all.")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from covseg.errors import UsageError
 from covseg.settings.score import ScoreSettings
 from flows.cli.acceptance import warn_of_snapshot
 from flows.cli.console import note, progress, show, show_values, warn
@@ -24,6 +25,8 @@ class ScoreConfig(ScoreSettings, Options):
     log: Literal["text", "json"] = Field(
         "text", description="On stderr: how far it is, or a JSON line for each event, with run and shard, without keys."
     )
+    price_hour: float | None = Field(None, ge=0, description="With --dry-run: dollars of one core for an hour.")
+    as_if: int | None = Field(None, ge=1, description="With --dry-run: say it for N images like those found.")
     json_: Json = False
 
 
@@ -32,8 +35,11 @@ def score(config: ScoreConfig) -> int:
     if config.dry_run:
         from workers.estimate import estimate
 
-        _show(estimate(config).model_dump(exclude_none=True), as_json=config.json_)
+        found = estimate(config, config.price_hour, config.as_if)
+        _show(found.model_dump(exclude_none=True), as_json=config.json_)
         return 0
+    if config.price_hour is not None or config.as_if is not None:
+        raise UsageError("--price-hour and --as-if belong to --dry-run: add it, or leave them out")
     try:
         summary = run(config, as_lines=config.log == "json")
     except KeyboardInterrupt:

@@ -1,11 +1,11 @@
 """Planning and publishing of synthetic keys, without pixels: wall time, CPU time and peak memory of each step.
 
-    python -m tests.benchmarks.bench_archive [--keys 5000 20000] [--large]
+    python -m tests.benchmarks.bench_archive [--keys 5000 20000] [--large] [--plan-only]
 
-`--large` is 100,000 and 400,000 keys, some ten minutes. Every count runs in a process of its own, so that
-peaks do not mix. `peak_mb` holds the pages of mapped scratch files, which the system takes back when it
-needs them; `own_mb` is without them. Listing is from a store that makes its pages up; everything else
-goes to a folder on this disk.
+`--large` is 100,000 and 400,000 keys, some ten minutes; `--plan-only` lists and plans, and no more. Every count runs
+in a process of its own, so that peaks do not mix. `peak_mb` holds the pages of mapped scratch files, which the system
+takes back when it needs them; `own_mb` is without them. Listing is from a store that makes its pages up; everything
+else goes to a folder on this disk.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def row_of(entry: Entry) -> Row:
     )  # fmt: skip
 
 
-def measure(count: int) -> dict[str, Any]:
+def measure(count: int, plan_only: bool = False) -> dict[str, Any]:
     """Run every step once in this process; return seconds and the peak resident memory after each, in MB."""
     results: dict[str, Any] = {"images": count}
     with tempfile.TemporaryDirectory(prefix="covseg-bench-") as folder:
@@ -85,6 +85,9 @@ def measure(count: int) -> dict[str, Any]:
         run = open_run(dest, dest, CONFIG, key_id(KEY), "none")
         source = Endless(count)
         plan = _timed(results, "plan", lambda: make_plan(run, source))
+        results["plan_bytes"] = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        if plan_only:
+            return results
 
         def commit() -> None:
             for shard in pending(run, plan):
@@ -126,13 +129,16 @@ def _memory(name: str) -> int:
 def main() -> None:
     """Measure each count in a fresh process, or in this one with ``--here``."""
     if sys.argv[1:2] == ["--here"]:
-        print(json.dumps(measure(int(sys.argv[2]))))
+        print(json.dumps(measure(int(sys.argv[2]), plan_only=sys.argv[3:] == ["--plan-only"])))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, nargs="+", default=[5_000, 20_000])
     parser.add_argument("--large", action="store_const", dest="keys", const=[100_000, 400_000])
-    for count in parser.parse_args().keys:
-        subprocess.run([sys.executable, "-m", "tests.benchmarks.bench_archive", "--here", str(count)], check=True)
+    parser.add_argument("--plan-only", action="store_const", dest="only", const=["--plan-only"], default=[])
+    flags = parser.parse_args()
+    for count in flags.keys:
+        words = ["-m", "tests.benchmarks.bench_archive", "--here", str(count), *flags.only]
+        subprocess.run([sys.executable, *words], check=True)
 
 
 if __name__ == "__main__":
