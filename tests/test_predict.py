@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import cv2
 import numpy as np
@@ -110,6 +111,7 @@ def test_overlays_are_drawn_of_what_the_report_shows_and_say_what_they_may_be_us
     shown = [key for key in objects if key.startswith("overlays/")]
     rows = pq.read_table(io.BytesIO(objects["severity.parquet"])).sort_by([("infected_fraction", "descending")])
     assert sorted(shown) == sorted(f"overlays/{name}.jpg" for name in rows["input_id"].to_pylist()[:2])
+    assert linked(objects) == set(shown)
     for key in shown:
         with Image.open(io.BytesIO(objects[key])) as image:
             image.load()
@@ -122,6 +124,12 @@ def test_overlays_of_none_or_all_images_can_be_asked_for(images, pipeline, backe
     shown = [key for key in objects if key.startswith("overlays/")]
     assert len(shown) == count
     assert all(key.endswith(suffix) for key in shown)
+    assert linked(objects) == set(shown)
+
+
+def linked(objects: dict[str, bytes]) -> set[str]:
+    """Overlay files that the report leads to."""
+    return {path.decode() for path in re.findall(rb'"(overlays/[^"]+)"', objects["report.html"])}
 
 
 def test_a_bounded_overlay_shows_the_contours_of_a_large_image_where_they_are():
