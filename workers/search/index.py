@@ -32,7 +32,7 @@ from workers.search.records import WHOLE, TrialRecord, progress_of, read_trials
 from workers.search.storage import INDEX, open_storage, patient, shown
 
 NAME, SHARED = "search", "study.json"
-RUNGS = {WHOLE // 9: 2, WHOLE // 3: 3, 2 * WHOLE // 3: 3}  # one in so many goes on; the first look is the noisiest
+RUNGS = {WHOLE // 9: 2, WHOLE // 3: 3}  # one in so many goes on; the first look is the noisiest
 STATES = {
     "running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
@@ -44,9 +44,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Halving(optuna.pruners.BasePruner):
     """Asynchronous successive halving on the reported values alone.
 
-    At a ninth of its budget a trial goes on when it is in the best half of all that came so far, at a third and at two
-    thirds when it is in the best third; the first always does. Optuna's own keeps its rungs in attributes of the
-    trials, which an index that is made again from folders would not have.
+    At a ninth of its budget a trial goes on when it is in the best half of all that came so far, at a third when it is
+    in the best third; the first always does. Optuna's own keeps its rungs in attributes of the trials, which an index
+    that is made again from folders would not have.
     """
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
