@@ -29,7 +29,7 @@ class SearchSettings(BaseModel):
         default="covid",
         description="COVID-19 Dice of Val at specificity .98; robust: its mean with that of shifted images of Val.",
     )
-    pruning: bool = Field(default=True, description="Stop a trial early that lags behind the best third.")
+    pruning: bool = Field(default=True, description="Stop a trial early that lags behind the best.")
     like: str | None = Field(
         default=None, description="Folder of a search of this space: its configurations are tried, in its order."
     )

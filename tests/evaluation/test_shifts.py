@@ -2,10 +2,12 @@
 
 import csv
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from covseg.data import open_set
@@ -117,10 +119,14 @@ def test_an_evaluation_under_shifts_names_the_worst_first_and_runs_from_its_cach
     assert {line.name for line in found.control} == {"as it is", "flat_lungs", "flat_box", "lungs_only"}
     for line in found.shifts:
         assert line.covid_dice_lost.value == pytest.approx(line.covid_dice_as_it_is - line.covid_dice.value, abs=1e-5)
+    kept = Counter(pq.read_table(tmp_path / "out" / "conditions.parquet").column("condition").to_pylist())
+    assert {name: kept.pop(name) for name in ("jpeg90", "blur2", "rotate+7")} == dict.fromkeys(settings.shifts, 16)
+    assert kept.total() == 4 and all(name.startswith("real size") for name in kept)
     page = (tmp_path / "out" / "evaluation.html").read_text()
     assert "The same image, the same answer?" in page and "blur, sigma 2 of 256" in page
 
     of_truth = evaluate(settings.model_copy(update={"lung": "truth", "shifts": (), "twins": None})).robustness
+    assert not (tmp_path / "out" / "conditions.parquet").exists(), "what was not asked for does not stay"
     assert of_truth.control == found.control  # asked of the model's own lung, whichever one clips the infection
 
     # another file under the same name is another twin: the cache must not answer for it

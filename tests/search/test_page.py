@@ -76,15 +76,18 @@ def test_explain_says_what_it_costs_and_runs_nothing(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "out").exists()
 
 
-def test_halving_stops_what_is_not_in_the_best_third_at_a_rung_and_never_the_first() -> None:
+def test_halving_keeps_the_best_half_at_a_ninth_the_best_third_later_and_always_the_first() -> None:
     study = optuna.create_study(direction="maximize", pruner=Halving())
     pruned = []
-    for value in (0.5, 0.6, 0.4, 0.55, 0.7):
+    for early, late in ((0.5, 0.5), (0.6, 0.6), (0.4, 0.9), (0.55, 0.55), (0.7, 0.7), (0.65, 0.58)):
         trial = study.ask()
-        trial.report(value / 2, 50)
+        trial.report(early / 2, 50)
         assert not trial.should_prune(), "no rung was passed"
-        trial.report(value, 200)
-        pruned.append(trial.should_prune())
-        trial.report(value, 300)
+        trial.report(early, 200)
+        first = trial.should_prune()
+        trial.report(early, 300)
         assert not trial.should_prune(), "judged once at a rung"
-    assert pruned == [False, False, True, True, False]
+        trial.report(late, 350)
+        pruned.append((first, trial.should_prune()))
+    assert [first for first, _ in pruned] == [False, False, True, False, False, False]
+    assert [second for _, second in pruned] == [False, False, False, True, True, True], "whatever came so far counts"

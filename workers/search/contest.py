@@ -7,7 +7,7 @@ each, the same images and the same resamples; Test is not used.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -165,9 +165,8 @@ def _specificity(results: ImageResults) -> float:
     return _mean(clean[~results.positive].astype(float).tolist())
 
 
-def _mean(values: Sequence[float] | object) -> float:
-    known = [float(value) for value in values]  # type: ignore[attr-defined]
-    return float(np.mean(known)) if known else NAN
+def _mean(values: Collection[float]) -> float:
+    return float(np.mean(list(values))) if values else NAN
 
 
 def _difference(ours: ByImage, theirs: ByImage) -> Measured | None:

@@ -32,7 +32,7 @@ from workers.search.records import WHOLE, TrialRecord, progress_of, read_trials
 from workers.search.storage import INDEX, open_storage, patient, shown
 
 NAME, SHARED = "search", "study.json"
-RUNGS, REDUCTION = (WHOLE // 9, WHOLE // 3), 3
+RUNGS = {WHOLE // 9: 2, WHOLE // 3: 3}  # one in so many goes on; the first look is the noisiest
 STATES = {
     "running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
@@ -44,9 +44,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Halving(optuna.pruners.BasePruner):
     """Asynchronous successive halving on the reported values alone.
 
-    At a ninth and at a third of its budget a trial goes on when it is in the best third of all that came so far; the
-    first always does. Optuna's own keeps its rungs in attributes of the trials, which an index that is made again
-    from folders would not have.
+    At a ninth of its budget a trial goes on when it is in the best half of all that came so far, at a third when it is
+    in the best third; the first always does. Optuna's own keeps its rungs in attributes of the trials, which an index
+    that is made again from folders would not have.
     """
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -55,7 +55,7 @@ class Halving(optuna.pruners.BasePruner):
         before = steps[-2] if len(steps) > 1 else 0
         passed = [rung for rung in RUNGS if steps and before < rung <= steps[-1]]
         others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
-        return any(not _promoted(trial, others, rung) for rung in passed)
+        return any(not _promoted(trial, others, rung, RUNGS[rung]) for rung in passed)
 
 
 def where(out: Path) -> str:
@@ -64,13 +64,13 @@ def where(out: Path) -> str:
     return str(json.loads(path.read_text())["storage"]) if path.exists() else shown(None, out)
 
 
-def _promoted(trial: FrozenTrial, others: Sequence[FrozenTrial], rung: int) -> bool:
+def _promoted(trial: FrozenTrial, others: Sequence[FrozenTrial], rung: int, reduction: int) -> bool:
     there = [value for one in others if (value := _at(one, rung)) is not None]
     own = _at(trial, rung)
     if own is None or own != own:
         return False
     better = sum(value > own for value in there)
-    return better < max(1, (len(there) + 1) // REDUCTION)
+    return better < max(1, (len(there) + 1) // reduction)
 
 
 def _at(trial: FrozenTrial, rung: int) -> float | None:

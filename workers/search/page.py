@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from covseg.pages import charts
 from covseg.pages.charts import BLUE, GREY, ORANGE
@@ -116,7 +117,8 @@ def _curves(axes: Axes, records: Sequence[TrialRecord], curves: Mapping[int, Seq
     for record in records:
         values = curves[record.number]
         shares = (np.arange(len(values)) + 1) / record.epochs
-        axes.plot(shares, values, color=COLOURS.get(record.state, GREY), linewidth=0.9, alpha=0.7)
+        style = "." if len(values) == 1 else "-"
+        axes.plot(shares, values, style, color=COLOURS.get(record.state, GREY), linewidth=0.9, alpha=0.7)
 
 
 def _front(axes: Axes, records: Sequence[TrialRecord], across: Sequence[float]) -> None:
@@ -154,6 +156,7 @@ def _slice(name: str, values: Sequence[Scalar], records: Sequence[TrialRecord], 
             _points(axes, records, [float(value) for value in values])
             if logarithmic:
                 axes.set_xscale("log")
+                axes.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
             return
         names = sorted({str(value) for value in values})
         _points(axes, records, [names.index(str(value)) for value in values])
