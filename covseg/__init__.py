@@ -43,8 +43,10 @@ if TYPE_CHECKING:
         TrainingFailed,
         UsageError,
     )  # fmt: skip
+    from covseg.evaluation.evaluate import evaluate
     from covseg.outcome import Refused, Scored
     from covseg.records import Masks, Prediction, Radiograph, Row
+    from covseg.training.train import train
 
     __version__: str
 
@@ -53,9 +55,11 @@ __all__ = [
     "ModelRefused", "ModelWorkerLost", "NotAccepted", "NotPublished", "Prediction", "Radiograph",
     "RadiographRefused", "Reason", "Refused", "Row", "Scored", "SetRefused", "SplitAbsent", "Stage", "Status",
     "Stopped", "StorageDenied", "StorageFull", "StorageUnreachable", "TrainingFailed", "UsageError", "__version__",
-    "load_model",
+    "evaluate", "load_model", "train",
 ]  # fmt: skip
 _MODULES = ("errors", "records", "outcome", "api")  # the lightest first
+
+_ENTRIES = {"evaluate": "evaluation.evaluate", "train": "training.train"}  # want more than the core
 
 
 def __getattr__(name: str) -> Any:
@@ -64,6 +68,8 @@ def __getattr__(name: str) -> Any:
         from covseg.settings.environment import code_version
 
         return code_version()
+    if name in _ENTRIES:
+        return getattr(importlib.import_module(f"covseg.{_ENTRIES[name]}"), name)
     for module in _MODULES if name in __all__ else ():
         names = vars(importlib.import_module(f"covseg.{module}"))
         if name in names:

@@ -34,7 +34,10 @@ class DeploySettings(BaseModel):
         if cron is not None:
             from prefect.client.schemas.schedules import CronSchedule
 
-            CronSchedule(cron=cron)
+            try:
+                CronSchedule(cron=cron)
+            except ValueError:
+                raise ValueError("wanted minute, hour, day, month and weekday, such as '0 2 * * *'") from None
         return cron
 
     @model_validator(mode="after")

@@ -188,3 +188,33 @@ def test_every_package_of_an_extra_is_known_to_belong_to_one() -> None:
     behind_prefect = {"fastapi", "sqlalchemy"}  # pinned for it, never imported here
     assert set(extras) - behind_prefect == set(EXTRAS)
     assert {name for name, extra in EXTRAS.items() if extra not in project["optional-dependencies"]} == set()
+
+
+def test_the_help_of_a_long_command_is_laid_out_in_panels(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.cli.options import LONG, PANELS
+
+    assert cli.run([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    wanted = {
+        panel for panel, names in PANELS.items() if len(EVERY[command]) >= LONG and set(names) & set(EVERY[command])
+    }
+    assert {panel for panel in PANELS if f"─ {panel} ─" in shown} == wanted
+
+
+def test_every_command_stands_in_one_panel_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(name for names in cli.PANELS.values() for name in names) == sorted(cli.COMMANDS)
+    assert cli.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [place for place in (shown.find(f"─ {panel} ─") for panel in cli.PANELS) if place < 0] == []
+
+
+def test_the_completion_of_a_shell_is_installed_by_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["--install-completion", "--shell", "bash"])
+    assert ended.value.code == 0
+    (script,) = tmp_path.rglob("completions/covseg")
+    text = script.read_text()
+    assert "--retry-refused" in text and "fit-filter" in text

@@ -30,13 +30,14 @@ from covseg.archive import (
     publish,
 )
 from covseg.dicom import check_installed
+from covseg.errors import UsageError
 from covseg.pipeline import Pipeline, resolve
 from covseg.registry import open_model
 from covseg.registry.registry import pinned
 from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
 from covseg.stages.severity import GRADES
-from covseg.storage import Store, open_source, open_store
+from covseg.storage import Store, local_path, open_source, open_store
 from workers.cluster import connect
 from workers.jobs import Note, job_server, score_by_job
 from workers.losses import judge_losses
@@ -109,6 +110,8 @@ def absolute(settings: ScoreSettings) -> ScoreSettings:
 def _stores(settings: ScoreSettings) -> tuple[Store, Store, Store]:
     """Open source, destination and commits, and learn within seconds whether they let us in."""
     source, dest = open_source(settings.source), open_store(settings.dest)
+    if (folder := local_path(settings.source)) and not folder.is_dir():
+        raise UsageError(f"SOURCE {folder} is no folder: wanted a folder or s3://bucket/prefix with images")
     commits = open_store(settings.commits) if settings.commits else dest
     check_disjoint(source, dest, commits)
     for store in (source, dest):

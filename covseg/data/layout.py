@@ -65,7 +65,7 @@ def _no_split(root: Path, split: str) -> UsageError:
     """Say which splits are there, and where the set lies if the archive was unpacked one level deeper."""
     here = [name for name in SPLITS if _child(root, name)]
     if here:
-        return SplitAbsent(f"no split {split!r} under {root}: it has {', '.join(here)}")
+        return SplitAbsent(f"no split {split!r} under {root}: it has {', '.join(here)}; name one of these with --split")
     for deeper in sorted(path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_dir()):
         if any(_child(deeper, name) for name in SPLITS):
             return SplitAbsent(f"no split under {root}, but there is one under {deeper}: pass --data {str(deeper)!r}")

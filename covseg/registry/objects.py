@@ -58,7 +58,9 @@ def tags(registry: Store, name: str) -> list[str]:
     if found := markers(registry, f"{name}/versions/"):
         return [f"v{number}" for _, number in found]
     known = sorted({other for other, _ in markers(registry)})
-    raise ModelRefused(f"no model {name!r} in {registry.url}: it holds {', '.join(known) or 'none'}") from None
+    raise ModelRefused(
+        f"no model {name!r} in {registry.url}: it holds {', '.join(known) or 'none; covseg models push makes one'}"
+    ) from None
 
 
 def complete(registry: Store, name: str, draft: Version) -> tuple[Version, bool]:

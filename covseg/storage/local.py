@@ -254,4 +254,4 @@ def _storage_errors(url: str) -> Iterator[None]:
             raise StorageFull(f"no space left under {url}: free some, then run the same command again") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageDenied(f"not allowed to use {url} ({error.strerror}): check owner and mode") from error
-        raise StorageUnreachable(f"cannot use {url}: {error.strerror}") from error
+        raise StorageUnreachable(f"cannot use {url}: {error.strerror}; check that path, or name another") from error

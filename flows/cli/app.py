@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 from cyclopts.config import Toml
 
 from covseg.errors import UsageError
@@ -60,9 +60,17 @@ app = App(
     help_format="plaintext",
 )
 GROUPS = ("models", "data", "search")  # they say their own
-for name, line in COMMANDS.items():
-    epilogue = {} if name in GROUPS else {"help_epilogue": ending(name)}
-    app.command(f"flows.cli.{name}:{name}", name=name, help=line, **epilogue)
+PANELS = {  # of the help, in this order
+    "Score": ("predict", "score", "publish", "verify", "gc", "diff", "serve"),
+    "Train and judge": ("data", "recipes", "train", "search", "models", "calibrate", "evaluate", "compare"),
+    "Set up and try": ("demo", "phantom", "up", "down", "deploy", "doctor", "version"),
+}
+for place, (panel, names) in enumerate(PANELS.items()):
+    group = Group(panel, sort_key=place)
+    for name in names:
+        epilogue = {} if name in GROUPS else {"help_epilogue": ending(name)}
+        app.command(f"flows.cli.{name}:{name}", name=name, help=COMMANDS[name], group=group, **epilogue)
+app.register_install_completion_command()
 
 
 def main() -> None:

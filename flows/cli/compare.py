@@ -22,7 +22,9 @@ class CompareConfig(Options):
     evaluations: tuple[Path, ...] = Field(
         description="Folders that covseg evaluate -o has written; the first is the base."
     )
-    output: Annotated[Path | None, OUTPUT] = Field(None, description="Also write the rows as JSON here.")
+    output: Annotated[Path | None, OUTPUT] = Field(
+        None, description="Folder for compared.html and compared.json; a name that ends in .json is that file alone."
+    )
     draws: int = Field(2000, ge=100, le=100_000, description="Resamples of the paired bootstrap.")
     json_: Json = False
 
@@ -31,13 +33,20 @@ def compare(config: CompareConfig) -> int:
     """Compare evaluations image by image: paired differences with intervals, per stratum, and cost."""
     from covseg.evaluation.compare import compare as contrast
     from covseg.evaluation.compare import open_evaluations
+    from covseg.evaluation.compare_page import render_comparison
     from covseg.records import RESEARCH_ONLY
+    from covseg.storage import LocalStore
 
     evaluations = open_evaluations(list(config.evaluations))
     rows = contrast(evaluations, config.draws)
     record = {"intended_use": RESEARCH_ONLY, "rows": [asdict(row) for row in rows]}
-    if config.output:
-        config.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(record, indent=1) + "\n"
+    if config.output and config.output.suffix == ".json":
+        config.output.write_text(text, encoding="utf-8")
+    elif config.output:
+        store = LocalStore(config.output)
+        store.write("compared.json", text.encode())
+        store.write("compared.html", render_comparison(evaluations, rows))
     meaning = "Paired bootstrap over images; p is two-sided and not corrected for the number of rows."
     lines = [*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label), meaning, RESEARCH_ONLY]
     show_result(record, lines, as_json=config.json_)

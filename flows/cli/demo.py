@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from covseg.errors import EnvironmentFailed, UsageError
-from flows.cli.console import note, show, show_json, table
+from flows.cli.console import note, show, show_json, table, warn
 from flows.cli.options import OUTPUT, Json, Options
 
 MADE_BY = ".covseg-demo"  # in the folder: a demo made it, and the next one may remove it
@@ -38,12 +38,12 @@ class Step(NamedTuple):
 def demo(config: DemoConfig = DemoConfig()) -> int:  # noqa: B008
     """Score six real radiographs, and 24 made ones with every kind of bad file; run the commands as a person would."""
     _begin(config.output)
-    done = [step.title for step in _steps(config.output) if _run(step)]
+    done, stopped = _run_all(_steps(config.output))
     rows = _beside_truth(config.output / "real")
     reports = [str(path.resolve()) for path in sorted(config.output.glob("*/report.html"))]
     if config.json_:
-        show_json({"steps": done, "reports": reports, "real": rows})
-        return 0
+        show_json({"steps": done, "stopped": stopped, "reports": reports, "real": rows})
+        return EnvironmentFailed.exit_code if stopped else 0
     from covseg.samples import CREDIT
 
     show("\nThe real radiographs beside the masks of COVID-QU-Ex; the model learnt from those of Train:")
@@ -54,7 +54,9 @@ def demo(config: DemoConfig = DemoConfig()) -> int:  # noqa: B008
         f"infection ({config.output}/phantoms/truth.csv). The damaged files are refused on purpose."
     )
     show("\nNext: covseg predict YOUR_FOLDER -o OUT. Research use only, not for diagnosis.")
-    return 0
+    if stopped:
+        warn(f"{stopped}; all else is whole, and covseg predict needs neither server nor cluster")
+    return EnvironmentFailed.exit_code if stopped else 0
 
 
 def _steps(out: Path) -> list[Step]:
@@ -89,6 +91,19 @@ def _begin(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / MADE_BY).touch()
+
+
+def _run_all(steps: list[Step]) -> tuple[list[str], str]:
+    """Run the steps; return the titles of those that ran, and what stopped a server or cluster, empty for nothing."""
+    done = []
+    for step in steps:
+        try:
+            done += [step.title] if _run(step) else []
+        except EnvironmentFailed as error:
+            if not step.needs:
+                raise
+            return done, str(error)
+    return done, ""
 
 
 def _run(step: Step) -> bool:

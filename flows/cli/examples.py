@@ -16,7 +16,7 @@ EXAMPLES = {
     "phantom": "covseg phantom 24 phantoms/ --format both --bad",
     "evaluate": "covseg evaluate default --data COVID-QU-Ex/ --split Val -o evaluation/",
     "calibrate": "covseg calibrate models/mine --data COVID-QU-Ex/ -o calibration/",
-    "compare": "covseg compare evaluation/default evaluation/mine -o compared.json",
+    "compare": "covseg compare evaluation/default evaluation/mine -o compared/",
     "models list": "covseg models list --registry s3://models",
     "models show": "covseg models show s3://models/fast@champion",
     "models pull": "covseg models pull s3://models/fast@v2 -o models/fast",

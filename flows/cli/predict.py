@@ -125,8 +125,9 @@ def _choose(config: PredictConfig) -> tuple[LocalStore, list[Entry]]:
     ]
     if not chosen:
         empty = config.include == "*" and not config.exclude
-        globs = f"--include {config.include!r} --exclude {config.exclude!r}"
-        why = "it holds no file" if empty else f"no key matches {globs}"
+        without = f" without --exclude {config.exclude!r}" if config.exclude else ""
+        globs = f"no key matches --include {config.include!r}{without}; wanted globs that match one, such as '*.dcm'"
+        why = "it holds no file, wanted PNG, JPEG or DICOM" if empty else globs
         raise UsageError(f"nothing to score under {config.source}: {why}")
     return source, chosen
 

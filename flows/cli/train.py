@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import Field
@@ -23,6 +23,10 @@ class TrainConfig(TrainSettings, Options):
 
     out: Annotated[str, Parameter(name="--output", alias=("-o", "--out"))] = same(TrainSettings, "out")
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = same(TrainSettings, "settings")
+    track: Literal["none", "mlflow", "wandb"] = Field(
+        "none",
+        description="Also tell each epoch's numbers to MLflow or Weights & Biases, which is installed beside covseg.",
+    )
     dry_run: bool = Field(default=False, description="Check recipe, data and weights, print the recipe, train nothing.")
     json_: Json = False
 
@@ -32,9 +36,11 @@ def train(config: TrainConfig) -> int:
     from covseg.training.job import Hooks
     from covseg.training.preflight import preflight
     from covseg.training.recipe import load_recipe
+    from covseg.training.tracking import epochs_to
     from workers.training_job import job_of, run
 
     recipe = load_recipe(config.recipe, config.settings)
+    tracked = epochs_to(config.track, recipe)
     if config.resume:
         _check_begun(config.out)
     if config.dry_run:
@@ -48,8 +54,12 @@ def train(config: TrainConfig) -> int:
             quality = f"loss {row['train_loss']:.4f}, Dice {row['train_dice']:.3f}"
             report(step, steps, f"{quality}, {row['films_per_second']:.1f} images/s")
 
+        def ended(row: dict[str, float], folder: Path) -> None:
+            epoch_done(row, folder)
+            tracked(row, folder)
+
         stop = on_interrupt("stopping after this step, state is being saved")
-        result = run(config, Hooks(step_done=step_done, epoch_done=epoch_done, stop=stop))
+        result = run(config, Hooks(step_done=step_done, epoch_done=ended, stop=stop))
     show_result(result.model_dump(mode="json"), _headline(result), as_json=config.json_)
     return 0
 
