@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = """
-import json, socket, sys, time
-from ray._private import services
+import json, shutil, socket, sys, tempfile, time
+from ray._private import services, utils
 from ray.cluster_utils import Cluster
 
 get_node, wait_for_node = services.get_node, services.wait_for_node
@@ -30,7 +30,7 @@ def patient(*given):  # a loaded machine misses Ray's fixed 30 s
 
 start, chosen = services.start_ray_process, {}
 
-def start_with_ports(command, kind, *given, **more):  # a raylet that is not told its agent's ports waits 15 s for them, no longer
+def start_with_ports(command, kind, *given, **more):  # a raylet that is told none waits 15 s for them, no longer
     if kind == "raylet":
         command = [*command, f"--dashboard_agent_listen_port={chosen['dashboard_agent_listen_port']}"]
     return start(command, kind, *given, **more)
@@ -53,11 +53,14 @@ def ports():
 
 settings = json.loads(sys.argv[1])
 memory = {"object_store_memory": 100 * 2**20}
-cluster = Cluster(initialize_head=True, head_node_args=ports() | memory | settings["head"])
+folder = {"temp_dir": tempfile.mkdtemp(prefix="ray-")}  # Ray gives a job the newest cluster of the folder
+cluster = Cluster(initialize_head=True, head_node_args=ports() | folder | memory | settings["head"])
+utils.write_ray_address(cluster.head_node.gcs_address, folder["temp_dir"])
 tell(cluster.head_node)
 for line in sys.stdin:
-    tell(cluster.add_node(**ports() | memory | json.loads(line)))
+    tell(cluster.add_node(**ports() | folder | memory | json.loads(line)))
 cluster.shutdown()
+shutil.rmtree(folder["temp_dir"], ignore_errors=True)
 """
 QUICK = {
     "RAY_health_check_initial_delay_ms": "500",
@@ -65,6 +68,7 @@ QUICK = {
     "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_agent_register_timeout_ms": "240000",
+    "RAY_gcs_server_port_wait_time_s": "240",
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

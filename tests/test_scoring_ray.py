@@ -195,7 +195,7 @@ def test_a_shard_that_always_loses_its_worker_ends_the_run_and_keeps_the_others(
 class Deadly(LocalStore):
     """A source with images that take down whoever reads them."""
 
-    deadly = ("film-003.png",)
+    deadly: tuple[str, ...] = ("film-003.png",)
 
     def fetch(self, entry: Entry) -> bytes:
         if entry.key in self.deadly:
@@ -216,6 +216,29 @@ def test_an_image_that_kills_its_workers_is_refused_and_the_others_are_scored(
     (refused,) = (row for row in ours if row["key"] == "film-003.png")
     assert (refused["status"], refused["stage"]) == ("quarantined", "worker")
     assert [row for row in ours if row is not refused] == [row for row in theirs if row["key"] != "film-003.png"]
+
+
+@pytest.mark.slow
+def test_three_poison_images_among_two_hundred_hold_up_no_other_shard(ray_cluster: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    add_images(source, range(200))
+    seconds = {}
+    for name, deadly in (("without", ()), ("with", ("film-003.png", "film-004.png", "film-117.png"))):
+        finished: list[tuple[float, int]] = []
+        store = Deadly(source)
+        store.deadly = deadly
+        with open_work(settings(source, tmp_path / name, workers=4, shard_size=25)) as work:
+            plan = work.plan()
+            work.job = replace(work.job, source=store)
+            start = time.monotonic()
+            progress = work.score(plan, lambda done: finished.append((time.monotonic() - start, done.finished)))  # noqa: B023
+            seconds[name] = time.monotonic() - start
+            summary = work.publish(plan, progress)
+        assert summary.statuses == {"scored": 200 - len(deadly), **({"quarantined": 3} if deadly else {})}
+    sound = next(when for when, images in finished if images >= 150)  # the six shards without poison
+    print(f"wall {seconds['without']:.1f} s without poison, {seconds['with']:.1f} s with; others done at {sound:.1f} s")
+    assert sound < seconds["with"]
 
 
 @pytest.mark.parametrize("shards", [1, 3])
