@@ -43,6 +43,7 @@ def make_segmentation(source: Source, row: Row, masks: Masks) -> bytes:
     )
     # The general image module wants it where there is no frame of reference; highdicom leaves it out.
     made.PatientOrientation = list(source.orientation)
+    made.ContentCreatorName = None  # of type 2, which highdicom leaves out where it is not known
     organization = source.uid("dimensions", row.input_id, row.config_sha256)
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
