@@ -74,7 +74,7 @@ class TorchBackend:
         if precision == "bfloat16":
             _round_convolutions(answer, self._device.type)
         side = folder.config.size
-        self._forward = answer if compiler is None else checked(answer, compiler(answer), side, self._device)
+        self._forward: Forward = answer if compiler is None else checked(answer, compiler(answer), side, self._device)
         kind = {"float32": "fp32", "bfloat16": "bf16"}[precision] + ("" if self._forward is answer else "-compiled")
         self.name = f"torch-{torch.__version__.split('+')[0]}-{self._device.type}-{kind}"
         self._own = threading.local()
@@ -162,7 +162,7 @@ def _device(name: str | None) -> torch.device:
 
 def _round_convolutions(network: nn.Module, kind: str) -> None:
     """Let networks run under autocast to bfloat16; of one that looks at a box, only what lies inside that box."""
-    inner = [module.network for module in network.modules() if isinstance(module, LungView)]
+    inner: list[Any] = [module.network for module in network.modules() if isinstance(module, LungView)]
     for part in inner or [network.network]:
         plain = part.forward_with_features
 

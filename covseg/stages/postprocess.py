@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from covseg.records import LEFT, RIGHT, Mask, Masks, Prediction
 from covseg.settings.model import Thresholds
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
 
 LUNG_PART_MINIMUM = 0.005  # of the grid; smaller parts of a lung mask are specks
 STRAY = 0.2  # of the largest part; a second one that is smaller is no lung beside two that touch
@@ -122,7 +125,7 @@ class _Part(NamedTuple):
         side[self.top : self.top + height, self.left : self.left + width] += self.pixels * np.uint8(name)
 
 
-def _fill(outline: NDArray[np.int32]) -> _Part:
+def _fill(outline: MatLike) -> _Part:
     left, top, width, height = cv2.boundingRect(outline)
     pixels = np.zeros((height, width), np.uint8)
     cv2.drawContours(pixels, [outline], 0, 1, cv2.FILLED, offset=(-left, -top))
