@@ -209,7 +209,7 @@ def _come_back(scored: Path, files: dict[str, bytes], stored: dict[str, bytes]) 
     compared = Counter[str]()
     for row in pq.read_table(scored / "severity.parquet").to_pylist():
         back = {kind: _back(stored, files, row[f"{kind}_uri"]) for kind in DICOM_KINDS if row[f"{kind}_uri"]}
-        compared.update(back)
+        compared.update(list(back))
         if "sr" in back:
             found = measured(io.BytesIO(back["sr"]))
             assert found == {name: value for name, value in row.items() if _is_measure(name) and value is not None}
