@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from covseg.errors import EnvironmentFailed
 from covseg.model_folder.folder import ModelFolder
 from covseg.model_folder.load import Answer, load
-from covseg.model_folder.precision import check_proof
+from covseg.model_folder.precision import Precision, check_proof
 from covseg.networks.lung_view import LungView
 from covseg.stages.segment import Arrays
 
@@ -58,7 +58,7 @@ class TorchBackend:
         self,
         folder: ModelFolder,
         device: str | None = None,
-        precision: str = "float32",
+        precision: Precision = "float32",
         *,
         proved: bool = True,
         compiler: Callable[[nn.Module], Forward] | None = None,
@@ -69,7 +69,7 @@ class TorchBackend:
         if self._device.type == "cpu":
             torch.set_num_threads(1)
         else:
-            torch.backends.cudnn.conv.fp32_precision = "ieee"
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         answer = Answer(load(folder)).eval().to(self._device).to(memory_format=torch.channels_last)
         if precision == "bfloat16":
             _round_convolutions(answer, self._device.type)
@@ -109,7 +109,7 @@ class TorchBackend:
         if self._device.type != "cuda":
             return nullcontext()
         if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self._device)
+            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._own.stream)
 
     def _put(self, batch: Tensor) -> Tensor:
