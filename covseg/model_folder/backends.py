@@ -83,7 +83,7 @@ def _torch(folder: ModelFolder, name: str, precision: str) -> Backend:
         from covseg.model_folder.torch_backend import TorchBackend
     except ModuleNotFoundError as error:
         raise UsageError(f"--backend {name} wants {error.name}: pip install 'covseg[train]'") from error
-    return TorchBackend(folder, "cuda" if name == "cuda" else None, precision)
+    return TorchBackend(folder, "cuda" if name == "cuda" else None, cast("Precision", precision))
 
 
 def _openvino(folder: ModelFolder, precision: str) -> Backend:
