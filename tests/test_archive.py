@@ -843,7 +843,7 @@ def test_options_that_a_published_snapshot_does_not_take_are_said(
     summary = Summary(
         1, 3, 0, 0, statuses={}, reasons={}, report="", table="", start_s=0, score_s=0, publish_s=0, **facts
     )
-    monkeypatch.setattr(command, "run", lambda _: summary)
+    monkeypatch.setattr(command, "run", lambda *_, **__: summary)
     for words in (("publish", dest), ("score", source.url, dest)):
         assert covseg(*words, "--max-failed", 0.05) == 0
         assert "snapshot 1" not in capsys.readouterr().err

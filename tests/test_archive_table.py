@@ -8,6 +8,7 @@ import random
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from covseg.archive.parts import read_part
 from covseg.archive.pictures import choose
 from covseg.errors import NotPublished, Reason, Status, StorageFull
 from covseg.records import Row, input_id
-from covseg.report import render
+from covseg.report import Head, render
+from covseg.report.page import NO_HEAD
 from covseg.storage import MemoryStore
 from tests.archives import KEY, images, make_row, make_run, score
 
@@ -71,7 +73,7 @@ def rows() -> list[Row]:
     return [made_row(number, rng) for number in range(3_300)]
 
 
-def expected(rows: list[Row], *, hide_keys: bool, group: int = GROUP_ROWS) -> dict[str, bytes]:
+def expected(rows: list[Row], *, hide_keys: bool, group: int = GROUP_ROWS, head: Head = NO_HEAD) -> dict[str, bytes]:
     """Make the files in memory, without Arrow's or DuckDB's sort."""
     severity = table.to_arrow(table.mark_duplicates(rows))
     if hide_keys:
@@ -81,7 +83,7 @@ def expected(rows: list[Row], *, hide_keys: bool, group: int = GROUP_ROWS) -> di
     with pq.ParquetWriter(sink, severity.schema, compression="zstd") as parquet:
         for first in range(0, len(severity), group):
             parquet.write_table(severity.slice(first, group).combine_chunks())
-    return dict(zip(OUTPUTS, (sink.getvalue(), table.to_csv(severity), render(severity, [])), strict=True))
+    return dict(zip(OUTPUTS, (sink.getvalue(), table.to_csv(severity), render(severity, [], head=head)), strict=True))
 
 
 def finished(rows: pa.Table, *, hide_keys: bool, inserts: int = 7) -> dict[str, bytes]:
@@ -163,8 +165,9 @@ def test_no_cut_into_shards_plans_or_attempts_shows(
         seen.append(listed)
         found.append({name: run.dest.read(name) for name in OUTPUTS})
     assert seen[0] == seen[1] == seen[2]
+    today = Head.of("", "", datetime.now(UTC))
     uris = [replace(row, mask_uri=uri) for row, uri in zip(seen[0], _uris(run, seen[0]), strict=True)]
-    assert found[0] == found[1] == found[2] == expected(uris, hide_keys=hide_keys, group=20)
+    assert found[0] == found[1] == found[2] == expected(uris, hide_keys=hide_keys, group=20, head=today)
 
 
 def _uris(run: Any, rows: list[Row]) -> Iterator[str | None]:
@@ -172,12 +175,12 @@ def _uris(run: Any, rows: list[Row]) -> Iterator[str | None]:
     return (masks.get(row.input_id) for row in rows)
 
 
-def test_every_group_of_pictures_gets_its_part_of_a_smaller_limit(rows: list[Row]) -> None:
+def test_every_group_of_pictures_gets_its_part_of_a_smaller_limit_and_what_room_is_left(rows: list[Row]) -> None:
     with scratch.open_scratch() as work:
         work.db.from_arrow(table.to_arrow(rows)).create("rows")
         chosen, none = choose(work.db, 50), choose(work.db, 0)
     flagged = sorted(row.input_id for row in rows if row.status is Status.SCORED and row.qc_flags)
-    assert [image.input_id for image in chosen] == flagged[:10]  # these rows have no grade, no doubt and no filter
+    assert [image.input_id for image in chosen] == flagged[:50]  # these rows have no grade, no doubt and no filter
     assert none == []
 
 
