@@ -61,7 +61,7 @@ app = App(
 )
 GROUPS = ("models", "data", "search")  # they say their own
 PANELS = {  # of the help, in this order
-    "Score": ("predict", "score", "publish", "verify", "gc", "diff", "serve"),
+    "Score": ("predict", "score", "publish", "verify", "gc", "diff", "serve", "query", "send"),
     "Train and judge": ("data", "recipes", "train", "search", "models", "calibrate", "evaluate", "compare"),
     "Set up and try": ("demo", "phantom", "up", "down", "deploy", "doctor", "version"),
 }
