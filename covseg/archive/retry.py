@@ -78,7 +78,7 @@ def _refused(run: Run, plan: Plan, reason: str) -> Iterator[Entry]:
                 continue
             _, rows = read_shard(run, shard)
             columns = (rows[name].to_pylist() for name in ("key", "etag", "reason"))
-            why = {(key, etag): told for key, etag, told in zip(*columns, strict=True)}
+            why = {(key, etag): reason_then for key, etag, reason_then in zip(*columns, strict=True)}
             for entry in shard.entries:
                 place = text(entry.key), entry.etag
                 if why[place] == reason:

@@ -125,7 +125,7 @@ def _head(widths: dict[int, int]) -> list[tuple[int, int]]:
     """Return the block's head: last, of codes of its own, which are told by their widths."""
     names = _canonical(dict.fromkeys((*range(15), 18), 4))
     zeros = [names[18], (138 - 11, 7), names[18], (END - 3 - 138 - 11, 7)]
-    told = [names[widths[symbol]] for symbol in (0, 1, 2)] + zeros
-    told += [names[widths[symbol]] for symbol in range(END, 286)] + [names[1]]
+    coded = [names[widths[symbol]] for symbol in (0, 1, 2)] + zeros
+    coded += [names[widths[symbol]] for symbol in range(END, 286)] + [names[1]]
     counts = [(1, 1), (2, 2), (29, 5), (0, 5), (15, 4)]
-    return counts + [(4 if symbol in names else 0, 3) for symbol in ORDER] + told
+    return counts + [(4 if symbol in names else 0, 3) for symbol in ORDER] + coded

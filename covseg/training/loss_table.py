@@ -87,6 +87,7 @@ class LossConfig(BaseModel):
     consistency: float = Field(
         0.0,
         ge=0,
+        exclude_if=lambda weight: not weight,  # recipes keep the digests that their runs recorded
         description="Weight of how far two acquisitions of one image disagree; every step then sees each image twice.",
     )
 

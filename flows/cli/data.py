@@ -47,12 +47,12 @@ def labels(config: LabelsConfig) -> int:
     counts = {
         f"{split} {stratum}": count for (stratum, split), count in sorted(Counter(row[1:] for row in rows).items())
     }
-    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    sums = ", ".join(f"{name} {count}" for name, count in counts.items())
     if config.dry_run:
         lines = [labels_csv(rows).rstrip()]
     else:
         lines = [
-            f"{write_labels(config.root, rows)}: {said}",
+            f"{write_labels(config.root, rows)}: {sums}",
             "Images of one patient belong into one split: edit the table",
         ]
     show_result({"rows": len(rows), "counts": counts, "dry_run": config.dry_run}, lines, as_json=config.json_)
