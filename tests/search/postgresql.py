@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ class Server:
     """The server; `start` and `kill` may follow each other."""
 
     def __init__(self) -> None:
-        self.initdb, self.postgres = binary("initdb"), binary("postgres")
+        self.initdb, self.postgres, self.ready = binary("initdb"), binary("postgres"), binary("pg_isready")
         self.folder, self.port = Path(tempfile.mkdtemp(prefix="pg-")), free_port()
         (self.folder / "password").write_text(PASSWORD)
         self.user: dict[str, str] = {}
@@ -55,6 +56,10 @@ class Server:
             **self.user,
         )  # fmt: skip
         await_port(self.port, self.process)
+        ready = [self.ready, "-h", "127.0.0.1", "-p", str(self.port)]
+        until = time.monotonic() + 60
+        while subprocess.run(ready, stdout=subprocess.DEVNULL).returncode and time.monotonic() < until:
+            time.sleep(0.1)  # it listens before it lets anyone in
 
     def kill(self) -> None:
         """End it and what it started with SIGKILL."""
