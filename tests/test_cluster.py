@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from covseg.errors import UsageError
 
 pytestmark = pytest.mark.ray
 
@@ -110,3 +113,30 @@ def test_a_start_that_fails_leaves_no_process_that_the_next_try_would_compete_wi
     said, left = done.stdout.strip().splitlines()
     assert said.startswith("no Ray cluster at 'local'")
     assert left == "0"
+
+
+def test_a_job_understands_what_the_command_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's own flags, such as --json, are none of the job's settings."""
+    from covseg.settings.score import ScoreSettings
+    from flows.cli import app as cli
+
+    told = []
+
+    def refuse(settings: ScoreSettings, *_: object) -> None:
+        told.append(ScoreSettings.model_validate_json(settings.model_dump_json()))
+        raise UsageError("enough")
+
+    monkeypatch.setattr("workers.scoring.score_by_job", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    assert cli.run(["score", str(tmp_path), str(tmp_path / "dest"), "--json", "--log", "json", "--batch", "3"]) == 2
+    assert [settings.batch for settings in told] == [3]
+
+
+def test_a_job_of_another_covseg_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers import scoring_job
+
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert scoring_job.run(['{"source": "a", "dest": "b", "novelty": 1}', "lease", "600"]) == 4
+    said = json.loads(capsys.readouterr().out)
+    assert said["kind"] == "EnvironmentFailed"
+    assert "does not take the settings novelty: another covseg" in said["message"]

@@ -212,18 +212,23 @@ def assert_no_names(home: Path, dest: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_schedule_is_switched_on_with_the_commands_of_the_runbook(deployed: Path) -> None:
+def test_a_schedule_is_paused_with_the_commands_of_the_runbook(deployed: Path) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
     runbook = (PROJECT / "infra" / "README.md").read_text()
-    list_it, resume = (
+    list_them, pause = (
         line.split()[1:] for line in runbook.splitlines() if line.startswith("    prefect deployment sch")
     )
-    shown = json.loads(prefect(*list_it, "--output", "json"))
-    assert [schedule["active"] for schedule in shown] == [False]
-    prefect(*resume[:-1], shown[0]["id"])
     with client() as server:
-        deployment = server.read_deployment_by_name("score/archive")
-        assert (deployment.schedules[0].active, deployment.pull_steps or []) == (True, [])
-        server.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active=False)
+        deployment = server.read_deployment_by_name("score/archive").id
+        server.create_deployment_schedules(deployment, [(CronSchedule(cron="0 2 * * *"), True)])
+    (shown,) = json.loads(prefect(*list_them, "--output", "json"))
+    assert shown["active"]
+    prefect(*pause[:-1], shown["id"])
+    with client() as server:
+        (schedule,) = server.read_deployment(deployment).schedules
+        assert not schedule.active
+        server.delete_deployment_schedule(deployment, schedule.id)
 
 
 @pytest.mark.slow

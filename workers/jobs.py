@@ -86,6 +86,8 @@ def score_by_job(
     ----------
     settings : ScoreSettings
         With absolute paths, which mean the same on the cluster.
+    address : str
+        ``http://HOST:8265``. Ray's own rule holds: ``RAY_ADDRESS``, where it is set, is taken in its place.
     tell : callable
         Called with the job's progress.
     note : callable

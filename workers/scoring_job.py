@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from pydantic import ValidationError
+
 from covseg.archive.lease import await_end, lease_key
 from covseg.errors import EnvironmentFailed, UsageError, without_names
 from covseg.settings.score import ScoreSettings
@@ -28,10 +30,11 @@ GRACE_S = 5.0  # to stop by itself, before it is ended
 
 def run(words: Sequence[str]) -> int:
     """Score, say what came of it, and return the exit code."""
-    settings, lease, stale_s = ScoreSettings.model_validate_json(words[0]), words[1], float(words[2])
+    lease, stale_s = words[1], float(words[2])
     signal.signal(signal.SIGTERM, _interrupt)
     done = threading.Event()
     try:
+        settings = _settings(words[0])
         dest = open_store(settings.dest)
         _check(dest, lease)
         threading.Thread(target=_end_with, args=(dest, lease, stale_s, done), daemon=True).start()
@@ -48,6 +51,17 @@ def run(words: Sequence[str]) -> int:
         done.set()
     _say("summary", summary=vars(summary))
     return summary.exit_code
+
+
+def _settings(told: str) -> ScoreSettings:
+    try:
+        return ScoreSettings.model_validate_json(told)
+    except ValidationError as error:
+        fields = sorted({str(found["loc"][0]) for found in error.errors() if found["loc"]})
+        raise EnvironmentFailed(
+            f"the job does not take the settings {', '.join(fields)}: another covseg runs on the cluster; install the "
+            "same covseg on both"
+        ) from None
 
 
 def _check(dest: Store, lease: str) -> None:

@@ -41,7 +41,8 @@ def score(config: ScoreConfig) -> int:
     if config.price_hour is not None or config.as_if is not None:
         raise UsageError("--price-hour and --as-if belong to --dry-run: add it, or leave them out")
     try:
-        summary = run(config, as_lines=config.log == "json")
+        settings = ScoreSettings(**config.model_dump(include=set(ScoreSettings.model_fields)))
+        summary = run(settings, as_lines=config.log == "json")
     except KeyboardInterrupt:
         resume = shlex.join(["covseg", *sys.argv[1:]])
         warn(f"interrupted; finished shards are kept, resume with: {resume}")
