@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from covseg.errors import EnvironmentFailed
 from covseg.synthetic.phantom import make_phantom
 from covseg.synthetic.phantom.writer import encode
 from flows.cli import app as cli
-from flows.machine import processes
+from flows.machine import processes, state
 from flows.machine.processes import MARK, Process
 from tests.conftest import free_port
+from workers.head import STARTED
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
@@ -117,6 +119,35 @@ def test_a_record_that_is_none_of_ours_stops_up_and_down(tmp_path: Path, capsys:
     for command in ("up", "down"):
         assert cli.run([command, "--state", str(tmp_path)]) == 2
         assert "is no record of covseg up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("slow", "words"), [(1, "timed out during startup"), (9, "timed out during startup"), (1, "x")]
+)
+def test_ray_begins_again_only_where_it_ran_out_of_its_own_patience(
+    tmp_path: Path, bystander: Process, slow: int, words: str
+) -> None:
+    pytest.importorskip("prefect", reason="the flow extra is not installed")
+    from flows.machine.up import _await_ray
+
+    log, begun = tmp_path / "logs" / "ray.log", []
+    log.parent.mkdir()
+    record = state.Record("a3", state.Ports(1, 2, 3), ray_folder="", started={"server": bystander})
+
+    def begin() -> None:
+        begun.append("ray")
+        ended = len(begun) <= slow
+        log.write_text(words if ended else STARTED)
+        record.started["ray"] = Process(2**22 + 1, 0) if ended else bystander
+
+    begin()
+    if slow == 1 and words != "x":
+        _await_ray(tmp_path, record, begin, lambda _: None)
+    else:
+        with pytest.raises(EnvironmentFailed, match="ray ended at its start"):
+            _await_ray(tmp_path, record, begin, lambda _: None)
+    assert len(begun) == {"x": 1}.get(words, min(slow + 1, 3))
+    assert processes.alive(bystander)
 
 
 def test_one_up_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,7 @@ def test_a_recipe_that_learns_lungs_says_what_it_lacks_and_leaves_no_folder(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # four commands that learn or score, on a machine that may be busy
 def test_the_default_recipe_goes_from_images_and_masks_to_an_evaluated_model(
     labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import email.message
 import email.utils
 import http.client
-import ipaddress
 import json
 import os
 import random
@@ -25,7 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from covseg.errors import StorageDenied, StorageUnreachable, UsageError
+from covseg.errors import StorageDenied, StorageUnreachable
+from covseg.storage.dicomweb_root import checked_root
 from covseg.storage.protocol import LARGEST_IMAGE
 
 TRY_S, PATIENCE_S, CHECK_S = 60.0, 300.0, 15.0  # one try; all tries of a call; all tries of a check
@@ -33,7 +33,6 @@ TRIES = 4  # of an answer that is no wish to wait
 CONNECT_S, CHUNK = 10.0, 2**20
 JSON_KINDS = ("application/dicom+json", "application/json")
 _WAITING, _FAILING = (429, 503), (500, 502, 504)
-_HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 @dataclass(frozen=True)
@@ -218,47 +217,6 @@ def parsed(answer: Answer) -> object:
     except (ValueError, RecursionError):
         return None
     return content
-
-
-def checked_root(root: str) -> str:
-    """Return the root without a slash at its end.
-
-    Raises
-    ------
-    UsageError
-        See `Client`.
-
-    Examples
-    --------
-    >>> checked_root("https://pacs.example/dicom-web/"), checked_root("http://127.0.0.1:8042/dicom-web")
-    ('https://pacs.example/dicom-web', 'http://127.0.0.1:8042/dicom-web')
-    """
-    try:
-        parts = urlsplit(root)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise UsageError("this DICOMweb address is no URL: wanted https://host/dicom-web") from None
-    if "@" in parts.netloc:
-        raise UsageError(
-            "credentials in the address: they come from COVSEG_DICOMWEB_TOKEN, or COVSEG_DICOMWEB_USER and _PASSWORD"
-        )
-    if parts.scheme not in ("https", "http") or not _HOST.fullmatch(parts.netloc.rpartition(":")[0] or host):
-        raise UsageError(f"{parts.scheme}://{host} is no DICOMweb address: wanted https://host/dicom-web")
-    if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", root):
-        raise UsageError("a DICOMweb root has no query, no fragment and no blanks: wanted https://host/dicom-web")
-    if parts.scheme == "http" and not _loopback(host):
-        raise UsageError(f"http://{host} sends images unencrypted: wanted https, or an address on loopback")
-    listed = os.environ.get("COVSEG_DICOMWEB_HOSTS")
-    if listed and host not in [name.strip() for name in listed.split(",")]:
-        raise UsageError(f"host {host!r} is not among the allowed ones ({listed}): see COVSEG_DICOMWEB_HOSTS")
-    return root.rstrip("/")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _authorization() -> dict[str, str]:

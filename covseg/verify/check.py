@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +22,6 @@ import pyarrow.parquet as pq
 
 from covseg.errors import UsageError
 from covseg.storage import Store, entries
-from covseg.verify.cells import same_cells
 from covseg.verify.digests import (
     DICOM_COLUMNS,
     Json,
@@ -40,9 +37,9 @@ from covseg.verify.digests import (
     short,
     terminal,
 )
+from covseg.verify.outputs import output_breaches
 
 OBJECTS = ("masks/", "packed/", "probability/", "dicom/", "tables/")
-OUTPUTS = ("severity.parquet", "severity.csv", "report.html")
 READ_AT_ONCE = 8
 
 
@@ -117,7 +114,9 @@ class _Check:
             self._part(part)
         self._sums()
         self._foreign()
-        self._outputs()
+        self._named(self.manifest["pictures"])
+        stated, hide_keys = self.manifest["outputs"], self.manifest["hide_keys"]
+        self.verdict.breaches += output_breaches(self.dest, stated, hide_keys, numbers(self.rows))
         return None
 
     def _breach(self, breach: str) -> None:
@@ -266,42 +265,3 @@ class _Check:
         parts = [self._read(self.dest, part["name"]) for part in plan.get("parts", ())]
         tables = [pq.read_table(io.BytesIO(part), columns=["shard"]) for part in parts if part is not None]
         return {shard for table in tables for shard in table["shard"].unique().to_pylist()}
-
-    def _outputs(self) -> None:
-        """Compare the published table with the shards' rows, and every published file with the manifest."""
-        self._named(self.manifest["pictures"])
-        stated = self.manifest["outputs"]
-        if set(stated) != set(OUTPUTS):
-            return self._breach(f"the manifest names {len(stated)} outputs: wanted {', '.join(OUTPUTS)}")
-        with tempfile.TemporaryDirectory(prefix="covseg-verify-") as folder:
-            paths = [Path(folder) / name for name in OUTPUTS]  # never a name out of what is being checked
-            for name, path in zip(OUTPUTS, paths, strict=True):
-                try:
-                    self.dest.download(name, path)
-                except FileNotFoundError:
-                    self._breach(f"{name} is gone: covseg publish rebuilds it")
-                    continue
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                self._expect(digest == stated[name]["sha256"], f"{name} is not the one of the manifest")
-            self._content(*paths[:2])
-        return None
-
-    def _content(self, parquet: Path, text: Path) -> None:
-        if not parquet.exists():
-            return None
-        try:
-            published = np.sort(numbers(self._published(parquet)))
-        except pa.ArrowInvalid:
-            return self._breach("severity.parquet cannot be read")
-        self._expect(
-            np.array_equal(published, np.sort(numbers(self.rows))), "severity.parquet has other rows than the shards"
-        )
-        if text.exists():
-            self._expect(same_cells(parquet, text), "severity.csv has other rows or cells than severity.parquet")
-        return None
-
-    def _published(self, path: Path) -> Iterator[int]:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(4096):
-                yield from (short(canonical(row, hide_keys=self.manifest["hide_keys"])) for row in batch.to_pylist())

@@ -25,6 +25,8 @@ from flows.machine.state import PARTS, POOL, Ports, Record
 from workers.head import STARTED, head_command, head_environment
 
 START_S = 180.0
+RAY_STARTS = 3  # Ray gives its node 30 s to answer, which is little where a machine is busy
+TOO_SLOW = "timed out during startup"  # its words then
 Say = Callable[[str], None]
 
 
@@ -91,16 +93,19 @@ def _start(folder: Path, record: Record, lacking: list[str], say: Say) -> None:
         record.started[part] = processes.start(command, environment | (more or {}), log, folder)
         state.write(folder, record)
 
+    def begin_ray() -> None:
+        begin("ray", head_command(ports.ray, ports.dashboard, Path(record.ray_folder)), head_environment())
+
     ports = record.ports
     if "server" in lacking:
         begin("server", _prefect("server", "start", "--host", "127.0.0.1", "--port", str(ports.server)))
     if "ray" in lacking:
         # short: a socket's path has at most 107 characters
         record.ray_folder = record.ray_folder or tempfile.mkdtemp(prefix="covseg-ray-")
-        begin("ray", head_command(ports.ray, ports.dashboard, Path(record.ray_folder)), head_environment())
+        begin_ray()
     url = environment["PREFECT_API_URL"]
     _await(folder, record, "server", lambda: _healthy(url))
-    _await(folder, record, "ray", lambda: STARTED in (folder / "logs" / "ray.log").read_text(errors="replace"))
+    _await_ray(folder, record, begin_ray, say)
     settings = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: environment["PREFECT_API_AUTH_STRING"]}
     with temporary_settings(settings):
         ensure_pool(POOL)
@@ -129,6 +134,20 @@ def _await(folder: Path, record: Record, part: str, ready: Callable[[], bool]) -
                 f"{part} did not answer within {START_S:.0f} s: look at {log}, and run covseg up again"
             )
         time.sleep(0.3)
+
+
+def _await_ray(folder: Path, record: Record, begin: Callable[[], None], say: Say) -> None:
+    """Wait for Ray's head; begin it again where the machine was too busy for Ray's own patience."""
+    log = folder / "logs" / "ray.log"
+    for remaining in reversed(range(RAY_STARTS)):
+        try:
+            _await(folder, record, "ray", lambda: STARTED in log.read_text(errors="replace"))
+            break
+        except EnvironmentFailed:
+            if not remaining or TOO_SLOW not in log.read_text(errors="replace"):
+                raise
+            stop_parts(folder, record, ["ray"], say)
+            begin()
 
 
 def _healthy(url: str) -> bool:
