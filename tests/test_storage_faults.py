@@ -78,7 +78,7 @@ def assert_whole(run: Run) -> None:
 
 def refuse_some(proxy: Any) -> None:
     draw = random.Random(1)
-    proxy.http = lambda *_: (503, b"SlowDown") if draw.random() < 0.2 else None
+    proxy.http = lambda *_: (503, "SlowDown") if draw.random() < 0.2 else None
 
 
 def delay(proxy: Any) -> None:
@@ -127,7 +127,7 @@ def test_a_run_through_a_fault_is_whole(proxy: Any, stores: tuple[S3Store, Run],
 
 
 def refuse_all(proxy: Any) -> None:
-    proxy.http = lambda *_: (503, b"SlowDown")
+    proxy.http = lambda *_: (503, "SlowDown")
 
 
 def swallow_all(proxy: Any) -> None:
@@ -135,11 +135,11 @@ def swallow_all(proxy: Any) -> None:
 
 
 def expire(proxy: Any) -> None:
-    proxy.http = lambda *_: (403, b"ExpiredToken")
+    proxy.http = lambda *_: (403, "ExpiredToken")
 
 
 def fill(proxy: Any) -> None:
-    proxy.http = lambda method, *_: (403, b"QuotaExceeded") if method == "PUT" else None
+    proxy.http = lambda method, *_: (403, "QuotaExceeded") if method == "PUT" else None
 
 
 @pytest.mark.parametrize(
