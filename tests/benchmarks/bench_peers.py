@@ -74,7 +74,7 @@ with torch.inference_mode():
 MONAI = "from monai.inferers import SimpleInferer\ninferer = SimpleInferer()\n"
 RAY = """
 import ray
-ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False)
 def decode(batch):
     pairs = [read(path) for path in batch["item"]]
     shapes = np.array([shape for _, shape in pairs])
