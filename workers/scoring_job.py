@@ -53,9 +53,9 @@ def run(words: Sequence[str]) -> int:
     return summary.exit_code
 
 
-def _settings(told: str) -> ScoreSettings:
+def _settings(given: str) -> ScoreSettings:
     try:
-        return ScoreSettings.model_validate_json(told)
+        return ScoreSettings.model_validate_json(given)
     except ValidationError as error:
         fields = sorted({str(found["loc"][0]) for found in error.errors() if found["loc"]})
         raise EnvironmentFailed(
