@@ -89,6 +89,7 @@ def test_every_file_is_taken_by_the_server_and_enabled(registered: list[Any]) ->
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_failed_run_and_a_snapshot_out_of_scope_ring_the_webhook(
     registered: list[Any], heard: tuple[str, list[dict[str, Any]]]
 ) -> None:
