@@ -54,27 +54,33 @@ def prefect(*words: str, folder: Path | None = None) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def deployed(ray_cluster: str, prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The deployment from a folder that is gone, and a process worker; yields Prefect's folder."""
+@contextlib.contextmanager
+def deployment(name: str, folder: Path, prefect_server: Path) -> Iterator[None]:
+    """A deployment from a folder that is gone, and a process worker."""
     from flows.deploy_settings import DeploySettings
     from flows.deployment import ensure_pool, prefect_yaml
 
-    folder = tmp_path_factory.mktemp("deployed")
-    (folder / "prefect.yaml").write_text(prefect_yaml(DeploySettings(), ["archive"]))
+    (folder / "prefect.yaml").write_text(prefect_yaml(DeploySettings(), [name]))
     ensure_pool("covseg")
     prefect("--no-prompt", "deploy", "--prefect-file", "prefect.yaml", "--all", folder=folder)
     shutil.rmtree(folder)
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covseg"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     worker = subprocess.Popen(words, **quiet, cwd=prefect_server, env=os.environ | INSTALLED)
-    yield prefect_server
+    yield
     worker.terminate()
     try:
         worker.wait(60)
     except subprocess.TimeoutExpired:  # it waits for runs of its own; the server goes down next
         worker.kill()
         worker.wait()
+
+
+@pytest.fixture(scope="module")
+def deployed(ray_cluster: str, prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The deployment of an archive, and a worker; yields Prefect's folder."""
+    with deployment("archive", tmp_path_factory.mktemp("deployed"), prefect_server):
+        yield prefect_server
 
 
 def parameters(archive: Path, dest: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ pytest.importorskip("albumentations", reason="the train extra is not installed")
 pytest.importorskip("optuna", reason="the search extra is not installed")
 
 from covseg.synthetic.phantom.writer import write_dataset
-from tests.test_flow_score import INSTALLED, await_state, client, newest_run, prefect
+from tests.test_flow_score import await_state, client, deployment, newest_run, prefect
 from tests.test_scoring_ray import pids
 from workers.search.records import read_trials
 
@@ -46,24 +45,8 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def deployed(ray_cluster: str, prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The deployment, from a folder that is gone, and a worker."""
-    from flows.deploy_settings import DeploySettings
-    from flows.deployment import ensure_pool, prefect_yaml
-
-    folder = tmp_path_factory.mktemp("deployed")
-    (folder / "prefect.yaml").write_text(prefect_yaml(DeploySettings(), ["on-demand"]))
-    ensure_pool("covseg")
-    prefect("--no-prompt", "deploy", "--prefect-file", "prefect.yaml", "--all", folder=folder)
-    shutil.rmtree(folder)
-    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covseg"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    worker = subprocess.Popen(words, **quiet, cwd=prefect_server, env=os.environ | INSTALLED)
-    yield
-    worker.terminate()
-    try:
-        worker.wait(60)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
+    with deployment("on-demand", tmp_path_factory.mktemp("deployed"), prefect_server):
+        yield
 
 
 def words(space: Path, labelled: Path, out: Path) -> list[str]:
