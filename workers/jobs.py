@@ -26,7 +26,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from covseg.archive import hold_lease
-from covseg.archive.lease import STALE_S
+from covseg.archive.lease import EVERY_S, STALE_S
 from covseg.errors import EnvironmentFailed, named
 from covseg.settings.score import ScoreSettings
 from covseg.storage import open_store
@@ -104,7 +104,7 @@ def score_by_job(
     """
     client, dest, name = _Client(address), open_store(settings.dest), job_name(settings)
     dest.check()
-    with hold_lease(dest, name, min(60.0, stale_s / 5)):
+    with hold_lease(dest, name, min(EVERY_S, stale_s / 5)):
         while True:
             submission, ours = _attach(client, settings, name, owner, stale_s)
             note(json.dumps({"event": "submitted" if ours else "followed", "job": submission}))

@@ -85,9 +85,10 @@ def send(
 
 def _published(run: Run, kinds: Sequence[DicomKind]) -> list[str]:
     """Return the keys of the newest snapshot's objects, image by image."""
-    if missing := [kind for kind in kinds if kind not in run.dicom.kinds] or not kinds:
+    missing = [kind for kind in kinds if kind not in run.dicom.kinds]
+    if missing or not kinds:
         raise UsageError(
-            f"{run.dest.url} has no DICOM objects {'' if missing is True else ', '.join(missing)}".rstrip()
+            f"{run.dest.url} has no DICOM objects {', '.join(missing)}".rstrip()
             + ": it was scored without such a --dicom; score into another DEST with it"
         )
     rows = pq.read_table(io.BytesIO(published_table(run)), columns=[f"{kind}_uri" for kind in kinds]).to_pylist()
