@@ -36,6 +36,7 @@ class OnnxBackend:
 
 BACKENDS = ("onnx", "torch", "cuda", "openvino", "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
+CHEAPEST: tuple[Precision, ...] = ("int8", "bfloat16")  # what auto looks for, in turn
 ROUNDED = {"openvino": ("bfloat16", "int8"), "cuda": ("bfloat16",)}  # what a backend has besides float32
 
 
@@ -49,8 +50,8 @@ def open_backend(folder: ModelFolder, name: str = "onnx", precision: str = "floa
     ----------
     name : str
         ``onnx``; ``torch``, on a GPU where there is one; ``cuda``, torch on a GPU or not at all; ``openvino``; ``auto``
-        takes openvino in bfloat16 where it is installed, the processor has
-        the instructions and the model folder a passed proof, else onnx.
+        takes openvino in int8, else in bfloat16, where it
+        is installed, the processor has the instructions and the model folder a passed proof; else onnx.
     precision : str
         ``float32``; openvino has ``bfloat16`` and ``int8`` too, cuda ``bfloat16``.
 
@@ -72,7 +73,8 @@ def open_backend(folder: ModelFolder, name: str = "onnx", precision: str = "floa
             + (" (auto chooses by itself)" if name == "auto" else "")
         )
     if name == "auto":
-        return _openvino(folder, "bfloat16") if _bfloat16_is_proved(folder) else OnnxBackend(folder)
+        cheapest = next((one for one in CHEAPEST if _is_proved(folder, one)), None)
+        return _openvino(folder, cheapest) if cheapest else OnnxBackend(folder)
     if name == "openvino":
         return _openvino(folder, precision)
     return OnnxBackend(folder) if name == "onnx" else _torch(folder, name, precision)
@@ -94,14 +96,14 @@ def _openvino(folder: ModelFolder, precision: str) -> Backend:
     return OpenVinoBackend(folder, cast("Precision", precision))
 
 
-def _bfloat16_is_proved(folder: ModelFolder) -> bool:
-    """Tell whether bfloat16 can run here, and may."""
+def _is_proved(folder: ModelFolder, precision: Precision) -> bool:
+    """Tell whether a precision can run here, and may."""
     try:
         from covseg.model_folder.openvino_backend import runs_here
         from covseg.model_folder.openvino_graph import EDITS
         from covseg.model_folder.precision import check_proof
 
-        check_proof(folder, "bfloat16", EDITS)
+        check_proof(folder, precision, EDITS)
     except (ImportError, ModelRefused):
         return False
-    return runs_here("bfloat16")
+    return runs_here(precision)

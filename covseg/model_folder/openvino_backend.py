@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
@@ -16,11 +18,18 @@ from covseg.model_folder.precision import INT8, Precision, check_proof
 from covseg.stages.segment import Arrays
 
 NEEDS = {"float32": "FP32", "bfloat16": "BF16", "int8": "INT8"}
+CPU = Path("/proc/cpuinfo")
 BATCHES = (4, 1)  # images of the compiled models: fixed sizes are a fifth faster; a batch is cut into these
 
 
 def runs_here(precision: Precision) -> bool:
-    """Tell whether this processor has instructions for a precision."""
+    """Tell whether this processor has instructions for a precision.
+
+    For int8 they are those that add products of bytes without saturation (VNNI): without them sums are others than
+    those of the proof.
+    """
+    if precision == "int8" and CPU.is_file() and not re.search(r"\b(avx512_vnni|avx_vnni)\b", CPU.read_text()):
+        return False
     return NEEDS[precision] in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 

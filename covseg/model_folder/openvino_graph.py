@@ -1,12 +1,15 @@
 """A model's graph as OpenVINO reads it: made right, then float32, bfloat16 where that is safe, or int8.
 
-In: a checked model folder with its own graph. Out: an `openvino.Model`. Three things are ours, not the runtime's:
+In: a checked model folder with its own graph. Out: an `openvino.Model`. Four things are ours, not the runtime's:
 
-- a resize with antialias is written as two matrix products: OpenVINO drops the antialias of ONNX's linear mode without
-  a word, which moved lung probabilities of the default model by up to .2;
+- a linear resize is written as two matrix products: OpenVINO drops the antialias of ONNX's linear mode without
+  a word, which moved lung probabilities of the default model by up to .2, and enlarges slowly;
+- planes that are joined only to be split again are passed on as they are;
 - what decides *where* a network looks (everything before a product of two computed matrices, as of
-  `covseg.networks.lung_view`) stays float32: a coordinate of 8 bits is off by a pixel above 128;
-- so bfloat16 is written into the graph, convolution by convolution, instead of the runtime's hint, which takes all.
+  `covseg.networks.lung_view`) stays float32 in bfloat16: a coordinate of 8 bits is off by a pixel above 128;
+  so bfloat16 is written into the graph, convolution by convolution, instead of the runtime's hint, which takes all;
+- int8 takes convolutions and nothing else, and never one that reads the image: an image of 8 bits, standardised and
+  rounded to 8 bits again, moved the image-level logit more than all other convolutions of its encoder together.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from safetensors.numpy import load, save
 from covseg.errors import ModelRefused
 from covseg.model_folder.folder import GRAPH, ModelFolder
 
-EDITS = 1  # raised whenever this module makes another graph of the same model: earlier proofs end
+EDITS = 2  # raised whenever this module makes another graph of the same model: earlier proofs end
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
 
@@ -45,6 +48,7 @@ def read_graph(folder: ModelFolder) -> ov.Model:
         raise ModelRefused(f"OpenVINO cannot read {folder.path / GRAPH}: {str(error)[:200]}") from error
     _write_out_resizes(model)
     apply_moc_transformations(model, True)
+    _pass_splits(model)
     return model
 
 
@@ -83,6 +87,26 @@ def sure(model: ov.Model) -> set[str]:
             named.add(name)
             waiting += _before(node)
     return named
+
+
+def but_for_int8(model: ov.Model) -> set[str]:
+    """Name the nodes that int8 leaves as they are: all but convolutions, and those of one channel, an image's."""
+    return {
+        node.get_friendly_name()
+        for node in model.get_ops()
+        if node.get_type_name() not in ("Constant", "Parameter", "Result")
+        and not (node.get_type_name() in CONVOLUTIONS and node.input(0).get_partial_shape()[1].get_length() > 1)
+    }
+
+
+def move_presence(model: ov.Model, shift: float) -> None:
+    """Add to the image-level logit, the model's second output."""
+    sigmoid = model.outputs[1].get_node().input(0).get_source_output().get_node()
+    if sigmoid.get_type_name() != "Sigmoid":
+        raise ModelRefused(f"the image-level output comes from {sigmoid.get_type_name()}: wanted Sigmoid")
+    logit = sigmoid.input(0)
+    logit.replace_source_output(opset13.add(logit.get_source_output(), np.float32(shift)).output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def to_bfloat16(model: ov.Model) -> None:
@@ -138,7 +162,7 @@ def _reached(model: ov.Model, start: set[str], *, forward: bool) -> set[str]:
 
 def _write_out_resizes(model: ov.Model) -> None:
     for node in model.get_ops():
-        if node.get_type_name() == "Interpolate" and node.get_attributes()["antialias"]:
+        if node.get_type_name() == "Interpolate" and _is_linear(node):
             before, after = node.input(0).get_partial_shape(), node.output(0).get_partial_shape()
             rows, columns = (
                 opset13.constant(_triangles(before[axis].get_length(), after[axis].get_length())) for axis in (2, 3)
@@ -150,8 +174,38 @@ def _write_out_resizes(model: ov.Model) -> None:
     model.validate_nodes_and_infer_types()
 
 
+def _is_linear(node: ov.Node) -> bool:
+    """Tell whether `_triangles` describes a resize: rows and columns of images, centres on centres."""
+    told = node.get_attributes()
+    sides = (node.input(0).get_partial_shape(), node.output(0).get_partial_shape())
+    return (
+        told["mode"].startswith("linear")
+        and told["coordinate_transformation_mode"] in ("half_pixel", "pytorch_half_pixel")
+        and all(len(shape) == 4 and shape[axis].is_static for shape in sides for axis in (2, 3))
+        and (told["antialias"] or all(sides[0][axis].get_length() <= sides[1][axis].get_length() for axis in (2, 3)))
+    )
+
+
+def _pass_splits(model: ov.Model) -> None:
+    """Connect what reads a part of a join to that part."""
+    for node in model.get_ops():
+        if node.get_type_name() != "VariadicSplit":
+            continue
+        join = node.input(0).get_source_output().get_node()
+        if join.get_type_name() != "Concat":
+            continue
+        parts = [port.get_source_output() for port in join.inputs()]
+        if [str(part.get_partial_shape()) for part in parts] == [
+            str(part.get_partial_shape()) for part in node.outputs()
+        ]:
+            for part, output in zip(parts, node.outputs(), strict=True):
+                for port in output.get_target_inputs():
+                    port.replace_source_output(part)
+    model.validate_nodes_and_infer_types()
+
+
 def _triangles(inputs: int, outputs: int) -> NDArray[np.float32]:
-    """Return the matrix ``(outputs, inputs)`` of a linear resize with antialias."""
+    """Return the matrix ``(outputs, inputs)`` of a linear resize, with antialias where it shrinks."""
     step = inputs / outputs
     centres = (np.arange(outputs)[:, None] + 0.5) * step
     weights = np.maximum(0, 1 - np.abs(np.arange(inputs) + 0.5 - centres) / max(step, 1))

@@ -1,16 +1,13 @@
 """Prove the precisions of a model: what each loses against float32 on Val, as it is and shifted.
 
-In: a model folder and a labelled set. Out: `Proof` records in its ``precisions.json``, and for int8 the quantised
-model, ``int8.safetensors``, calibrated on Train by NNCF. The reference is ONNX Runtime in float32; masks are those of
-the whole pipeline at source size, and what it refuses has none. Val is the split of model selection: nothing is learnt
-from it here, and Test is never read. Run: ``covseg models prove FOLDER --data ROOT``.
+In: a model folder and a labelled set. Out: `Proof` records in its ``precisions.json``, and for int8 the model that
+`covseg.release.quantise` makes. The reference is ONNX Runtime in float32; masks are those of
+the whole pipeline at source size, and what it refuses has none. Val is the split of model selection;
+Test is never read. Run: ``covseg models prove FOLDER --data ROOT``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,15 +29,12 @@ from covseg.outcome import Scored
 from covseg.pipeline import Pipeline, resolve
 from covseg.records import Mask, Truth
 from covseg.registry import open_model
+from covseg.release.quantise import quantise
 from covseg.stages.segment import Backend
-from covseg.storage import LocalStore
 from covseg.synthetic.shifts import chosen
-from covseg.training.dataset import load_split
-from covseg.training.lungs import on_grid
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 SHIFTS, SHIFTED_EVERY = ("jpeg75", "gamma0.7", "noise0.03"), 3  # of every third image
-CALIBRATION = 100  # Train images
 
 Floats = NDArray[np.float64]
 
@@ -95,7 +89,7 @@ def prove(
     _check_runtime(precisions)
     from covseg.model_folder.openvino_backend import OpenVinoBackend
 
-    digest = quantise(folder, root) if "int8" in precisions else None
+    digest = quantise(folder, root, limit) if "int8" in precisions else None
     backends: list[Backend] = [OnnxBackend(folder)]
     backends += [OpenVinoBackend(folder, precision, proved=False) for precision in precisions]
     conditions = [plain(), *(of_shift(name, shift) for name, shift in chosen(SHIFTS).items())]
@@ -122,32 +116,6 @@ def _check_runtime(precisions: Sequence[Precision]) -> None:
         raise UsageError(f"models prove wants {error.name}: pip install 'covseg[openvino,quantise]'") from error
     if missing := [precision for precision in precisions if not runs_here(precision)]:
         raise EnvironmentFailed(f"this processor has no instructions for {', '.join(missing)}: leave them out")
-
-
-def quantise(folder: ModelFolder, root: Path, count: int = CALIBRATION) -> str:
-    """Write the int8 model, calibrated on Train images as scoring would see them; return its SHA-256.
-
-    What decides where the network looks, and every matrix product, stays float32.
-    """
-    os.environ.setdefault("NNCF_CI", "1")  # without it, NNCF tells its makers of every use
-    import nncf
-
-    from covseg.model_folder.openvino_graph import pack, read_graph, sure
-
-    nncf.set_log_level(logging.WARNING)
-    model = read_graph(folder)
-    images = on_grid(load_split(root, "Train", count, targets=()).images, folder.config)
-    kept = sure(model) | {node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == "MatMul"}
-    quantised = nncf.quantize(
-        model,
-        nncf.Dataset([image[None, None] for image in images]),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
-    )
-    data = pack(quantised)
-    LocalStore(folder.path).write(INT8, data)
-    return hashlib.sha256(data).hexdigest()
 
 
 def _walk(

@@ -1,5 +1,6 @@
 """Backend openvino: right answers, and no precision without a passed proof."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -43,7 +44,7 @@ def proof(folder, name="bfloat16", dice=0.0, specificity=0.0, **changes):
         dice=loss(dice), specificity=loss(specificity),
     )  # fmt: skip
     facts = {
-        "precision": name, "runtime": "openvino 0", "edits": 1, "weights_sha256": config.weights_sha256,
+        "precision": name, "runtime": "openvino 0", "edits": 2, "weights_sha256": config.weights_sha256,
         "graph_sha256": config.graph_sha256, "thresholds": config.thresholds, "data": "a made set",
         "agreements": (agreement,),
     }  # fmt: skip
@@ -76,6 +77,43 @@ def test_in_bfloat16_the_lungs_that_decide_where_the_network_looks_stay_float32(
     np.testing.assert_allclose(found[:, 0], wanted[:, 0], atol=1e-4)
     assert 0 < np.abs(found[:, 1] - wanted[:, 1]).mean() < 0.02
     np.testing.assert_allclose(presence, wanted_presence, atol=0.25)
+
+
+def test_int8_takes_convolutions_and_none_that_reads_the_image(folder):
+    pytest.importorskip("openvino")
+    from covseg.model_folder.openvino_graph import CONVOLUTIONS, but_for_int8, read_graph
+
+    model = read_graph(folder)
+    left = but_for_int8(model)
+    convolutions = [node for node in model.get_ops() if node.get_type_name() in CONVOLUTIONS]
+    read_images = [node for node in convolutions if node.get_friendly_name() in left]
+    assert 1 <= len(read_images) <= 2 < len(convolutions)
+    assert all(node.input(0).get_partial_shape()[1].get_length() == 1 for node in read_images)
+    assert not {"Interpolate", "VariadicSplit"} & {node.get_type_name() for node in model.get_ops()}
+
+
+def test_int8_wants_a_processor_that_adds_products_of_bytes_exactly(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    from covseg.model_folder import openvino_backend
+
+    for flags, wanted in (("avx2 avx512f", False), ("avx2 avx512_vnni", True)):
+        (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+        monkeypatch.setattr(openvino_backend, "CPU", tmp_path / "cpuinfo")
+        assert openvino_backend.runs_here("int8") is wanted
+
+
+def test_auto_takes_the_cheapest_precision_that_passed(folder, monkeypatch):
+    pytest.importorskip("openvino")
+    from covseg.model_folder import backends, openvino_backend
+
+    monkeypatch.setattr(openvino_backend, "runs_here", lambda _: True)
+    monkeypatch.setattr(backends, "_openvino", lambda _, precision: precision)
+    write_proofs(folder.path, (proof(folder), proof(folder, "int8", dice=-0.01)))
+    assert open_backend(folder, "auto") == "bfloat16"
+    (folder.path / precision.INT8).write_bytes(b"an int8 model")
+    digest = hashlib.sha256(b"an int8 model").hexdigest()
+    write_proofs(folder.path, (proof(folder, "int8", file_sha256=digest),))
+    assert open_backend(folder, "auto") == "int8"
 
 
 def test_a_precision_without_a_proof_is_refused_and_told_how_to_get_one(folder):
