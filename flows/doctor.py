@@ -48,8 +48,8 @@ def checks(model: str, dest: str | None, pool: str) -> Iterator[Check]:
         ("worker", lambda: _worker(pool), look),
         ("deployment", _deployment, look),
         ("ray", _ray, "check RAY_ADDRESS and the token"),
-        ("storage", lambda: _storage(dest), "check the URL, the AWS settings, or owner and mode of the folder"),
-        ("clock", lambda: _clock(dest), "check the URL and the AWS settings"),
+        ("storage", lambda: _storage(dest), "check the URL, the cloud's settings, or owner and mode of the folder"),
+        ("clock", lambda: _clock(dest), "check the URL and the cloud's settings"),
     ]
     answers = True  # the server
     for name, ask, otherwise in parts:
