@@ -188,14 +188,15 @@ def _ray() -> Check:
 
 def _storage(dest: str | None) -> Check:
     from covseg.storage import open_store
-    from covseg.storage.conditional_writes import refuse_overwriting
+    from covseg.storage.conditional_writes import refuse_overwriting, refuse_unfit
 
     if dest is None:
         return Check("storage", "warn", "not asked", "covseg doctor DEST")
     store = open_store(dest)
     store.check()
     refuse_overwriting(store, "Give covseg score --commits URL, a store that keeps them")
-    return Check("storage", "ok", f"{store.url} can be written, create-only holds")
+    refuse_unfit(store)
+    return Check("storage", "ok", f"{store.url} can be written, create-only holds, what is replaced is seen whole")
 
 
 def _clock(dest: str | None) -> Check:
