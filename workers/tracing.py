@@ -1,7 +1,7 @@
 """A span of OpenTelemetry for each shard, where whoever started the process set a tracer up; else nothing.
 
 The driver makes them, when a shard's answer is there: Ray's workers need no tracer. Its parent is the span that is open
-there, such as that of Prefect's flow run. A span holds ids, counts and seconds, never a source key or a secret.
+there, such as that of Prefect's task run. A span holds ids, counts and seconds, never a source key or a secret.
 """
 
 from __future__ import annotations
