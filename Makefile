@@ -45,7 +45,7 @@ lock: $(STAMP)
 	for image in "run" "gpu --extra train"; do \
 		set -- $$image; lock=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-			--custom-compile-command "make lock" pyproject.toml --extra s3 --extra ray --extra flow $$@ --group image \
+			--custom-compile-command "make lock" pyproject.toml --extra s3 --extra gs --extra az --extra ray --extra flow --extra otel $$@ --group image \
 			-c infra/locks/all.txt -o infra/locks/$$lock.txt || exit 1; \
 	done
 	grep -A 40 '^uv==' infra/locks/all.txt | awk 'NR==1 || /^    --hash/ {print; next} {exit}' > infra/locks/uv.txt

@@ -48,8 +48,8 @@ def checks(model: str, dest: str | None, pool: str) -> Iterator[Check]:
         ("worker", lambda: _worker(pool), look),
         ("deployment", _deployment, look),
         ("ray", _ray, "check RAY_ADDRESS and the token"),
-        ("storage", lambda: _storage(dest), "check the URL, the AWS settings, or owner and mode of the folder"),
-        ("clock", lambda: _clock(dest), "check the URL and the AWS settings"),
+        ("storage", lambda: _storage(dest), "check the URL, the cloud's settings, or owner and mode of the folder"),
+        ("clock", lambda: _clock(dest), "check the URL and the cloud's settings"),
     ]
     answers = True  # the server
     for name, ask, otherwise in parts:
@@ -188,14 +188,15 @@ def _ray() -> Check:
 
 def _storage(dest: str | None) -> Check:
     from covseg.storage import open_store
-    from covseg.storage.conditional_writes import refuse_overwriting
+    from covseg.storage.conditional_writes import refuse_overwriting, refuse_unfit
 
     if dest is None:
         return Check("storage", "warn", "not asked", "covseg doctor DEST")
     store = open_store(dest)
     store.check()
     refuse_overwriting(store, "Give covseg score --commits URL, a store that keeps them")
-    return Check("storage", "ok", f"{store.url} can be written, create-only holds")
+    refuse_unfit(store)
+    return Check("storage", "ok", f"{store.url} can be written, create-only holds, what is replaced is seen whole")
 
 
 def _clock(dest: str | None) -> Check:

@@ -11,6 +11,9 @@ s3_server      endpoint of a moto S3 server process, with the AWS settings that 
 s3_bucket      name of a fresh bucket on it
 ceph_server    settings that lead to a Ceph gateway with authentication; skips where Ceph is not installed
 ceph_bucket    name of a fresh bucket on it, with those settings in force
+gs_bucket      name of a fresh bucket on a double of Google's XML API, with the settings that lead to it in force
+azure_server   port of an Azurite, Microsoft's emulator; skips where it is not installed
+az_bucket      name of a fresh container on it, with the settings that lead to it in force
 ray_cluster    address of a local Ray of two cores; RAY_ADDRESS leads child processes to it
 ray_machines   two Ray machines with a token, which is in force, and the address of their job server
 prefect_server folder of a local Prefect server (prefect.db); PREFECT_API_URL leads child processes to it
@@ -39,6 +42,7 @@ from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import ModelFolder, open_folder
 from covseg.pipeline import Pipeline, resolve
 from covseg.stages.segment import Backend
+from tests.clouds import AZURITE, GoogleDouble, azure_request, azure_settings, google_double
 from tests.nodes import Machines, machines
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -149,6 +153,39 @@ def ceph_bucket(ceph_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
     for name, value in ceph_server.items():
         monkeypatch.setenv(name, value)
     return make_bucket()
+
+
+@pytest.fixture
+def gs_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    bucket = f"tests-{uuid.uuid4().hex[:12]}"
+    with google_double() as settings:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        GoogleDouble.buckets.add(bucket)
+        yield bucket
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("no Azurite: wanted the npm package azurite (npm install --global azurite)")
+    port = free_port()
+    command = [program, "--inMemoryPersistence", "--disableTelemetry", "--silent", "--blobPort", str(port)]
+    where = tmp_path_factory.mktemp("azurite")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=AZURITE, cwd=where) as process:
+        await_port(port, process)
+        yield port
+        process.terminate()
+
+
+@pytest.fixture
+def az_bucket(azure_server: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in azure_settings(azure_server).items():
+        monkeypatch.setenv(name, value)
+    bucket = f"tests-{uuid.uuid4().hex[:12]}"
+    azure_request(azure_server, bucket, "restype=container")
+    return bucket
 
 
 @pytest.fixture(scope="session")

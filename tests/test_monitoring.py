@@ -65,8 +65,8 @@ def test_a_line_names_run_and_shard_and_no_key(capsys: pytest.CaptureFixture[str
 
     with json_lines(sys.stderr):
         telemetry = Telemetry("a1")
-        telemetry.finished(Outcome("0f", True, "b2", {"scored": 3, "quarantined": 1}, {"empty": 1}))
-        telemetry.retried("0f", OSError(CANARY))
+        telemetry.finished(Outcome("0f", True, "b2", {"scored": 3, "quarantined": 1}, {"empty": 1}), time.time())
+        telemetry.retried("0f", OSError(CANARY), time.time())
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert first | {"time": ""} == {
         "time": "", "level": "INFO", "event": "shard committed", "run": "a1", "shard": "0f", "scored": 3,

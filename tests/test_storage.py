@@ -28,7 +28,8 @@ from covseg.storage import SCHEMES, LocalStore, MemoryStore, Store, entries, ope
 from covseg.storage.protocol import LARGEST_IMAGE, order
 from tests.conftest import await_port, free_port, make_bucket
 
-STORES = ["local", "memory", "outside", *(pytest.param(name, marks=pytest.mark.service) for name in ("s3", "ceph"))]
+BUCKETS = {"s3": "s3", "ceph": "s3", "az": "az", "gs": "gs"}  # a server, and the scheme that leads to it
+STORES = ["local", "memory", "outside", *(pytest.param(name, marks=pytest.mark.service) for name in BUCKETS)]
 LEGAL_KEYS = [
     "=HYPERLINK(1)", "<script>alert(1)</script>.png", "a b+c%20.png", "dir/x.png", "dir/y/z.png",
     "dir0.png", "é/ü.png", "日本/胸部.png", "😀.png", "\ufffdx.png",
@@ -50,8 +51,8 @@ def test_a_scheme_from_outside_is_one_entry(outside: Store) -> None:
     assert isinstance(outside, SubfolderStore)
     with pytest.raises(UsageError, match="toy:// is not an allowed scheme: wanted file, s3 or a path"):
         open_store("toy://below/one", schemes=("file", "s3"))
-    with pytest.raises(UsageError, match="gs:// is not an allowed scheme: wanted file, s3, toy or a path"):
-        open_store("gs://bucket")
+    with pytest.raises(UsageError, match="hdfs:// is not an allowed scheme: wanted file, s3, gs, az, toy or a path"):
+        open_store("hdfs://bucket")
 
 
 @pytest.fixture(params=STORES)
@@ -62,7 +63,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return MemoryStore()
     if request.param == "outside":
         return request.getfixturevalue("outside")
-    return open_store(f"s3://{request.getfixturevalue(request.param + '_bucket')}/below")
+    return open_store(f"{BUCKETS[request.param]}://{request.getfixturevalue(request.param + '_bucket')}/below")
 
 
 def test_what_is_written_is_read(store: Store) -> None:
@@ -501,7 +502,9 @@ def test_no_credentials_at_all_are_denied(monkeypatch: pytest.MonkeyPatch, tmp_p
     [
         ("simplecache::s3://bucket/x", "chained"),
         ("http://host/x", "not an allowed scheme"),
-        ("gs://bucket/x", "not an allowed scheme"),
+        ("hdfs://bucket/x", "not an allowed scheme"),
+        ("az://account:canary-secret@box/x", "credentials"),
+        ("gs://bucket/a//b", "joined by single slashes"),
         ("memory://x", "not an allowed scheme"),
         ("file://host/x", "another machine"),
         ("s3://AK:canary-secret@bucket/x", "credentials"),

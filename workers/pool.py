@@ -125,6 +125,7 @@ class DecodeWorker:
         `ImagesLost`, and no commit, when a larger share than `max_missing` was missing or changed.
         """
         job = self._job
+        self._clock.take()  # what a shard left that was given up
         backend = RemoteBackend(job.pipeline.config.backend, model, self._clock)
         source = cast(Store, SkippingStore(job.source, poison)) if poison else job.source
         finished = list(stream(job.pipeline, backend, source, shard.entries, STREAMS, self._keep))
@@ -134,7 +135,9 @@ class DecodeWorker:
         probability = {row.input_id: picture for row, _, picture, _ in finished if picture}
         sidecars = [file for *_, files in finished for file in files]
         with self._clock.stage("commit"):
-            return commit_shard(job.run, shard, [row for row, *_ in finished], masks, attempt, probability, sidecars)
+            rows = [row for row, *_ in finished]
+            outcome = commit_shard(job.run, shard, rows, masks, attempt, probability, sidecars)
+        return replace(outcome, seconds=self._clock.take())
 
     def try_image(self, entry: Entry, model: Handle) -> None:
         """Score one image and keep nothing: whoever calls learns whether this process survives it."""

@@ -14,7 +14,7 @@ import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
@@ -53,6 +53,7 @@ class InFlight:
     node: Node
     trial: Trial | None = None
     answers: tuple[Future[Outcome], ...] = ()  # of the trial, an image each, without an outcome
+    began_s: float = field(default_factory=time.time)
 
 
 class Scheduler:
@@ -147,12 +148,12 @@ class Scheduler:
         except RayTaskError as error:
             if isinstance(error.cause, ImagesLost):
                 self._progress.lost.update(error.cause.folders)
-                self._telemetry.lost_images(task.shard.id, sum(error.cause.folders.values()))
+                self._telemetry.lost_images(task.shard.id, sum(error.cause.folders.values()), task.began_s)
                 return True
             self._excuse(task, error)
-            self._count_retry(task.shard, error.cause)
+            self._count_retry(task, error.cause)
         except RayError as error:
-            self._count_retry(task.shard, error)
+            self._count_retry(task, error)
             if self._replace_decoder(task, error) and self._count_death(task, task.shard.id) >= LOSSES - 1:
                 self._isolate(task.shard, error)
                 return False
@@ -160,15 +161,15 @@ class Scheduler:
             self._progress.shards += 1
             self._progress.statuses.update(outcome.statuses)
             self._progress.reasons.update(outcome.reasons)
-            self._telemetry.finished(outcome)
+            self._telemetry.finished(outcome, task.began_s)
             self._tell(self._progress)
             return True
         self._retries.append(task.shard)
         return False
 
-    def _count_retry(self, shard: Shard, why: BaseException) -> None:
+    def _count_retry(self, task: InFlight, why: BaseException) -> None:
         self._progress.retried += 1
-        self._telemetry.retried(shard.id, why)
+        self._telemetry.retried(task.shard.id, why, task.began_s)
 
     def _excuse(self, task: InFlight, error: RayTaskError) -> None:
         """Return when what a worker raised is no fault of the shard, and it may be retried; else raise its cause."""

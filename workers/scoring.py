@@ -38,6 +38,7 @@ from covseg.settings.environment import project_key
 from covseg.settings.score import ScoreSettings
 from covseg.stages.severity import GRADES
 from covseg.storage import Store, local_path, open_source, open_store
+from covseg.storage.conditional_writes import refuse_unfit
 from workers.cluster import connect
 from workers.jobs import Note, job_server, score_by_job
 from workers.losses import judge_losses
@@ -117,6 +118,8 @@ def _stores(settings: ScoreSettings) -> tuple[Store, Store, Store]:
     for store in (source, dest):
         store.check()
     check_conditional_writes(commits)
+    if local_path(settings.dest):  # it may be a mount
+        refuse_unfit(dest)
     return source, dest, commits
 
 

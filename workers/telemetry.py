@@ -1,7 +1,7 @@
-"""What an operator sees of a scoring: Ray's counters and gauges, and one JSON line an event.
+"""What an operator sees of a scoring: Ray's counters and gauges, one JSON line an event, one span a shard.
 
 Ray's machines export the numbers, with ``ray_`` before each name, for a Prometheus to scrape; the board is
-``infra/monitoring/board.json``. Neither numbers nor lines hold a source key, an input id or a secret.
+``infra/monitoring/board.json``. Neither numbers nor lines nor spans hold a source key, an input id or a secret.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from covseg.outcome import PreparedImage, Refused, Result
 from covseg.pipeline import Pipeline
 from covseg.records import Entry, Prediction
 from covseg.storage import Store
+from workers.tracing import record_shard
 
 LOG = logging.getLogger("covseg.scoring")
 
@@ -69,7 +71,7 @@ class Telemetry:
         self._planned.set(plan.images)
         self._say("planned", plan=plan.number, images=plan.images, shards=plan.shards)
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, began_s: float) -> None:
         """Count a committed shard and its images."""
         self._shards.inc(1, {"outcome": "committed"})
         refused = sum(outcome.reasons.values())
@@ -78,16 +80,21 @@ class Telemetry:
         if scored := sum(outcome.statuses.values()) - refused:
             self._images.inc(scored, {"status": "scored", "reason": ""})
         self._say("shard committed", shard=outcome.shard, **dict(outcome.statuses))
+        seconds = {f"seconds.{stage}": taken for stage, taken in outcome.seconds.items()}
+        counts = {"images": sum(outcome.statuses.values()), **outcome.statuses, **seconds}
+        record_shard(began_s, {"run": self._run, "shard": outcome.shard, **counts})
 
-    def retried(self, shard: str, why: BaseException) -> None:
+    def retried(self, shard: str, why: BaseException, began_s: float) -> None:
         """Count a shard that a worker, a machine or the store gave up."""
         self._shards.inc(1, {"outcome": "retried"})
         self._say("shard retried", logging.WARNING, shard=shard, why=type(why).__name__)
+        record_shard(began_s, {"run": self._run, "shard": shard}, why)
 
-    def lost_images(self, shard: str, count: int) -> None:
+    def lost_images(self, shard: str, count: int, began_s: float) -> None:
         """Count a shard that is left open, because too many of its images are missing or changed."""
         self._shards.inc(1, {"outcome": "left_open"})
         self._say("shard left open", logging.WARNING, shard=shard, missing_or_changed=count)
+        record_shard(began_s, {"run": self._run, "shard": shard, "missing_or_changed": count})
 
     def isolating(self, shard: str, images: int) -> None:
         """Tell that the images of a shard that cost workers are tried one by one."""
@@ -113,6 +120,8 @@ class StageClock:
         self._seconds = Counter("covseg_stage_seconds", "Seconds of workers by stage, waiting included.", ("stage",))
         self._bytes = Counter("covseg_read_bytes", "Bytes of source images that were listed and opened.")
         self._images = Counter("covseg_model_images", "Images that went through the model.")
+        self._taken: dict[str, float] = {}
+        self._taking = threading.Lock()
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -121,7 +130,15 @@ class StageClock:
         try:
             yield
         finally:
-            self._seconds.inc(max(time.monotonic() - start, 1e-9), {"stage": name})
+            taken = max(time.monotonic() - start, 1e-9)
+            self._seconds.inc(taken, {"stage": name})
+            with self._taking:
+                self._taken[name] = self._taken.get(name, 0.0) + taken
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds by stage since the last call."""
+        taken, self._taken = self._taken, {}
+        return taken
 
     def opened(self, size: int) -> None:
         """Count the bytes of an image."""

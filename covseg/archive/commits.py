@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -36,6 +36,8 @@ class Outcome:
         Whose commit counts.
     statuses, reasons : mapping of str to int
         Counts of the rows that count.
+    seconds : mapping of str to float
+        What the worker spent on it, by stage, in all its threads; empty where nobody counted.
     """
 
     shard: str
@@ -43,6 +45,7 @@ class Outcome:
     attempt: str
     statuses: Mapping[str, int]
     reasons: Mapping[str, int]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def commit_shard(

@@ -25,9 +25,13 @@ class ScoreSettings(BaseModel):
 
     source: str = Field(
         min_length=1,
-        description="Folder, s3://bucket/prefix or dicomweb+https://host/dicom-web?Modality=DX,CR with the images.",
+        description="Folder, s3:// gs:// or az://bucket/prefix, or dicomweb+https://host/dicom-web?Modality=DX,CR with "
+        "the images.",
     )
-    dest: str = Field(min_length=1, description="Folder or s3://bucket/prefix for masks, tables, snapshots and report.")
+    dest: str = Field(
+        min_length=1,
+        description="Folder, or s3:// gs:// or az://bucket/prefix for masks, tables, snapshots and report.",
+    )
     model: str = Field(
         "default", min_length=1, description="'default', 'benchmark', a model folder, or [REGISTRY/]NAME@TAG."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow.fs
 
+from covseg.errors import UsageError
 from covseg.storage.s3 import S3Store
 from covseg.storage.urls import local_path, open_store
 
@@ -14,12 +15,13 @@ def arrow_filesystem(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
     Raises
     ------
     UsageError
-        For a URL that `open_store` refuses.
+        For a URL that `open_store` refuses, and for ``gs://`` and ``az://``.
     """
     folder = local_path(url)
     if folder is not None:
         return pyarrow.fs.LocalFileSystem(), str(folder.absolute())
     store = open_store(url)
-    assert isinstance(store, S3Store)  # noqa: S101 - the one scheme that is left
+    if not isinstance(store, S3Store):
+        raise UsageError(f"{store.url} cannot take a training's checkpoints: wanted a folder or s3://bucket/prefix")
     handler = pyarrow.fs.FSSpecHandler(store.session())
     return pyarrow.fs.PyFileSystem(handler), f"{store.bucket}/{store.prefix}".rstrip("/")

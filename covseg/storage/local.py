@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from covseg.errors import RadiographRefused, Reason, Stage, StorageDenied, StorageFull, StorageUnreachable, UsageError
 from covseg.records import Entry
-from covseg.storage.protocol import Page, missing, order, refuse_changed, refuse_large
+from covseg.storage.protocol import Page, missing, refuse_changed, refuse_large, walk
 
 _STAGED = ".covseg-"
 
@@ -29,7 +29,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root.resolve())
-        self._walking: tuple[str, str | None, Iterator[tuple[Path, str]]] | None = None
+        self._walking: tuple[str, str | None, Iterator[tuple[str, Path]]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Leave a listing under way behind."""
@@ -43,35 +43,26 @@ class LocalStore:
     def list_page(self, after: str | None = None, limit: int = 1000, prefix: str = "") -> Page:
         """List by walking the folder in key order; a folder that is not there is empty."""
         listed: list[Entry] = []
-        walk = self._walk_from(prefix, after)
+        walking = self._walk_from(prefix, after)
         with _storage_errors(self.url):
-            for path, key in walk:
+            for key, path in walking:
                 with contextlib.suppress(FileNotFoundError):  # gone since the folder was scanned
                     state = path.stat()
                     listed.append(Entry(key, state.st_size, _etag(state), state.st_mtime))
                 if len(listed) == limit:
-                    self._walking = (prefix, key, walk)
+                    self._walking = (prefix, key, walking)
                     return Page(listed, key)
         return Page(listed, None)
 
-    def _walk_from(self, prefix: str, after: str | None) -> Iterator[tuple[Path, str]]:
+    def _walk_from(self, prefix: str, after: str | None) -> Iterator[tuple[str, Path]]:
         """Go on with the walk that the last page broke off: scanning anew costs the square of the folder."""
         walking, self._walking = self._walking, None
         if walking and walking[:2] == (prefix, after):
             return walking[2]
-        return self._walk(self.root, "", prefix, b"" if after is None else order(after))
+        return walk(self._children, prefix, after)
 
-    def _walk(self, folder: Path, above: str, prefix: str, behind: bytes) -> Iterator[tuple[Path, str]]:
-        """Yield files in key order, skipping whole folders that sort before `behind` or miss the prefix."""
-        for name in sorted(_children(folder), key=order):
-            key = above + name
-            if not key.startswith(prefix[: len(key)]):
-                continue
-            if name.endswith("/"):
-                if order(key) > behind or behind.startswith(order(key)):
-                    yield from self._walk(folder / name[:-1], key, prefix, behind)
-            elif order(key) > behind and key.startswith(prefix):
-                yield folder / name, key
+    def _children(self, folder: str) -> Iterator[tuple[str, Path]]:
+        return ((folder + name, self.root / folder / name) for name in _children(self.root / folder))
 
     def path(self, key: str) -> Path:
         """Return where `key` lies; UsageError when it would leave the folder."""
@@ -238,6 +229,9 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file server that syncs no folders
+            raise
     finally:
         os.close(handle)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.records import Entry
 
 LARGEST_IMAGE = 512 * 2**20  # bytes; twice a raw 16-bit image of 144 megapixels
 _MD5 = re.compile(r"[0-9a-f]{32}")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,28 @@ def entries(store: Store, prefix: str = "") -> Iterator[Entry]:
         if page.after is None:
             return
         after = page.after
+
+
+def walk(
+    children: Callable[[str], Iterable[tuple[str, T]]], prefix: str, after: str | None, folder: str = ""
+) -> Iterator[tuple[str, T]]:
+    """Walk a tree of folders in key order, skipping whole folders that sort before `after` or miss the prefix.
+
+    Parameters
+    ----------
+    children : callable
+        From a folder, ending with a slash or empty, to what lies in it, in any order: key and item; a folder's key ends
+        with a slash.
+    """
+    behind = b"" if after is None else order(after)
+    for key, item in sorted(children(folder), key=lambda child: order(child[0])):
+        if not key.startswith(prefix[: len(key)]):
+            continue
+        if key.endswith("/"):
+            if order(key) > behind or behind.startswith(order(key)):
+                yield from walk(children, prefix, after, key)
+        elif order(key) > behind and key.startswith(prefix):
+            yield key, item
 
 
 def overlap(first: Store, second: Store) -> bool:

@@ -6,7 +6,7 @@ A backend is one entry of `SCHEMES`: the scheme, and a function from the rest of
 a `Store` that passes the behaviour suite of ``tests/test_storage.py``. So a backend from outside is one line, in a
 module that every process of a run imports::
 
-    SCHEMES["gs"] = lambda rest, buckets: GoogleStore(rest)
+    SCHEMES["mine"] = lambda rest, buckets: MyStore(rest)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Literal
 
 from covseg.errors import UsageError
 from covseg.storage.local import LocalStore
@@ -22,6 +23,7 @@ from covseg.storage.memory import MemoryStore
 from covseg.storage.protocol import Store
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_CLOUDS = {"s3": "AWS", "gs": "Google", "az": "Azure"}
 _MEMORY: dict[str, MemoryStore] = {}
 Opener = Callable[[str, Collection[str] | None], Store]
 
@@ -34,7 +36,7 @@ def open_store(
     Parameters
     ----------
     url : str or Path
-        A path, ``file:///path``, ``s3://bucket/prefix``, or in tests ``memory://name``.
+        A path, ``file:///path``, ``s3://bucket/prefix`` (so ``gs://``, ``az://``), or in tests ``memory://name``.
     schemes : collection of str or None
         Those allowed; None takes all of `SCHEMES` but ``memory``, which has to be named.
     buckets : collection of str or None
@@ -82,19 +84,30 @@ def _local_path(rest: str) -> Path:
     return Path(rest)
 
 
-def _open_bucket(rest: str, buckets: Collection[str] | None) -> Store:
+def _open_bucket(scheme: Literal["s3", "gs", "az"], rest: str, buckets: Collection[str] | None) -> Store:
     bucket, _, prefix = rest.partition("/")
+    wanted = f"wanted {scheme}://bucket/prefix"
     if "@" in bucket or ":" in bucket:
-        raise UsageError("credentials or a port in the URL: wanted s3://bucket/prefix; the rest is in the AWS settings")
+        raise UsageError(
+            f"credentials or a port in the URL: {wanted}; the rest is in the settings of {_CLOUDS[scheme]}"
+        )
     if not _BUCKET.fullmatch(bucket):
-        raise UsageError(f"{bucket!r} is not a bucket name: wanted s3://bucket/prefix")
+        raise UsageError(f"{bucket!r} is not a bucket name: {wanted}")
     if buckets is None and (listed := os.environ.get("COVSEG_BUCKETS")):
         buckets = [name.strip() for name in listed.split(",")]
     if buckets is not None and bucket not in buckets:
         raise UsageError(f"bucket {bucket!r} is not among the allowed ones ({', '.join(buckets)}): see COVSEG_BUCKETS")
-    from covseg.storage.s3 import S3Store
+    if scheme == "s3":
+        from covseg.storage.s3 import S3Store
 
-    return S3Store(bucket, prefix)
+        return S3Store(bucket, prefix)
+    try:
+        from covseg.storage.objects import ObjectStore
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{scheme}:// needs {error.name}, which is not installed: pip install 'covseg[{scheme}]'"
+        ) from None
+    return ObjectStore(scheme, bucket, prefix)
 
 
 def _open_dicomweb(scheme: str, rest: str) -> Store:
@@ -110,6 +123,8 @@ SOURCES: dict[str, Opener] = {  # read only, and no folder of files
 }
 SCHEMES: dict[str, Opener] = {
     "file": lambda rest, _: LocalStore(_local_path(rest)),
-    "s3": _open_bucket,
+    "s3": lambda rest, buckets: _open_bucket("s3", rest, buckets),
+    "gs": lambda rest, buckets: _open_bucket("gs", rest, buckets),
+    "az": lambda rest, buckets: _open_bucket("az", rest, buckets),
     "memory": lambda rest, _: _MEMORY.setdefault(rest, MemoryStore(name=rest)),
 }

@@ -11,7 +11,9 @@ from flows.cli.options import Json, Options
 class DoctorConfig(Options):
     """What `covseg doctor` can be told."""
 
-    dest: str | None = Field(None, description="A DEST to be written into: a path or s3://bucket/prefix.")
+    dest: str | None = Field(
+        None, description="A DEST to be written into: a path, or s3://, gs:// or az://bucket/prefix."
+    )
     model: str = Field("default", description="What covseg score takes: default, a folder, NAME@TAG.")
     pool: str = Field("covseg", description="The work pool that runs come from.")
     json_: Json = False

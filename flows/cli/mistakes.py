@@ -27,6 +27,7 @@ EXTRAS = {
     "matplotlib": "evaluate",
     "openvino": "openvino",
     "nncf": "quantise",
+    "obstore": "gs",
     "optuna": "search",
     "prefect": "flow",
     "psycopg": "search-postgresql",
