@@ -29,8 +29,9 @@ class EvaluateSettings(BaseModel):
     lung: Literal["predicted", "truth"] = Field(
         default="predicted", description="Which lung mask clips the infection; truth only to compare with such papers."
     )
-    backend: Literal["onnx", "torch"] = Field(
-        default="onnx", description="What runs the model; torch is the reference."
+    backend: Literal["onnx", "torch", "auto"] = Field(
+        default="onnx",
+        description="What runs the model; torch is the reference; auto takes the cheapest proved precision.",
     )
     batch: int = Field(default=4, ge=1, le=64, description="Images a forward pass.")
     streams: int | None = Field(

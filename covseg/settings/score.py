@@ -63,7 +63,7 @@ class ScoreSettings(BaseModel):
     backend: Literal["onnx", "torch", "cuda", "openvino", "auto"] = Field(
         "onnx",
         description="What runs the model; torch uses GPUs where there are any, cuda wants one; auto takes openvino in "
-        "bfloat16 where the processor has it and the model folder a passed proof, else onnx.",
+        "int8, else bfloat16, where the processor has it and the model folder a passed proof, else onnx.",
     )
     precision: Literal["float32", "bfloat16", "int8"] = Field(
         "float32", description="Of backend openvino or cuda; each but cuda's float32 wants a passed proof."
