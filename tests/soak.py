@@ -105,19 +105,19 @@ class Soak:
 
     def _reached(self, dest: Path, shards: int, process: subprocess.Popen[str]) -> bool:
         while process.poll() is None:
-            if self._commits(dest) >= shards and self._workers("ray::DecodeWorker"):
+            if self._commits(dest) >= shards and self._workers("Decode"):
                 time.sleep(self.draw.random() / 4)
                 return process.poll() is None
             time.sleep(0.02)
         return False
 
-    def _workers(self, name: str) -> list[int]:
-        """Return our machines' workers of a kind."""
-        found = []
+    def _workers(self, kind: str, *raylets: int) -> list[int]:
+        """Return these machines', or all our machines', workers of a kind."""
+        found, start = [], f"ray::{kind}Worker".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                if parent in self.cluster.raylets and (folder / "cmdline").read_bytes().startswith(name.encode()):
+                if parent in (raylets or self.cluster.raylets) and (folder / "cmdline").read_bytes().startswith(start):
                     found.append(int(folder.name))
         return sorted(found)
 
@@ -126,11 +126,13 @@ class Soak:
             process.send_signal(signal.SIGKILL if fault == "run killed" else signal.SIGTERM)
             process.wait()
         elif fault.startswith("machine"):
+            if not self._workers("Decode", self.cluster.raylets[-1]):
+                return False  # a machine that joined meanwhile: the run does not miss it
             victim = self.cluster.raylets.pop()
             os.kill(victim, signal.SIGKILL if fault == "machine lost" else signal.SIGTERM)
             self.cluster.add(num_cpus=1)
         else:
-            if not (found := self._workers("ray::ModelWorker" if fault == "model worker" else "ray::DecodeWorker")):
+            if not (found := self._workers("Model" if fault == "model worker" else "Decode")):
                 return False
             os.kill(self.draw.choice(found), signal.SIGKILL)
         return True
