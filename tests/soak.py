@@ -63,7 +63,7 @@ class Soak:
     def __init__(self, folder: Path, cluster: Machines, images: int, seed: int) -> None:
         self.folder, self.cluster, self.images = folder, cluster, images
         self.draw, self.result = random.Random(seed), Result(seed)
-        self.table = ""
+        self.table, self.start = "", time.monotonic()
         self.archive = folder / "archive"
         self.archive.mkdir()
         for number in range(images):
@@ -83,13 +83,14 @@ class Soak:
                     continue
                 moments.pop(0)
                 self.result.faults[fault] += 1
-                print(f"round {self.result.rounds}: {fault} at {self._commits(dest)} of {shards} shards", flush=True)
+                at = f"{self._commits(dest)} of {shards} shards, {time.monotonic() - self.start:.0f} s"
+                print(f"round {self.result.rounds}: {fault} at {at}", flush=True)
             said, errors = process.communicate()
             if process.returncode == 0:
                 self.result.retried += json.loads(said)["retried"]
                 break
-            if process.returncode not in (-signal.SIGKILL, 130):
-                self.result.ended_early.append(errors.strip().splitlines()[-1][:300])
+            if process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 130):  # SIGTERM: struck before it could say
+                self.result.ended_early.append(errors.strip()[-300:])
         self._judge(dest)
         self.result.rounds += 1
 
