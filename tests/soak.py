@@ -63,7 +63,7 @@ class Soak:
     def __init__(self, folder: Path, cluster: Machines, images: int, seed: int) -> None:
         self.folder, self.cluster, self.images = folder, cluster, images
         self.draw, self.result = random.Random(seed), Result(seed)
-        self.table = ""
+        self.table, self.start = "", time.monotonic()
         self.archive = folder / "archive"
         self.archive.mkdir()
         for number in range(images):
@@ -83,13 +83,14 @@ class Soak:
                     continue
                 moments.pop(0)
                 self.result.faults[fault] += 1
-                print(f"round {self.result.rounds}: {fault} at {self._commits(dest)} of {shards} shards", flush=True)
+                at = f"{self._commits(dest)} of {shards} shards, {time.monotonic() - self.start:.0f} s"
+                print(f"round {self.result.rounds}: {fault} at {at}", flush=True)
             said, errors = process.communicate()
             if process.returncode == 0:
                 self.result.retried += json.loads(said)["retried"]
                 break
-            if process.returncode not in (-signal.SIGKILL, 130):
-                self.result.ended_early.append(errors.strip().splitlines()[-1][:300])
+            if process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 130):  # SIGTERM: struck before it could say
+                self.result.ended_early.append(errors.strip()[-300:])
         self._judge(dest)
         self.result.rounds += 1
 
@@ -105,19 +106,19 @@ class Soak:
 
     def _reached(self, dest: Path, shards: int, process: subprocess.Popen[str]) -> bool:
         while process.poll() is None:
-            if self._commits(dest) >= shards and self._workers("ray::DecodeWorker"):
+            if self._commits(dest) >= shards and self._workers("Decode"):
                 time.sleep(self.draw.random() / 4)
                 return process.poll() is None
             time.sleep(0.02)
         return False
 
-    def _workers(self, name: str) -> list[int]:
-        """Return our machines' workers of a kind."""
-        found = []
+    def _workers(self, kind: str, *raylets: int) -> list[int]:
+        """Return these machines', or all our machines', workers of a kind."""
+        found, start = [], f"ray::{kind}Worker".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                if parent in self.cluster.raylets and (folder / "cmdline").read_bytes().startswith(name.encode()):
+                if parent in (raylets or self.cluster.raylets) and (folder / "cmdline").read_bytes().startswith(start):
                     found.append(int(folder.name))
         return sorted(found)
 
@@ -126,11 +127,13 @@ class Soak:
             process.send_signal(signal.SIGKILL if fault == "run killed" else signal.SIGTERM)
             process.wait()
         elif fault.startswith("machine"):
+            if not self._workers("Decode", self.cluster.raylets[-1]):
+                return False  # a machine that joined meanwhile: the run does not miss it
             victim = self.cluster.raylets.pop()
             os.kill(victim, signal.SIGKILL if fault == "machine lost" else signal.SIGTERM)
             self.cluster.add(num_cpus=1)
         else:
-            if not (found := self._workers("ray::ModelWorker" if fault == "model worker" else "ray::DecodeWorker")):
+            if not (found := self._workers("Model" if fault == "model worker" else "Decode")):
                 return False
             os.kill(self.draw.choice(found), signal.SIGKILL)
         return True

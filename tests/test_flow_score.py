@@ -55,8 +55,8 @@ def prefect(*words: str, folder: Path | None = None) -> str:
 
 
 @contextlib.contextmanager
-def deployment(name: str, folder: Path, prefect_server: Path) -> Iterator[None]:
-    """A deployment from a folder that is gone, and a process worker."""
+def deployment(name: str, folder: Path, prefect_server: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A deployment from a folder that is gone, and its process worker."""
     from flows.deploy_settings import DeploySettings
     from flows.deployment import ensure_pool, prefect_yaml
 
@@ -67,7 +67,7 @@ def deployment(name: str, folder: Path, prefect_server: Path) -> Iterator[None]:
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covseg"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     worker = subprocess.Popen(words, **quiet, cwd=prefect_server, env=os.environ | INSTALLED)
-    yield
+    yield worker
     worker.terminate()
     try:
         worker.wait(60)

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from covseg.archive import gc, load_run
 from covseg.storage import Store, entries, open_store
 from covseg.verify import verify
 from tests.conftest import make_bucket
@@ -159,6 +160,27 @@ def test_two_killed_workers_cost_nothing_but_time(
     assert 1 <= summary["retried"] <= 4  # two shards in flight, two kills
     assert published(dest) == published(unbroken)
     assert_sound(dest)
+
+
+@pytest.mark.parametrize("seed", [4])
+def test_a_gateway_that_is_killed_and_back_after_five_seconds_costs_nothing_but_time(
+    unbroken: str, bucket: str, ceph_server: dict[str, str], seed: int
+) -> None:
+    dest, configuration = f"{bucket}/killed-gateway", Path(ceph_server["CEPH_CONF"])
+    process = start(f"{bucket}/images", dest)
+    for moment in moments(seed):
+        await_commits(dest, moment, process)
+        os.kill(int((configuration.parent / "client.rgw.pid").read_text()), signal.SIGKILL)
+        time.sleep(5)
+        subprocess.run(["radosgw", "-c", configuration, "-n", "client.rgw"], check=True)
+    summary = finish(process)
+    print(f"gateway killed at {moments(seed)} commits: {summary['retried']} shards scored again")
+    assert summary["finished"] == IMAGES
+    assert published(dest) == published(unbroken)
+    assert_sound(dest)
+    store = open_store(dest)
+    gc(load_run(store, store), 0)
+    assert verify(store).orphans == 0
 
 
 @pytest.mark.parametrize("seed", [3])

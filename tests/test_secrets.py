@@ -27,6 +27,7 @@ PATIENT, KEY, SECRET = "DOE-JANE-19540321", "a-project-key-canary-7f3a", "an-s3-
 RUN = """
 set -e
 ip link set lo up
+covseg score "$SOURCE" "$DEST-alone" --workers 1
 covseg up --port 4200 --ray-port 6379 --dashboard-port 8265
 STATE="$HOME/.local/state/covseg/up"
 . "$STATE/environment"

@@ -23,6 +23,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from covseg.errors import EnvironmentFailed, UsageError
+from covseg.settings.environment import QUIET
 
 OBJECT_STORE_BYTES = 512 * 1024**2  # batches in flight take some MB; Ray would take 30 % of the memory
 Handle = Any  # of a Ray actor; its type does not survive options()
@@ -85,7 +86,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _start(address: str, cpus: int) -> None:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(QUIET)
     for remaining in reversed(range(STARTS if address == "local" else 1)):
         before = ray_children()
         try:

@@ -27,6 +27,8 @@ def head_command(port: int, dashboard_port: int, folder: Path) -> list[str]:
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
         "--node-ip-address=127.0.0.1", f"--port={port}",
         f"--ray-client-server-port={_free_port()}",  # it has no off; its own default may be taken
+        f"--dashboard-agent-listen-port={_free_port()}",
+        "--min-worker-port=0", "--max-worker-port=0",  # any free one; 10002 to 19999 may hold the ports above
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
         f"--num-cpus={len(os.sched_getaffinity(0))}", f"--object-store-memory={OBJECT_STORE_BYTES}",
         f"--temp-dir={folder}", "--disable-usage-stats",

@@ -12,6 +12,16 @@ from pathlib import Path
 from covseg.errors import UsageError
 
 KEY_BYTES = 16  # least length of a project key: names of images are guessable, the key must not be
+# Said before anything heavy is imported: no library of ours calls home. Ray's dashboard reports even that it may not
+# report, and asks clouds' metadata servers by `requests` where it runs; `requests` knows proxies for one host.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "none",
+    "http://169.254.169.254_proxy": "http://127.0.0.1:9",
+    "http://metadata.google.internal_proxy": "http://127.0.0.1:9",
+}
 
 
 def code_version() -> str:

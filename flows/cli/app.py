@@ -13,17 +13,11 @@ from cyclopts import App, CycloptsError, Group
 from cyclopts.config import Toml
 
 from covseg.errors import UsageError
-from covseg.settings.environment import code_version
+from covseg.settings.environment import QUIET, code_version
 from flows.cli.console import show_json, warn
 from flows.cli.examples import ending
 from flows.cli.mistakes import explain, read_config
 
-# Said before anything heavy is imported: no library of ours calls home.
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 COMMANDS = {
     "predict": "Score an image or a folder in this process: masks, rows and a report.",
     "score": "Score an archive in a folder or a bucket on Ray; run again to resume.",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from covseg.errors import UsageError
+from covseg.settings.environment import QUIET
 from flows.machine import processes
 from flows.machine.processes import MARK, Process
 
@@ -138,9 +139,7 @@ def part_environment(folder: Path, record: Record) -> dict[str, str]:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_API_AUTH_STRING": (folder / AUTH).read_text(),
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **QUIET,
     }
 
 
