@@ -1,4 +1,4 @@
-"""Charts of an evaluation, most telling first: how well by stratum and severity, then what changes and where it errs."""
+"""Charts of an evaluation, most telling first: by stratum and severity, then what changes and where it errs."""
 
 from __future__ import annotations
 
