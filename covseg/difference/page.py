@@ -1,11 +1,13 @@
-"""A `Difference` as one offline HTML page: a pure function of its numbers."""
+"""A `Difference` as one offline HTML page: a pure function of its numbers and pictures."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from covseg.difference.join import BINS
+from covseg.difference.pictures import Pair
 from covseg.difference.records import Difference
 from covseg.pages.environment import render_page
 from covseg.pages.formats import tails
@@ -25,15 +27,15 @@ class Square:
     words: str
 
 
-def render_difference(content: Difference) -> bytes:
-    """Return the page."""
+def render_difference(content: Difference, pairs: Sequence[Pair] = ()) -> bytes:
+    """Return the page, with pictures of the images that changed most where there are any."""
     counts = {(cell.before, cell.after): cell.images for cell in content.grades}
     levels = [*LEVELS, *sorted({name for pair in counts for name in pair} - set(LEVELS))]
     matrix = [(before, [counts.get((before, after), 0) for after in levels]) for before in levels]
     return render_page(
         "covseg.difference", "difference.html.j2",
         content=content, levels=levels, matrix=matrix, squares=_squares(content), bins=BINS,
-        names=_names(content.before.url, content.after.url),
+        names=_names(content.before.url, content.after.url), pairs=pairs,
         moved=sum(count for (before, after), count in counts.items() if before != after),
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ class DiffConfig(Options):
 
 def diff(config: DiffConfig) -> int:
     """Compare two scored destinations image by image: grades, fractions, refusals, and what changed most."""
-    from covseg.difference import compare, render_difference
+    from covseg.difference import compare, draw_changed, render_difference
     from covseg.storage import LocalStore, open_store
 
     stores = [open_store(url) for url in (config.before, config.after)]
@@ -36,7 +36,7 @@ def diff(config: DiffConfig) -> int:
     difference = compare(*stores)
     out = LocalStore(config.output)
     out.write("difference.json", difference.encode())
-    out.write("difference.html", render_difference(difference))
+    out.write("difference.html", render_difference(difference, draw_changed(difference, *stores)))
     files = f"{config.output}/difference.html, difference.json. {difference.intended_use}"
     show_result(difference.model_dump(), [*screen(difference), files], as_json=config.json_)
     return 0
