@@ -54,8 +54,8 @@ def verdicts(rows: Sequence[Contrast], base: str) -> list[str]:
 def _verdict(label: str, rows: Sequence[Contrast], base: str) -> str:
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for row in rows:
-        told = (row.name.part, row.name.metric, row.name.empty) in TOLD and row.name.reduction == "image"
-        if row.label == label and told and worth_showing(row) and row.stratum not in (ALL, NEGATIVES):
+        wanted = (row.name.part, row.name.metric, row.name.empty) in TOLD and row.name.reduction == "image"
+        if row.label == label and wanted and worth_showing(row) and row.stratum not in (ALL, NEGATIVES):
             what = f"{row.stratum} {words_of(row.name).partition(':')[0]}"
             sign = direction(row)
             groups[sign].append(f"{what} {row.difference.value:+.3f}" if sign else what)
