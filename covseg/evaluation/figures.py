@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from covseg.evaluation.examples import grade_of
+from covseg.evaluation.examples import UNKNOWN, grade_of
 from covseg.evaluation.records import DoubtLine, Evaluation, Measured, Robustness, ShiftLine
 from covseg.metrics.convention import RATIOS, Empty, ratios
 from covseg.metrics.image_level import Booleans, reliability, roc_curve
@@ -64,8 +64,10 @@ def infected_dice(results: ImageResults, draws: int = 1000) -> dict[str, Measure
     grades = np.array([grade_of(result) for result in results])
     groups = {EVERY: results.positive}
     for stratum in dict.fromkeys(results.strata[results.positive].tolist()):
-        for grade in [*GRADES, "unknown"]:
-            groups[f"{stratum}, {grade}"] = results.positive & (results.strata == stratum) & (grades == grade)
+        for grade in [*GRADES, UNKNOWN]:
+            groups[stratum if grade == UNKNOWN else f"{stratum}, {grade}"] = (
+                results.positive & (results.strata == stratum) & (grades == grade)
+            )
     return {name: _mean(values[kept], draws) for name, kept in groups.items() if name == EVERY or kept.any()}
 
 

@@ -6,7 +6,8 @@ is no script and no address of anything outside the file.
 
 from __future__ import annotations
 
-from covseg.evaluation.examples import COLUMNS, MISSED, Strip
+from covseg.data.published import OWN
+from covseg.evaluation.examples import COLUMNS, MISSED, UNKNOWN, Strip
 from covseg.evaluation.figures import EVERY, infected_dice, quality, same_image
 from covseg.evaluation.records import Evaluation
 from covseg.evaluation.verdict import verdict
@@ -35,6 +36,7 @@ def render(evaluation: Evaluation, results: ImageResults, strips: list[Strip]) -
         charts=quality(evaluation, results, infected),
         same_image=same_image(evaluation.robustness),
         anchors=[(anchor, _warning(anchor)) for anchor in published.ANCHORS],
+        own_set=evaluation.data.name in OWN,
         second_reader=published.SECOND_READER,
         columns=COLUMNS,
         examples=_group(strips),
@@ -53,5 +55,6 @@ def _group(strips: list[Strip]) -> dict[str, list[Strip]]:
     groups: dict[str, list[Strip]] = {}
     for strip in strips:
         if strip.group != MISSED:
-            groups.setdefault(f"{strip.stratum}, truth {strip.grade}", []).append(strip)
+            truth = "" if strip.grade == UNKNOWN else f", truth {strip.grade}"
+            groups.setdefault(strip.stratum + truth, []).append(strip)
     return groups

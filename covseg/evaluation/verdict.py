@@ -34,7 +34,8 @@ def _left_clean(evaluation: Evaluation) -> str:
     lines = [(name, evaluation.line(name, "image level", "specificity")) for name in evaluation.data.strata]
     known = [f"{short(line.value, 2)} of {name}" for name, line in lines if line and line.known]
     apart = f" ({', '.join(known)})" if len(known) > 1 else ""
-    return f"{short(every.value, 2)} of {every.n} {NEGATIVES} left unmarked{apart}"
+    share = "all" if every.value == 1 else f"{short(every.value, 2)} of"
+    return f"{share} {every.n} {NEGATIVES} left unmarked{apart}"
 
 
 def _real_size(evaluation: Evaluation) -> list[str]:

@@ -50,3 +50,11 @@ def test_every_image_that_is_neither_best_nor_worst_has_the_same_chance_to_be_th
     assert all(60 <= count <= 145 for count in times.values()), times  # 100 each, six standard deviations
     again = {f"0-{side}.png": side for side in sides}
     assert kept(again) == kept(again)
+
+
+def test_no_image_is_shown_twice_and_one_without_an_error_is_none_of_the_worst():
+    groups = kept({"a.png": 10, "b.png": 10, "c.png": 10})  # all are right
+    assert set(groups) == {"best", "random"} and not groups["best"] & groups["random"]
+    assert kept({"only.png": 9}) == {"best": {"only.png"}}
+    groups = kept({f"{side}.png": side for side in (9, 8, 7)})
+    assert groups["best"] == {"9.png"} and groups["worst"] == {"8.png", "7.png"}

@@ -9,6 +9,7 @@ from covseg.evaluation.compare_words import direction, verdicts, words_of, worth
 from covseg.evaluation.evaluate import evaluate
 from covseg.evaluation.figures import EVERY, infected_dice
 from covseg.evaluation.records import Measured, Robustness, ShiftLine
+from covseg.evaluation.text import screen
 from covseg.evaluation.verdict import verdict
 from covseg.metrics.image_results import ImageResults
 from covseg.metrics.intervals import Difference
@@ -71,6 +72,25 @@ def test_dice_by_severity_takes_images_with_infection_alone():
     found = infected_dice(results)
     assert (found[EVERY].value, found[EVERY].n) == (0.5, 2)  # the false alarm on an empty image has no part in it
     assert sum(line.n for name, line in found.items() if name != EVERY) == 2
+
+
+def test_a_set_of_ones_own_is_not_told_what_holds_of_covid_qu_ex(set_without_lungs, tmp_path):
+    folder = set_without_lungs
+    lines = (folder / "labels.csv").read_text().replace("COVID-19", "infected").replace("Non-COVID", "clear")
+    (folder / "labels.csv").write_text(lines.replace("Normal", "clear"))
+    content = evaluate(EvaluateSettings(model="default", data=folder, output=tmp_path / "own", draws=100))
+    page = (tmp_path / "own" / "evaluation.html").read_text()
+    for words in (
+        "Beside published numbers",
+        "pneumonia is labelled empty",
+        "COVID-19 only",
+        "second reader",
+        "truth unknown",
+    ):
+        assert words not in page
+    assert "Dice per image with infection" in page and "which images show one patient" in page.lower()
+    assert [line for line in screen(content)[:4] if line.startswith("infected, per image: Dice .")]
+    assert not any("COVID-19" in line for line in screen(content)[:4])
 
 
 def contrast(stratum, name, value, low, high, first=0.5):
