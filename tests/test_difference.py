@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from covseg import table
+from covseg.archive import write_table
 from covseg.difference import compare, draw_changed, render_difference
 from covseg.difference.join import BINS
 from covseg.difference.records import Difference
@@ -24,6 +25,7 @@ from covseg.records import RESEARCH_ONLY, Row
 from covseg.stages.severity import GRADES, step
 from covseg.storage import LocalStore, MemoryStore
 from flows.cli import app as cli
+from tests.archives import images, make_run, score
 
 Made = dict[int, float | Reason | None]  # image: its fraction, None without a lung, or why it was refused
 
@@ -201,3 +203,26 @@ def test_a_table_that_names_no_id_asks_no_store_for_it(known: Difference) -> Non
     hostile = known.changed[0].model_copy(update={"input_id": "../../run"})
     asked = known.model_copy(update={"changed": (hostile,)})
     assert draw_changed(asked, store(BEFORE), store(AFTER, "after")) == []
+
+
+def test_an_older_snapshot_is_made_again_and_compared_with_the_newest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dest, source = LocalStore(tmp_path / "scored"), MemoryStore(images(5) | {"z.txt": b"text"}, "source")
+    run = make_run(dest)
+    score(run, source)
+    first = dest.read("severity.parquet")
+    source.write("new.png", b"new")
+    score(run, source)
+    write_table(run, 1, tmp_path / "first.parquet")
+    assert (tmp_path / "first.parquet").read_bytes() == first != dest.read("severity.parquet")
+    words = ["diff", str(dest.root), str(dest.root), "-o", str(tmp_path / "out")]
+    assert cli.run([*words, "--snapshot", "1", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["common"], answer["same"], answer["new"], answer["gone"]) == (6, 6, 1, 0)
+    assert answer["before"]["snapshot"] == 1 and "snapshot" not in answer["after"]
+    assert "What changed from snapshot 1 of scored to scored" in (tmp_path / "out" / "difference.html").read_text()
+    assert cli.run([*words, "--snapshot", "3"]) == 2
+    assert "has no snapshot 3" in capsys.readouterr().err
+    assert cli.run(words) == 2
+    assert "or --snapshot" in capsys.readouterr().err

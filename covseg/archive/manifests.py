@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from covseg.archive.records import FileRecord, Manifest, NamedObject, PlanRefere
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch, open_scratch
 from covseg.archive.snapshot import Counts, collect, finish
-from covseg.errors import NotPublished
+from covseg.errors import NotPublished, UsageError
 from covseg.report import Head, render
 from covseg.settings.environment import code_version
 from covseg.storage import Store, entries
@@ -125,6 +126,31 @@ def published_table(run: Run) -> bytes:
     if hashlib.sha256(data).hexdigest() != record.outputs[OUTPUTS[0]].sha256:
         raise NotPublished(f"{OUTPUTS[0]} in {run.dest.url} is not the published one: run covseg publish")
     return data
+
+
+def write_table(run: Run, number: int, path: Path) -> None:
+    """Write ``severity.parquet`` of any snapshot to a file, made again from its commits.
+
+    Raises
+    ------
+    UsageError
+        When there is no such snapshot.
+    NotPublished
+        When what comes out is not what its manifest names.
+    """
+    record = _existing(run, number)
+    if record is None:
+        raise UsageError(f"{run.dest.url} has no snapshot {number}: covseg serve {run.dest.url} shows those there are")
+    with open_scratch() as scratch:
+        collect(run, load_plan(run, number), scratch.db)
+        finish(scratch, hide_keys=record.hide_keys, dicom=run.dicom)
+        made = scratch.folder / OUTPUTS[0]
+        if _measured(made) != record.outputs[OUTPUTS[0]]:
+            raise NotPublished(
+                f"{OUTPUTS[0]} of snapshot {number} comes out otherwise than its manifest says: run covseg verify, and "
+                f"covseg {record.versions['covseg']}, which published it"
+            )
+        shutil.move(made, path)
 
 
 def rebuild(run: Run, plan: Plan) -> Manifest:
