@@ -35,18 +35,18 @@ def diff(config: DiffConfig) -> int:
     from covseg.difference import compare, draw_changed, render_difference
     from covseg.storage import LocalStore, open_store
 
-    stores = [open_store(url) for url in (config.before, config.after)]
-    for store in stores:
+    before, after = open_store(config.before), open_store(config.after)
+    for store in (before, after):
         store.check()
     with tempfile.TemporaryDirectory(prefix="covseg-diff-") as folder:
         older = None
         if config.snapshot is not None:
             older = config.snapshot, Path(folder) / "severity.parquet"
-            archive.write_table(archive.load_run(stores[0], stores[0]), *older)
-        difference = compare(*stores, older)
+            archive.write_table(archive.load_run(before, before), *older)
+        difference = compare(before, after, older)
     out = LocalStore(config.output)
     out.write("difference.json", difference.encode())
-    out.write("difference.html", render_difference(difference, draw_changed(difference, *stores)))
+    out.write("difference.html", render_difference(difference, draw_changed(difference, before, after)))
     files = f"{config.output}/difference.html, difference.json. {difference.intended_use}"
     show_result(difference.model_dump(), [*screen(difference), files], as_json=config.json_)
     return 0
