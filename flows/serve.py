@@ -6,6 +6,7 @@ this machine: a page elsewhere cannot read it through a name that leads here.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +20,7 @@ FILES = {
     "severity.csv": "text/csv; charset=utf-8",
     "severity.parquet": "application/vnd.apache.parquet",
 }
+BESIDE = re.compile(r"(?:masks|overlays)/[\w-]+\.(png|jpg)")  # what the report's large view links to
 NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -51,6 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(render_history(run, snapshots(run)), FILES["report.html"])
             if name in FILES:
                 return self._send(run.dest.read(name), FILES[name])
+            if beside := BESIDE.fullmatch(name):
+                return self._send(run.dest.read(name), f"image/{beside[1].replace('jpg', 'jpeg')}")
         except FileNotFoundError:
             pass
         except CovsegError as error:

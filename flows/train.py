@@ -36,6 +36,7 @@ from covseg.settings.calibrate import CalibrateSettings
 from covseg.settings.evaluate import EvaluateSettings
 from covseg.settings.train import TrainSettings
 from covseg.storage import local_path
+from covseg.training.epoch_words import epoch_line, strata_columns
 from covseg.training.job import Hooks
 from covseg.training.recipe import load_recipe
 from covseg.training.remote import folder_of, push
@@ -52,7 +53,7 @@ FILTER_IMAGES = 900  # of Train, where no limit is given
 KEPT = "the last state is kept; run the flow again with the same parameters and resume to go on"
 STOPPED = [logged_when_stopped(KEPT)]
 LOSSES = ("epoch", "learning_rate", "train_loss", "val_loss")
-COLUMNS = (*LOSSES, "train_dice", "val_dice", "val_covid_dice", "val_lung_dice")  # of the artifact with the epochs
+COLUMNS = (*LOSSES, "train_dice", "val_dice", "val_lung_dice")  # of the artifact with the epochs, and every stratum's
 
 
 class TrainFlow(TrainSettings):
@@ -110,7 +111,7 @@ def _hooks(artifact: UUID) -> Hooks:
         update(100 * step / steps, f"step {step} of {steps}, train loss {row['train_loss']:.4f}")
 
     def epoch_done(row: dict[str, float], _: Path) -> None:
-        logger.info("epoch %d: train loss %.4f, Val loss %.4f", row["epoch"], row["train_loss"], row["val_loss"])
+        logger.info(epoch_line(row))
 
     return Hooks(step_done=step_done, epoch_done=epoch_done)
 
@@ -158,7 +159,9 @@ def register_model(settings: TrainFlow, model: Path) -> str:
 
 def _show(settings: TrainFlow, run: Path, evaluation: Evaluation, reference: str | None) -> None:
     """Leave the epochs, the whole table, and the ways to page and curves as artifacts."""
-    rows = [{name: f"{row[name]:.4g}" for name in COLUMNS if name in row} for row in read_rows(run)]
+    rows = [
+        {name: f"{row[name]:.4g}" for name in (*COLUMNS, *strata_columns(row)) if name in row} for row in read_rows(run)
+    ]
     create_table_artifact(rows, key="train-epochs", description="on the model grid, threshold .5")
     registered = f"registered: {reference or 'no'}"
     show_evaluation(evaluation, "train-evaluation", f"{settings.model_name} on Val", "", registered)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from covseg import table
-from covseg.difference import compare, render_difference
+from covseg.archive import write_table
+from covseg.difference import compare, draw_changed, render_difference
 from covseg.difference.join import BINS
 from covseg.difference.records import Difference
 from covseg.errors import Reason, Status, UsageError
@@ -22,6 +25,7 @@ from covseg.records import RESEARCH_ONLY, Row
 from covseg.stages.severity import GRADES, step
 from covseg.storage import LocalStore, MemoryStore
 from flows.cli import app as cli
+from tests.archives import images, make_run, score
 
 Made = dict[int, float | Reason | None]  # image: its fraction, None without a lung, or why it was refused
 
@@ -167,3 +171,58 @@ def test_what_is_no_destination_or_none_of_the_same_images_is_refused(
     with pytest.raises(UsageError, match="project key"):
         compare(store(BEFORE), store({77: 0.5}, "other"))
     assert not (tmp_path / "out").exists()
+
+
+def shown(page: bytes) -> list[np.ndarray]:
+    """The pictures of a page, in order."""
+    found = re.findall(rb"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(one), np.uint8), cv2.IMREAD_COLOR) for one in found]
+
+
+def test_the_images_that_changed_most_are_drawn_from_what_lies_there(known: Difference) -> None:
+    before, after = store(BEFORE), store(AFTER, "after")
+    assert draw_changed(known, before, after) == []  # neither side keeps anything of them
+    first, second = (one.input_id for one in known.changed[:2])
+    labels = np.zeros((640, 320), np.uint8)
+    labels[100:200, 100:200], labels[300:400, 100:200] = 1, 2
+    before.write(f"masks/{first}-0123.png", cv2.imencode(".png", labels)[1].tobytes())  # as a destination names it
+    grey = np.full((64, 64), 200, np.uint8)
+    after.write(f"overlays/{first}.jpg", cv2.imencode(".jpg", grey)[1].tobytes())  # as predict does
+    after.write(f"masks/{first}.png", b"not looked at: there is an overlay")
+    after.write(f"masks/{second}.png", b"damaged")
+    pairs = draw_changed(known, before, after)
+    assert [pair.changed.input_id for pair in pairs] == [first]
+    drawn, overlay = shown(render_difference(known, pairs))
+    assert drawn.shape == (320, 160, 3) and overlay.shape == (64, 64, 3)
+    blue, _, red = drawn[175, 75].astype(int)
+    assert red > blue + 150 and drawn[75, 75].astype(int)[0] > drawn[75, 75].astype(int)[2] + 30  # mark, then lung
+    assert drawn[10, 10].max() < 20 and overlay[30, 30].min() > 180
+
+
+def test_a_table_that_names_no_id_asks_no_store_for_it(known: Difference) -> None:
+    hostile = known.changed[0].model_copy(update={"input_id": "../../run"})
+    asked = known.model_copy(update={"changed": (hostile,)})
+    assert draw_changed(asked, store(BEFORE), store(AFTER, "after")) == []
+
+
+def test_an_older_snapshot_is_made_again_and_compared_with_the_newest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dest, source = LocalStore(tmp_path / "scored"), MemoryStore(images(5) | {"z.txt": b"text"}, "source")
+    run = make_run(dest)
+    score(run, source)
+    first = dest.read("severity.parquet")
+    source.write("new.png", b"new")
+    score(run, source)
+    write_table(run, 1, tmp_path / "first.parquet")
+    assert (tmp_path / "first.parquet").read_bytes() == first != dest.read("severity.parquet")
+    words = ["diff", str(dest.root), str(dest.root), "-o", str(tmp_path / "out")]
+    assert cli.run([*words, "--snapshot", "1", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["common"], answer["same"], answer["new"], answer["gone"]) == (6, 6, 1, 0)
+    assert answer["before"]["snapshot"] == 1 and "snapshot" not in answer["after"]
+    assert "What changed from snapshot 1 of scored to scored" in (tmp_path / "out" / "difference.html").read_text()
+    assert cli.run([*words, "--snapshot", "3"]) == 2
+    assert "has no snapshot 3" in capsys.readouterr().err
+    assert cli.run(words) == 2
+    assert "or --snapshot" in capsys.readouterr().err

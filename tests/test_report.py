@@ -23,7 +23,7 @@ from covseg import table
 from covseg.archive.pictures import choose
 from covseg.archive.scratch import open_scratch
 from covseg.errors import Reason, Status
-from covseg.records import Masks, Row
+from covseg.records import Masks, Row, input_id
 from covseg.report import Gallery, Head, picture, render, words
 from covseg.report.cohort import BINS, summarise
 from covseg.report.quota import GROUPS, MOST
@@ -377,6 +377,20 @@ def test_what_a_gallery_keeps_does_not_depend_on_the_order_of_images(order):
     assert offer_all(Gallery(FEW), [any_row(number) for number in order]) == offer_all(
         Gallery(FEW), [any_row(number) for number in range(40)]
     )
+
+
+def test_the_sample_of_a_grade_is_a_draw_that_the_project_key_decides():
+    [moderate] = [group for group in FEW if group.name == "moderate"]
+
+    def drawn_by(key: bytes) -> set[str]:
+        rows = [scored(number, 0.3) for number in range(60)]
+        named = [replace(row, input_id=input_id(key, "b", row.key, "1")) for row in rows]
+        kept = set(offer_all(Gallery((moderate,)), named))
+        return {row.key for row in named if row.input_id in kept}
+
+    draws = [drawn_by(bytes([number]) * 32) for number in range(40)]
+    assert drawn_by(bytes(32)) == draws[0] and all(len(draw) == moderate.quota for draw in draws)
+    assert len(set(map(frozenset, draws))) > 35 and len(set().union(*draws)) > 50  # of 60: nobody is always left out
 
 
 def test_no_group_crowds_out_another():

@@ -51,7 +51,17 @@ def test_the_newest_files_are_the_destinations_own_and_nothing_else_is_answered(
     for name in ("report.html", "severity.csv", "severity.parquet"):
         assert ask(port, f"/{name}") == (200, dest.read(name))
         assert ask(port, f"/{name}", "HEAD") == (200, b"")
-    for path in ("/run.json", "/../etc/passwd", "/masks/", "/severity.csv/x"):
+    mask = next(name for name in dest.objects if name.startswith("masks/"))
+    assert ask(port, f"/{mask}") == (200, dest.read(mask))  # the report's large view leads there
+    for path in (
+        "/run.json",
+        "/masks/../run.json",
+        "/tables/x.parquet",
+        "/masks/absent.png",
+        "/../etc/passwd",
+        "/masks/",
+        "/severity.csv/x",
+    ):
         assert ask(port, path)[0] == 404
     assert ask(port, "/", "POST")[0] == ask(port, "/report.html", "DELETE")[0] == 501
 

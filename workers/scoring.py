@@ -176,6 +176,7 @@ class Work:
             max_missing=settings.max_missing,
             title=settings.title,
             source_label=settings.source_label,
+            overlays=settings.overlay == "report",
         )
         manifest = publish(self.job.run, plan, options, self.job.source, self.attempt)
         Telemetry(self.attempt).published(manifest.number, manifest.accepted)

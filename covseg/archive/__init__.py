@@ -8,6 +8,7 @@ A destination holds one model's and one config's rows for one source, in snapsho
     masks/ packed/ probability/ dicom/   objects named by content; they count once a commit names them
     tables/<shard>-<sha>.parquet  the shard's rows
     pictures/<n>-<sha>.json       thumbnails of the report
+    overlays/<id>-<sha>.jpg       of its images, where they were asked for
     sent/<server>/<sha>.json      DICOM objects that a DICOMweb server has taken
     leases/<attempt>.json         a run at work renews it; gone with the run
     manifests/<n>.json            last: snapshot n exists                                    create-only
@@ -35,7 +36,7 @@ from covseg.archive.changes import changes
 from covseg.archive.commits import Outcome, commit_shard, write_objects
 from covseg.archive.gc import Collected, gc
 from covseg.archive.lease import hold_lease
-from covseg.archive.manifests import PublishOptions, publish, rebuild
+from covseg.archive.manifests import PublishOptions, publish, rebuild, write_table
 from covseg.archive.parts import Plan, Shard
 from covseg.archive.plans import check_disjoint, make_plan, newest_plan, pending
 from covseg.archive.query import SMALLEST, breakdown, query
@@ -75,4 +76,5 @@ __all__ = [
     "rebuild",
     "send",
     "write_objects",
+    "write_table",
 ]

@@ -18,7 +18,7 @@ from covseg.storage import Store, entries
 from covseg.storage.conditional_writes import SENTINEL
 
 # Nothing else is touched.
-FOLDERS = ("masks/", "packed/", "probability/", "dicom/", "tables/", "plans/", "pictures/", "leases/")
+FOLDERS = ("masks/", "packed/", "probability/", "dicom/", "tables/", "plans/", "pictures/", "overlays/", "leases/")
 Names = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 
@@ -76,7 +76,8 @@ def _names(run: Run) -> Iterator[str]:
         record = read_record(run.commits, entry.key, CommitRecord)
         yield from (named.name for named in (record.table, *record.objects))
     for entry in entries(run.commits, "manifests/"):
-        yield read_record(run.commits, entry.key, Manifest).pictures.name
+        manifest = read_record(run.commits, entry.key, Manifest)
+        yield from (named.name for named in (manifest.pictures, *manifest.overlays))
 
 
 def _short(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from covseg.archive.records import FileRecord, Manifest, NamedObject, PlanRefere
 from covseg.archive.runs import Run
 from covseg.archive.scratch import Scratch, open_scratch
 from covseg.archive.snapshot import Counts, collect, finish
-from covseg.errors import NotPublished
-from covseg.report import Head, Picture, render
+from covseg.errors import NotPublished, UsageError
+from covseg.report import Head, render
 from covseg.settings.environment import code_version
 from covseg.storage import Store, entries
 from covseg.table import objections, quarantined_share
@@ -47,6 +48,8 @@ class PublishOptions:
         (missing + changed) / all above which the snapshot is not accepted.
     title, source_label : str
         Of the report.
+    overlays : bool
+        Keep an overlay of each image that the report shows.
     timings : mapping of str to float
         Wall times of the run in seconds, by the caller's names; they stand in the manifest only.
     """
@@ -58,6 +61,7 @@ class PublishOptions:
     max_missing: float = 0.01
     title: str = ""
     source_label: str = ""
+    overlays: bool = False
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -89,13 +93,13 @@ def publish(run: Run, plan: Plan, options: PublishOptions, source: Store | None,
     with open_scratch() as scratch:
         build = _Build(run, plan, scratch)
         _stop_nonsense(build.counts)
-        drawn = build.draw(source, options.pictures)
+        drawn = build.draw(source, options)
         head = Head.of(options.title, options.source_label, moment)
         outputs = build.files(drawn, head, hide_keys=options.hide_keys)
-        shown = pictures.save(run, plan.number, drawn)
+        shown = pictures.save(run, plan.number, drawn.pictures)
         build.upload()
         seconds = {**options.timings, "publish": round(time.monotonic() - begun, 3)}
-        ours = _record(plan, options, build.counts, outputs, shown, attempt_id, moment, seconds)
+        ours = _record(plan, options, build.counts, outputs, shown, drawn.overlays, attempt_id, moment, seconds)
         mine = run.commits.create(manifest_name(plan.number), ours.encode())
     record = _existing(run, plan.number) or ours
     if record.outputs != outputs:
@@ -124,6 +128,31 @@ def published_table(run: Run) -> bytes:
     return data
 
 
+def write_table(run: Run, number: int, path: Path) -> None:
+    """Write ``severity.parquet`` of any snapshot to a file, made again from its commits.
+
+    Raises
+    ------
+    UsageError
+        When there is no such snapshot.
+    NotPublished
+        When what comes out is not what its manifest names.
+    """
+    record = _existing(run, number)
+    if record is None:
+        raise UsageError(f"{run.dest.url} has no snapshot {number}: covseg serve {run.dest.url} shows those there are")
+    with open_scratch() as scratch:
+        collect(run, load_plan(run, number), scratch.db)
+        finish(scratch, hide_keys=record.hide_keys, dicom=run.dicom)
+        made = scratch.folder / OUTPUTS[0]
+        if _measured(made) != record.outputs[OUTPUTS[0]]:
+            raise NotPublished(
+                f"{OUTPUTS[0]} of snapshot {number} comes out otherwise than its manifest says: run covseg verify, and "
+                f"covseg {record.versions['covseg']}, which published it"
+            )
+        shutil.move(made, path)
+
+
 def rebuild(run: Run, plan: Plan) -> Manifest:
     """Write table and report of a published snapshot anew, without its source.
 
@@ -138,7 +167,8 @@ def rebuild(run: Run, plan: Plan) -> Manifest:
     with open_scratch() as scratch:
         build = _Build(run, plan, scratch)
         head = Head.of(record.title, record.source_label, datetime.fromisoformat(record.published_at))
-        outputs = build.files(pictures.load(run, record.pictures), head, hide_keys=record.hide_keys)
+        drawn = pictures.Drawn(pictures.load(run, record.pictures), record.overlays)
+        outputs = build.files(drawn, head, hide_keys=record.hide_keys)
         for name in OUTPUTS:
             if outputs[name] != record.outputs[name]:
                 raise NotPublished(
@@ -156,16 +186,19 @@ class _Build:
         self.run, self.number, self.scratch = run, plan.number, scratch
         self.counts = collect(run, plan, scratch.db)
 
-    def draw(self, source: Store | None, limit: int) -> list[Picture]:
+    def draw(self, source: Store | None, options: PublishOptions) -> pictures.Drawn:
         """Draw the report's images; without masks there is nothing to show on them."""
-        if source is None or self.run.masks == "none" or limit == 0:
-            return []
-        return pictures.draw(self.run, source, pictures.choose(self.scratch.db, limit))
+        if source is None or self.run.masks == "none" or options.pictures == 0:
+            return pictures.Drawn([])
+        chosen = pictures.choose(self.scratch.db, options.pictures)
+        return pictures.draw(self.run, source, chosen, overlays=options.overlays)
 
-    def files(self, drawn: list[Picture], head: Head, *, hide_keys: bool) -> dict[str, FileRecord]:
+    def files(self, drawn: pictures.Drawn, head: Head, *, hide_keys: bool) -> dict[str, FileRecord]:
         """Write table and report; return their digests and sizes."""
         severity, folder = finish(self.scratch, hide_keys=hide_keys, dicom=self.run.dicom), self.scratch.folder
-        (folder / "report.html").write_bytes(render(severity, drawn, self.run.presence_threshold, head))
+        overlays = pictures.overlay_paths(drawn.overlays)
+        page = render(severity, drawn.pictures, self.run.presence_threshold, head, overlays)
+        (folder / "report.html").write_bytes(page)
         return {name: _measured(folder / name) for name in OUTPUTS}
 
     def upload(self) -> None:
@@ -194,6 +227,7 @@ def _record(
     counts: Counts,
     outputs: dict[str, FileRecord],
     shown: NamedObject,
+    overlays: tuple[NamedObject, ...],
     attempt_id: str,
     moment: datetime,
     seconds: dict[str, float],
@@ -217,6 +251,7 @@ def _record(
         dicom=counts.dicom,
         outputs=outputs,
         pictures=shown,
+        overlays=overlays,
         published_by=attempt_id,
         published_at=moment.isoformat(timespec="seconds"),
         seconds=seconds,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -28,11 +29,13 @@ from covseg.errors import RadiographRefused
 from covseg.records import INFECTION, Entry, Mask
 from covseg.report import Picture, picture
 from covseg.report.quota import GROUPS, MOST
+from covseg.stages.encode import overlay_jpeg
 from covseg.stages.read import read
 from covseg.storage import Store
 
 CHOSEN = "SELECT input_id, key, size, etag, sha256, mask_uri FROM rows WHERE {where} ORDER BY {order} LIMIT ?"
 DRAWN_AT_ONCE = 4
+OVERLAYS = "overlays/"
 
 
 class Drawable(NamedTuple):
@@ -44,6 +47,18 @@ class Drawable(NamedTuple):
     etag: str
     sha256: str
     mask_uri: str | None
+
+
+class Drawn(NamedTuple):
+    """What a snapshot shows: pictures for its report, and the overlays beside it."""
+
+    pictures: list[Picture]
+    overlays: tuple[NamedObject, ...] = ()
+
+
+class _Masks(NamedTuple):
+    lung: Mask
+    infection: Mask
 
 
 class PictureRecord(Record):
@@ -68,14 +83,18 @@ def choose(db: DuckDBPyConnection, limit: int) -> list[Drawable]:
     return list(chosen)[:limit]
 
 
-def draw(run: Run, source: Store, chosen: list[Drawable]) -> list[Picture]:
-    """Draw the chosen images, in their order; one that changed or went since it was scored is left out."""
+def draw(run: Run, source: Store, chosen: list[Drawable], *, overlays: bool = False) -> Drawn:
+    """Draw the chosen images, in their order; one that changed or went since it was scored is left out.
+
+    With `overlays`, those with a mask are written to the destination at up to 1024 pixels a side, named by image and
+    content: what two snapshots show alike lies there once.
+    """
     with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
-        drawn = pool.map(partial(_draw, run, source), chosen)
-        return [picture for picture in drawn if picture is not None]
+        drawn = [one for one in pool.map(partial(_draw, run, source, overlays), chosen) if one is not None]
+    return Drawn([shown for shown, _ in drawn], tuple(named for _, named in drawn if named is not None))
 
 
-def _draw(run: Run, source: Store, image: Drawable) -> Picture | None:
+def _draw(run: Run, source: Store, overlays: bool, image: Drawable) -> tuple[Picture, NamedObject | None] | None:
     try:
         radiograph = read(source.fetch(Entry(image.key, image.size, image.etag)))
     except RadiographRefused:
@@ -85,7 +104,18 @@ def _draw(run: Run, source: Store, image: Drawable) -> Picture | None:
     refused = np.zeros(radiograph.shape, np.uint8)
     label_map = _label_map(run, image.mask_uri) if image.mask_uri else refused
     lung, infection = ((label_map >= least).astype(np.uint8) for least in (1, INFECTION))
-    return picture(image.input_id, radiograph.samples, lung, infection)
+    shown = picture(image.input_id, radiograph.samples, lung, infection)
+    if not overlays or not image.mask_uri:
+        return shown, None
+    data = overlay_jpeg(radiograph.samples, _Masks(lung, infection))
+    named = NamedObject.of(f"{OVERLAYS}{image.input_id}", data, ".jpg")
+    run.dest.write(named.name, data)
+    return shown, named
+
+
+def overlay_paths(overlays: Iterable[NamedObject]) -> dict[str, str]:
+    """Return the overlays' names by input id, which begins each."""
+    return {named.name.removeprefix(OVERLAYS).partition("-")[0]: named.name for named in overlays}
 
 
 def _label_map(run: Run, uri: str) -> Mask:

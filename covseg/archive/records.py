@@ -189,8 +189,8 @@ class PlanReference(Record):
 class Manifest(Record):
     """``manifests/<n>.json``: snapshot n exists; its counts are over the whole snapshot.
 
-    A later call's options change none of `max_failed`, `max_out_of_scope`, `max_missing`, `hide_keys`, `title` and
-    `source_label`.
+    A later call's options change none of `max_failed`, `max_out_of_scope`, `max_missing`, `hide_keys`, `title`,
+    `source_label` and whether there are `overlays`.
     """
 
     format: Literal[1] = 1
@@ -222,6 +222,9 @@ class Manifest(Record):
     )
     outputs: dict[str, FileRecord] = Field(description="the published files")
     pictures: NamedObject = Field(description="thumbnails of the report")
+    overlays: tuple[NamedObject, ...] = Field(
+        (), exclude_if=lambda overlays: not overlays, description="of the images that the report shows, if wanted"
+    )
     published_by: str = Field(description="attempt")
     published_at: str = Field(description="UTC, when publishing began")
     seconds: dict[str, float] = Field(description="wall times of the run")

@@ -15,6 +15,17 @@ LIMITS = (
     "Non-COVID pneumonia is labelled empty: 0 % infected does not mean clear lungs, and its Dice is a specificity.",
 )
 
+OWN = ("generic", "own set")  # what a set that is not published is called, listed or learnt from
+OWN_LIMITS = (
+    "Which images show one patient is not known: one may be on both sides of a split, and intervals are too narrow.",
+    "Where the classes come from different sources, part of any separation of them may be the source.",
+)
+
+
+def limits_of(name: str) -> tuple[str, ...]:
+    """Return what a reader of numbers on a set of this name must know of the set."""
+    return OWN_LIMITS if name in OWN else LIMITS
+
 
 def is_official(dataset: LabelledSet) -> bool:
     """Tell whether a split has COVID-QU-Ex's official counts; the folders of any set may be named like its own."""

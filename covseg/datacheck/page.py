@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from covseg.data.published import LIMITS
+from covseg.data.published import limits_of
 from covseg.datacheck.check import Check, record
 from covseg.pages import charts
 from covseg.pages.environment import render_page
@@ -19,7 +19,7 @@ def render_check(check: Check, title: str) -> bytes:
         check=check,
         content=record(check),
         charts=_charts(check),
-        limits=LIMITS,
+        limits=limits_of(check.splits[0].dataset.name),
     )
 
 

@@ -39,19 +39,28 @@ SAME = """status_before = status_after AND reason_before = reason_after
 BOTH = "status_before = 'scored' AND status_after = 'scored'"
 
 
-def compare(before: Store, after: Store) -> Difference:
+def compare(before: Store, after: Store, older: tuple[int, Path] | None = None) -> Difference:
     """Join two destinations by input id.
+
+    Parameters
+    ----------
+    before, after : Store
+        Each with its newest table.
+    older : tuple of int and Path, optional
+        An older snapshot of `before`, its number and table, in place of its newest; `after` may then be the same.
 
     Raises
     ------
     UsageError
         When both are one, one has no table or not one of covseg's, or no image is in both.
     """
-    if before.url == after.url:
-        raise UsageError(f"{before.url} is given twice: wanted two destinations, such as those of two models")
+    if before.url == after.url and older is None:
+        raise UsageError(
+            f"{before.url} is given twice: wanted two destinations, such as those of two models, or --snapshot"
+        )
     with open_scratch() as scratch:
         scratch.db.execute("CREATE SCHEMA tables")
-        sides = [_load(store, scratch, name) for store, name in ((before, "before"), (after, "after"))]
+        sides = [_load(before, scratch, "before", older), _load(after, scratch, "after")]
         scratch.db.execute(JOINED)
         common = _one(scratch.db, "SELECT count(*) FROM joined")
         if not common:
@@ -62,11 +71,12 @@ def compare(before: Store, after: Store) -> Difference:
         return _difference(scratch.db, sides[0], sides[1], common)
 
 
-def _load(store: Store, scratch: Scratch, name: str) -> Side:
+def _load(store: Store, scratch: Scratch, name: str, older: tuple[int, Path] | None = None) -> Side:
     """Bring one table into the database, and say what made its rows."""
-    path = scratch.folder / f"{name}.parquet"
+    number, path = older or (None, scratch.folder / f"{name}.parquet")
     try:
-        store.download(TABLE, path)
+        if older is None:
+            store.download(TABLE, path)
     except FileNotFoundError:
         raise UsageError(
             f"{store.url} has no {TABLE}: wanted the -o of covseg predict, or the DEST of a covseg score that published"
@@ -83,8 +93,9 @@ def _load(store: Store, scratch: Scratch, name: str) -> Side:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Side(
-        url=store.url, sha256=digest, images=images, statuses=_counts(scratch.db, table), models=known["model_id"],
-        weights=known["weights_sha256"], configs=known["config_sha256"], versions=known["code_version"],
+        url=store.url, snapshot=number, sha256=digest, images=images, statuses=_counts(scratch.db, table),
+        models=known["model_id"], weights=known["weights_sha256"], configs=known["config_sha256"],
+        versions=known["code_version"],
     )  # fmt: skip
 
 

@@ -12,6 +12,9 @@ class Side(Record):
     """One of the two tables, and what made its rows."""
 
     url: str = Field(description="of the destination")
+    snapshot: int | None = Field(
+        None, exclude_if=lambda number: number is None, description="where it is not the newest table there"
+    )
     sha256: str = Field(description="of its severity.parquet")
     images: int
     statuses: dict[str, int]

@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from covseg.evaluation.compare import Contrast, Labelled
+from covseg.evaluation.compare_words import direction, verdicts, words_of, worth_showing
 from covseg.pages.environment import render_page
 
+SAYS = {1: "better", -1: "worse", 0: ""}
 WIDTH = 200  # of a bar's drawing, in its own units; 0 lies in the middle
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One difference: its words, where its interval lies, 0 to `WIDTH`, and whether 0 is outside of it."""
+    """One difference: its words, where its interval lies, 0 to `WIDTH`, and what it says of the model."""
 
     row: Contrast
     name: str
     low: float
     value: float
     high: float
-    clear: bool
+    says: str
 
 
 def render_comparison(evaluations: list[Labelled], rows: list[Contrast]) -> bytes:
@@ -27,11 +29,12 @@ def render_comparison(evaluations: list[Labelled], rows: list[Contrast]) -> byte
     ends = [abs(end) for row in rows for end in (row.difference.low, row.difference.high)]
     reach = max(ends, default=0) or 1.0
     groups: dict[str, dict[str, list[Bar]]] = {}
-    for row in rows:
+    for row in filter(worth_showing, rows):
         groups.setdefault(row.label, {}).setdefault(row.stratum, []).append(_bar(row, reach))
     return render_page(
         "covseg.evaluation", "compare.html.j2",
         evaluations=evaluations, base=evaluations[0].label, groups=groups, reach=reach, width=WIDTH,
+        verdicts=verdicts(rows, evaluations[0].label),
     )  # fmt: skip
 
 
@@ -40,5 +43,4 @@ def _bar(row: Contrast, reach: float) -> Bar:
         round(WIDTH / 2 * (1 + end / reach), 1)
         for end in (row.difference.low, row.difference.value, row.difference.high)
     )
-    name = " ".join(filter(None, (row.name.part, row.name.metric, row.name.reduction, row.name.empty)))
-    return Bar(row, name, low, value, high, row.difference.low > 0 or row.difference.high < 0)
+    return Bar(row, words_of(row.name), low, value, high, SAYS[direction(row)])

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from covseg.data import LabelledSet
-from covseg.data.published import LIMITS
+from covseg.data.published import limits_of
 from covseg.errors import UsageError
 from covseg.evaluation.doubt import doubt_line
 from covseg.evaluation.records import Cost, DataFacts, DoubtLine, Evaluation, Measured, MetricLine, ModelFacts
@@ -47,7 +47,8 @@ CONVENTIONS = {
     "refused": "a refused image scores 0 where it would be 0/0, all its truth is missed, and it is wrong at image "
     "level; distances, fractions and AUROC are over scored images",
     "image_level": "sensitivity and specificity of 'the mask is not empty'; AUROC of the image-level probability",
-    "negatives": "images whose true infection mask is empty (Non-COVID and Normal): Dice there is a specificity",
+    "negatives": "images whose true infection mask is empty (Non-COVID and Normal of COVID-QU-Ex): Dice there is a "
+    "specificity",
     "border": f"band of {BORDER:.4f} of the longer side to both sides of the lung's border",
     "small_lesions": f"connected parts of truth under {SMALL_LESION:.1%} of the image",
     "interval": f"{LEVEL:.0%} percentile bootstrap over images inside strata, {DRAWS} draws; no patient ids exist, so "
@@ -89,7 +90,7 @@ def document(evaluated: SetResults, identity: Identity, draws: int = DRAWS, seed
         data=_data(dataset, evaluated),
         lung_mask=identity.lung,
         conventions=CONVENTIONS | {name: metric.words for name, metric in MASK_METRICS.items()},
-        limits=LIMITS,
+        limits=limits_of(dataset.name),
         headline={name: Measured(**vars(estimate)) for name, estimate in headline(lines).items()},
         lines=tuple(map(_line, lines)),
         surface_status=status_counts(results, dataset.strata),

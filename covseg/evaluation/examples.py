@@ -24,8 +24,8 @@ SIDE = 132  # pixels of one square
 COLUMNS = ("image", "lung", "truth", "prediction", "overlay")
 KEEP = {"best": 1, "worst": 2, "random": 1}
 KEEP_MISSED = 6
-SPARE = KEEP["best"] + KEEP["worst"]  # random ones kept beyond what is shown: so many may be best or worst
-ANY = ""
+SPARE = KEEP["best"] + KEEP["worst"]  # random ones kept beyond what is shown: so many are the best or worst
+ANY, UNKNOWN = "", "unknown"
 MISSED = "missed small lesions"
 GROUPS = (*KEEP, MISSED)
 Place = tuple[str, str, str]  # stratum, grade, group
@@ -66,7 +66,7 @@ def dice_of(result: ImageResult) -> float | None:
 
 def grade_of(result: ImageResult) -> str:
     """Name the severity bin of the truth."""
-    return GRADES[step(result.fraction_truth)] if np.isfinite(result.fraction_truth) else "unknown"
+    return GRADES[step(result.fraction_truth)] if np.isfinite(result.fraction_truth) else UNKNOWN
 
 
 class Examples:
@@ -89,14 +89,14 @@ class Examples:
     def strips(self) -> list[Strip]:
         """Return the kept strips: by stratum, grade, group; best ranks first; missed small lesions last.
 
-        An image that is shown as best or worst is not shown again as a random one.
+        No image is shown twice in its stratum and severity.
         """
         shown: list[Strip] = []
         for place in sorted(self._kept, key=_order):
             ranked = [strip for *_, strip in sorted(self._kept[place], key=lambda kept: (-kept[0], kept[1]))]
-            if place[-1] == "random":
+            if place[-1] in KEEP:
                 before = {strip.key for strip in shown}
-                ranked = [strip for strip in ranked if strip.key not in before][: KEEP["random"]]
+                ranked = [strip for strip in ranked if strip.key not in before][: KEEP[place[-1]]]
             shown += ranked
         return shown
 
@@ -116,7 +116,9 @@ def groups_of(result: ImageResult, grade: str) -> list[tuple[Place, float, int]]
     chance = int(hashlib.sha256(result.key.encode()).hexdigest()[:8], 16)
     ranks = {"best": quality, "worst": -quality, "random": float(chance)}
     place = (result.stratum, grade)
-    sizes = KEEP | {"random": KEEP["random"] + SPARE}
+    sizes = KEEP | {"worst": KEEP["worst"] + KEEP["best"], "random": KEEP["random"] + SPARE}
+    if not result.fp + result.fn:
+        del sizes["worst"]  # an image without an error is none of the worst
     wanted = [((*place, group), ranks[group], size) for group, size in sizes.items()]
     if result.small_missed:
         wanted.append(((ANY, ANY, MISSED), float(result.small_missed), KEEP_MISSED))
@@ -185,8 +187,8 @@ def failures(results: ImageResults) -> list[Failure]:
     sizes: dict[Place, int] = {}
     for row, result in enumerate(results):
         for place, rank, size in groups_of(result, grade_of(result)):
-            if place[2] in ("worst", MISSED) and not result.reason and result.fp + result.fn:
-                sizes[place] = size
+            if place[2] in ("worst", MISSED) and not result.reason:
+                sizes[place] = KEEP.get(place[2], size)
                 examples.setdefault(place, []).append((rank, result.key, row, result))
     return [
         _failure(place[2], row, result)

@@ -16,7 +16,7 @@ def screen(evaluation: Evaluation) -> list[str]:
     refused = sum(count for reasons in data.refused.values() for count in reasons.values())
     return [
         f"{evaluation.model.id} on {data.name} {data.split}: {data.images} images ({data.counted})",
-        f"COVID-19 only, per image: Dice {headline['covid_dice']}  IoU {headline['covid_iou']}",
+        *_overlap(evaluation),
         f"negative specificity:     {specificity}  (n {specificity.n})",
         f"lung mask: {evaluation.lung_mask}; refused {refused}; left out {len(data.excluded)}",
         *(f"WARNING  {warning}" for warning in evaluation.warnings),
@@ -26,6 +26,19 @@ def screen(evaluation: Evaluation) -> list[str]:
         *robustness_lines(evaluation.robustness),
         _last(evaluation),
     ]
+
+
+def _overlap(evaluation: Evaluation) -> list[str]:
+    """Say Dice and IoU of COVID-19 images; of a set without, of each stratum whose images all have infection."""
+    headline, clean = evaluation.headline, ("both_empty", "false_alarm")
+    if headline["covid_dice"].n:
+        return [f"COVID-19 only, per image: Dice {headline['covid_dice']}  IoU {headline['covid_iou']}"]
+    strata = [name for name in evaluation.data.strata if not any(evaluation.surface_status[name][one] for one in clean)]
+    found = {
+        name: [evaluation.line(name, "infection", metric, "image", "skip") for metric in ("dice", "iou")]
+        for name in strata
+    }
+    return [f"{name}, per image: Dice {dice}  IoU {iou}" for name, (dice, iou) in found.items() if dice and iou]
 
 
 def _pixel_table(evaluation: Evaluation, rows: list[str]) -> list[str]:

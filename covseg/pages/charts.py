@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,17 @@ _STYLE: Any = {
 Series = dict[str, Floats]
 
 
+@dataclass(frozen=True)
+class Dot:
+    """One row of `dots`: its words, a value with its interval, and the group that colours it, if any."""
+
+    words: str
+    value: float
+    low: float
+    high: float
+    group: str = ""
+
+
 def chart(draw: Callable[[Axes], None], title: str, x: str, y: str, size: tuple[float, float] = (4.6, 3.2)) -> str:
     """Draw one axes and return it as a ``data:`` URI.
 
@@ -43,7 +55,8 @@ def chart(draw: Callable[[Axes], None], title: str, x: str, y: str, size: tuple[
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
-        axes.set(title=title, xlabel=x, ylabel=y)
+        figure.suptitle(title, fontsize=10)
+        axes.set(xlabel=x, ylabel=y)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False, fontsize=8)
         sink = io.BytesIO()
@@ -119,6 +132,27 @@ def lines(
             axes.annotate(words, (across, up), textcoords="offset points", xytext=(6, -10), fontsize=8)
 
     return chart(draw, title, *labels)
+
+
+def dots(rows: Sequence[Dot], title: str, x: str, reference: float | None = None) -> str:
+    """Draw values with their intervals, a row each, the first on top; `reference` is a line to hold them against."""
+    colours = dict(zip(sorted({row.group for row in rows if row.group}), CYCLE * len(rows), strict=False))
+    named: set[str] = set()
+    words = [row.words if place == 0 or rows[place - 1].words != row.words else "" for place, row in enumerate(rows)]
+
+    def draw(axes: Axes) -> None:
+        if reference is not None:
+            axes.axvline(reference, color=GREY, linewidth=1)
+        for place, row in enumerate(rows):
+            colour, label = colours.get(row.group, BLUE), None if row.group in named else row.group or None
+            axes.hlines(place, row.low, row.high, color=colour, linewidth=2)
+            axes.plot([row.value], [place], marker="o", markersize=5, color=colour, linestyle="none", label=label)
+            named.add(row.group)
+        axes.set_yticks(range(len(rows)), words)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+
+    return chart(draw, title, x, "", (4.6, max(2.2, 1.1 + 0.19 * len(rows))))
 
 
 def bars(groups: dict[str, dict[str, int]], title: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from covseg.data.published import LIMITS
+from covseg.data.published import limits_of
 from covseg.errors import ModelRefused, UsageError
 from covseg.evaluation.document import CASES, read_back
 from covseg.evaluation.examples import Failure, failures
@@ -99,12 +99,13 @@ def render_card(folder: ModelFolder, evidence: Evidence | None = None) -> str:
 
 
 def _use(config: ModelConfig) -> list[str]:
+    learnt_from = config.training.get("run", {}).get("set", "")
     refused = "images that are no upright frontal chest radiograph are refused"
     return [
         "## Intended use and limits", "", f"- {plain(config.intended_use)}",
         f"- Every image is seen as {config.size} x {config.size} pixels: small lesions vanish, edges are rough.",
         f"- Input filter: {refused if config.input_filter else 'none: every image passes'}.",
-        *_intervals(config), *(f"- {limit}" for limit in LIMITS),
+        *_intervals(config), *(f"- {limit}" for limit in limits_of(learnt_from)),
         "- Images of other sources, detectors or ages than the training data: not known until measured there.",
     ]  # fmt: skip
 

@@ -53,6 +53,7 @@ LIKELY_TIMES = 3
 TWINS = (("rotated_90", "rotated_270"), ("rotated_180", "upside_down"))  # one family twice: left out together
 Blocks = dict[str, NDArray[np.float32]]
 Extract = Callable[[Sequence[Image]], Blocks]
+Progress = Callable[[int, int], None]
 
 
 class FilterReport(Record):
@@ -191,7 +192,9 @@ def _share(hits: NDArray[np.bool_]) -> float:
     return round(float(hits.mean()), 4)
 
 
-def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numbers, FilterReport]:
+def fit(
+    root: Path, folder: ModelFolder, count: int, members: int, progress: Progress = lambda *_: None
+) -> tuple[Numbers, FilterReport]:
     """Fit, calibrate and measure.
 
     Parameters
@@ -203,6 +206,8 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     count, members : int
         Train images; drawn members of every family, from Train to fit (`LIKELY_TIMES` as many of the likely ones)
         and half as many from Val to measure.
+    progress : callable
+        Hears families drawn and families in all.
 
     Returns
     -------
@@ -219,11 +224,12 @@ def fit(root: Path, folder: ModelFolder, count: int, members: int) -> tuple[Numb
     val_blocks = extract(list(val.images))
     numbers = fit_whitening(frontal)
     drawn, fresh = {}, {}
-    for name, (kind, draw) in FAMILIES.items():
+    for done, (name, (kind, draw)) in enumerate(FAMILIES.items(), 1):
         wanted = members * LIKELY_TIMES if kind in LIKELY else members
         drawn[name] = extract(draw_family(train, name, draw, wanted, seed=1))
         fresh[name] = extract(draw_family(val, name, draw, members // 2, seed=2))
         log.info("%s drawn", name)
+        progress(done, len(FAMILIES))
     evidence = {name: weigh(blocks, numbers)[0] for name, blocks in ({"frontal": frontal} | drawn).items()}
     numbers |= fit_head(evidence)
     scores = fit_scales(numbers, val_blocks)
@@ -256,7 +262,9 @@ def write_filter(path: Path, numbers: Numbers, report: FilterReport) -> None:
     amend_config(path, change)
 
 
-def fit_input_filter(path: Path, root: Path, count: int = 900, members: int = 60) -> FilterReport:
+def fit_input_filter(
+    path: Path, root: Path, count: int = 900, members: int = 60, progress: Progress = lambda *_: None
+) -> FilterReport:
     """Fit an input filter to a model folder, in place of the one it may have; return its limits and what was measured.
 
     Raises
@@ -264,6 +272,6 @@ def fit_input_filter(path: Path, root: Path, count: int = 900, members: int = 60
     UsageError
         When `root` has no Train or Val.
     """
-    numbers, report = fit(root, open_model(path, input_filter=False), count, members)
+    numbers, report = fit(root, open_model(path, input_filter=False), count, members, progress)
     write_filter(path, numbers, report)
     return report

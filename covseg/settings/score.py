@@ -47,6 +47,9 @@ class ScoreSettings(BaseModel):
         description="What is no upright frontal chest radiograph: refuse it, score and flag it, or do not ask.",
     )
     masks: Literal["none", "png", "packed"] = Field("png", description="Keep label maps: none, a PNG each, or packed.")
+    overlay: Literal["none", "report"] = Field(
+        "none", description="Keep overlays, JPEG of at most 1024 pixels a side: of the images that the report shows."
+    )
     probability: bool = Field(False, description="Keep the infection probability as an 8-bit PNG per image.")
     dicom: str = Field("", description="Keep DICOM objects of each DICOM source: seg,sr,sc or some of them.")
     link_patient: bool = Field(False, description="Copy the source's patient and study into the DICOM objects.")

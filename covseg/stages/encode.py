@@ -7,12 +7,13 @@ fifteenth of a PNG at 1024 pixels (WebP more than either).
 from __future__ import annotations
 
 import zlib
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.records import RESEARCH_ONLY, Grey, Masks, Prediction, as_bytes
+from covseg.records import RESEARCH_ONLY, Grey, Mask, Masks, Prediction, as_bytes
 from covseg.stages.label_png import label_png
 
 OVERLAY_SIDE = 1024  # longer side at most, pixels
@@ -32,13 +33,22 @@ def _labelled(png: bytes) -> bytes:
     return png[:_HEAD] + _LABEL + png[_HEAD:]
 
 
-def overlay(samples: Grey, masks: Masks, longest: int | None = None) -> NDArray[np.uint8]:
+class Outlined(Protocol):
+    """What has a lung and an infection, uint8 ``(H, W)``, 0 or 1."""
+
+    @property
+    def lung(self) -> Mask: ...  # noqa: D102
+    @property
+    def infection(self) -> Mask: ...  # noqa: D102
+
+
+def overlay(samples: Grey, masks: Outlined, longest: int | None = None) -> NDArray[np.uint8]:
     """Draw lung (cyan) and infection (orange) contours on the image; BGR uint8 ``(H, W, 3)``.
 
     Parameters
     ----------
     samples : ndarray of uint8 or float32, shape (H, W)
-    masks : Masks
+    masks : Masks, or whatever has the two
         Of the same size.
     longest : int or None
         A larger image is shrunk to that many pixels on its longer side.
@@ -59,7 +69,7 @@ def overlay(samples: Grey, masks: Masks, longest: int | None = None) -> NDArray[
     return np.asarray(canvas, np.uint8)
 
 
-def overlay_jpeg(samples: Grey, masks: Masks) -> bytes:
+def overlay_jpeg(samples: Grey, masks: Outlined) -> bytes:
     """Return an overlay of at most `OVERLAY_SIDE` pixels a side as a JPEG."""
     drawn = overlay(samples, masks, OVERLAY_SIDE)
     data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from covseg.pages.drawing import outline
 from covseg.training.batches import Samples
+from covseg.training.epoch_words import strata_columns
 from covseg.training.learner import Learning
 from covseg.training.ranks import Rank
 from covseg.training.run_folder import Row, replace
@@ -23,9 +24,9 @@ from covseg.training.run_folder import Row, replace
 PANELS = {
     "loss": ("train_loss", "val_loss"),
     "Dice per image, empty = 1": ("train_dice", "val_dice", "val_iou"),
-    "Val Dice per stratum": ("val_covid_dice", "val_noncovid_dice", "val_normal_dice", "val_lung_dice"),
+    "Val Dice per stratum, lungs": ("val_lung_dice",),  # and every stratum's
     "Val, images without infection": ("val_negative_specificity", "val_presence_specificity"),
-    "pixel accuracy": ("val_accuracy",),
+    "Val Dice at specificity .98": ("val_operating_dice", "val_robust_dice"),
     "learning rate": ("learning_rate",),
 }
 SHOWN = 8
@@ -48,9 +49,10 @@ def curves(folder: Path, rows: list[Row]) -> None:
     for place, (title, names) in enumerate(PANELS.items(), 1):
         axes = figure.add_subplot(2, 3, place)
         axes.set_title(title, fontsize=10)
-        for name in names:
+        strata = strata_columns(rows[-1]) if "stratum" in title else {}
+        for name in (*strata, *names):
             if name in rows[-1]:
-                axes.plot(epochs, [row[name] for row in rows], marker=".", label=name)
+                axes.plot(epochs, [row[name] for row in rows], marker=".", label=strata.get(name, name))
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:

@@ -39,7 +39,7 @@ from covseg.verify.digests import (
 )
 from covseg.verify.outputs import output_breaches
 
-OBJECTS = ("masks/", "packed/", "probability/", "dicom/", "tables/")
+OBJECTS = ("masks/", "packed/", "probability/", "dicom/", "tables/", "overlays/")
 READ_AT_ONCE = 8
 
 
@@ -101,6 +101,7 @@ class _Check:
         self.run_record = self._json(self.commits, "run.json") or {}
         for number, manifest in manifests.items():
             self._plan_of(number, manifest)
+            self.named.extend(short(named["name"].encode()) for named in manifest.get("overlays", ()))
             for shard, digest in manifest["commits"].items():
                 self._expect(
                     digest == self.manifest["commits"].get(shard), f"manifest {number}: another commit of {shard}"
@@ -114,7 +115,8 @@ class _Check:
             self._part(part)
         self._sums()
         self._foreign()
-        self._named(self.manifest["pictures"])
+        for named in (self.manifest["pictures"], *self.manifest.get("overlays", ())):
+            self._named(named)
         stated, hide_keys = self.manifest["outputs"], self.manifest["hide_keys"]
         self.verdict.breaches += output_breaches(self.dest, stated, hide_keys, numbers(self.rows))
         return None

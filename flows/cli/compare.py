@@ -34,6 +34,7 @@ def compare(config: CompareConfig) -> int:
     from covseg.evaluation.compare import compare as contrast
     from covseg.evaluation.compare import open_evaluations
     from covseg.evaluation.compare_page import render_comparison
+    from covseg.evaluation.compare_words import verdicts
     from covseg.records import RESEARCH_ONLY
     from covseg.storage import LocalStore
 
@@ -48,7 +49,8 @@ def compare(config: CompareConfig) -> int:
         store.write("compared.json", text.encode())
         store.write("compared.html", render_comparison(evaluations, rows))
     meaning = "Paired bootstrap over images; p is two-sided and not corrected for the number of rows."
-    lines = [*cost_lines(evaluations), *contrast_lines(rows, evaluations[0].label), meaning, RESEARCH_ONLY]
+    base = evaluations[0].label
+    lines = [*verdicts(rows, base), *cost_lines(evaluations), *contrast_lines(rows, base), meaning, RESEARCH_ONLY]
     show_result(record, lines, as_json=config.json_)
     return 0
 
@@ -70,18 +72,19 @@ def cost_lines(evaluations: list[Labelled]) -> list[str]:
 
 def contrast_lines(rows: list[Contrast], base: str) -> list[str]:
     """Show the paired differences; a star marks an interval without 0."""
+    from covseg.evaluation.compare_words import words_of
+
     cells, label, stratum = [], "", ""
     for row in rows:
         if row.label != label:
             cells.append((f"{row.label} - {base}", *[""] * 7))
             label, stratum = row.label, ""
-        cells.append((f"  {row.stratum if row.stratum != stratum else ''}", *_numbers(row)))
+        cells.append((f"  {row.stratum if row.stratum != stratum else ''}", words_of(row.name), *_numbers(row)))
         stratum = row.stratum
     return table(("", "measure", "first", "other", "difference [95 %]", "", "p", "n"), cells, words=2)
 
 
 def _numbers(row: Contrast) -> tuple[str, ...]:
-    name = " ".join(filter(None, (row.name.part, row.name.metric, row.name.reduction, row.name.empty)))
     gap = row.difference
     star = "*" if gap.low > 0 or gap.high < 0 else ""
-    return name, f"{row.first:.3f}", f"{row.other:.3f}", str(gap), star, f"{gap.p:.4f}", str(gap.n)
+    return f"{row.first:.3f}", f"{row.other:.3f}", str(gap), star, f"{gap.p:.4f}", str(gap.n)

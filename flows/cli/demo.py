@@ -121,6 +121,10 @@ def _run(step: Step) -> bool:
     return True
 
 
+def _short(fraction: str) -> str:
+    return f"{float(fraction):.3f}" if fraction else ""
+
+
 def _beside_truth(scored: Path) -> list[dict[str, str]]:
     """Return image, split, grade, fraction of the row and of the truth of every real radiograph."""
     from covseg.samples import samples
@@ -132,7 +136,7 @@ def _beside_truth(scored: Path) -> list[dict[str, str]]:
             "image": sample.path.name,
             "split": sample.split,
             "grade": found[sample.path.name]["grade"] or found[sample.path.name]["reason"],
-            "fraction": found[sample.path.name]["infected_fraction"][:5],
+            "fraction": _short(found[sample.path.name]["infected_fraction"]),
             "truth": f"{sample.infected_fraction:.3f}",
         }
         for sample in samples()

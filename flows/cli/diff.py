@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,22 +22,31 @@ class DiffConfig(Options):
         description="DEST of covseg score, or the -o of covseg predict: a folder or s3://bucket/prefix."
     )
     after: str = Field(description="Another one, of the same images: another model, other limits, or a later day.")
+    snapshot: int | None = Field(
+        None, ge=1, description="Take this older snapshot of BEFORE; AFTER may then be the same DEST."
+    )
     output: Annotated[Path, OUTPUT] = Field(Path("difference"), description="Folder for difference.html and .json.")
     json_: Json = False
 
 
 def diff(config: DiffConfig) -> int:
     """Compare two scored destinations image by image: grades, fractions, refusals, and what changed most."""
-    from covseg.difference import compare, render_difference
+    from covseg import archive
+    from covseg.difference import compare, draw_changed, render_difference
     from covseg.storage import LocalStore, open_store
 
-    stores = [open_store(url) for url in (config.before, config.after)]
-    for store in stores:
+    before, after = open_store(config.before), open_store(config.after)
+    for store in (before, after):
         store.check()
-    difference = compare(*stores)
+    with tempfile.TemporaryDirectory(prefix="covseg-diff-") as folder:
+        older = None
+        if config.snapshot is not None:
+            older = config.snapshot, Path(folder) / "severity.parquet"
+            archive.write_table(archive.load_run(before, before), *older)
+        difference = compare(before, after, older)
     out = LocalStore(config.output)
     out.write("difference.json", difference.encode())
-    out.write("difference.html", render_difference(difference))
+    out.write("difference.html", render_difference(difference, draw_changed(difference, before, after)))
     files = f"{config.output}/difference.html, difference.json. {difference.intended_use}"
     show_result(difference.model_dump(), [*screen(difference), files], as_json=config.json_)
     return 0

@@ -125,7 +125,8 @@ def fit_filter(config: FitFilterConfig) -> int:
     """Fit the input filter that refuses what is no frontal chest radiograph; new weights need another fit."""
     from covseg.release.fit_input_filter import fit_input_filter
 
-    fit = fit_input_filter(config.folder, config.data, config.images, config.members)
+    with progress("families of what it refuses") as report:
+        fit = fit_input_filter(config.folder, config.data, config.images, config.members, report)
     quality = f"{fit.val_refused:.2%} of {fit.val_images} Val images refused, {fit.val_flagged:.2%} flagged"
     advice = f"now covseg calibrate {config.folder} --data {config.data}"
     show_result(fit.model_dump(), [f"input filter of {config.folder}: {quality}; {advice}"], as_json=config.json_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,6 +23,7 @@ class PublishConfig(Destination):
     hide_keys: bool = Field(False, description="Leave the source keys out of the published table.")
     title: str = same(ScoreSettings, "title")
     source_label: str = same(ScoreSettings, "source_label")
+    overlay: Literal["none", "report"] = same(ScoreSettings, "overlay")
     pictures: int = Field(500, ge=0, le=500, description="Images drawn into the report; 0 does not touch the source.")
 
 
@@ -40,7 +42,7 @@ def publish(config: PublishConfig) -> int:
         source = open_source(plan.source) if config.pictures else None
         options = archive.PublishOptions(
             config.max_failed, config.hide_keys, config.pictures, config.max_out_of_scope, config.max_missing,
-            config.title, config.source_label,
+            config.title, config.source_label, config.overlay == "report",
         )  # fmt: skip
         manifest = archive.publish(run, plan, options, source, uuid.uuid4().hex)
     counts = {"snapshot": manifest.number, "images": sum(manifest.statuses.values()), **manifest.statuses}

@@ -33,6 +33,7 @@ class TrainConfig(TrainSettings, Options):
 
 def train(config: TrainConfig) -> int:
     """Train a recipe; a run folder with weights, curves and everything that resumes it."""
+    from covseg.training.epoch_words import best_so_far
     from covseg.training.job import Hooks
     from covseg.training.preflight import preflight
     from covseg.training.recipe import load_recipe
@@ -47,7 +48,8 @@ def train(config: TrainConfig) -> int:
         note(f"{recipe.label}: encoder weights {preflight(recipe, job_of(config, 'cpu'))}")
         show_result(recipe.model_dump(mode="json"), [recipe.model_dump_json(indent=1)], as_json=config.json_)
         return 0
-    note(f"{recipe.label}: {recipe.title}")
+    note(f"{recipe.label}: {recipe.title}; the best epoch is that of the highest {recipe.stop.metric}")
+    line = best_so_far(recipe.stop.metric)
     with progress("steps") as report:
 
         def step_done(step: int, steps: int, row: dict[str, float]) -> None:
@@ -55,7 +57,7 @@ def train(config: TrainConfig) -> int:
             report(step, steps, f"{quality}, {row['films_per_second']:.1f} images/s")
 
         def ended(row: dict[str, float], folder: Path) -> None:
-            epoch_done(row, folder)
+            note(line(row))
             tracked(row, folder)
 
         stop = on_interrupt("stopping after this step, state is being saved")
@@ -74,13 +76,6 @@ def _check_begun(out: str) -> None:
         raise UsageError(
             f"--resume: {store.url} holds no run, wanted one with {STATE}; leave --resume out to begin one"
         )
-
-
-def epoch_done(row: dict[str, float], _: Path) -> None:
-    """Say what an epoch came to."""
-    quality = {name.removeprefix("val_"): value for name, value in row.items() if name.startswith("val_")}
-    numbers = ", ".join(f"{name} {value:.3f}" for name, value in quality.items())
-    note(f"epoch {row['epoch']:.0f}: train loss {row['train_loss']:.4f}; Val {numbers}")
 
 
 def _headline(result: TrainResult) -> list[str]:

@@ -1,5 +1,6 @@
 """Which single images the evaluation's page shows."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,3 +39,22 @@ def test_the_choice_does_not_depend_on_the_order():
 
 def test_a_group_of_one_image_shows_no_random_one():
     assert "random" not in kept({"only.png": 9})
+
+
+def test_every_image_that_is_neither_best_nor_worst_has_the_same_chance_to_be_the_random_one():
+    sides, times = (10, 9, 8, 7, 6, 5, 4), Counter()
+    for draw in range(400):  # other file names are another draw
+        [key] = kept({f"{draw}-{side}.png": side for side in sides})["random"]
+        times[key.partition("-")[2]] += 1
+    assert set(times) == {"9.png", "8.png", "7.png", "6.png"}  # never the best one, never the two worst
+    assert all(60 <= count <= 145 for count in times.values()), times  # 100 each, six standard deviations
+    again = {f"0-{side}.png": side for side in sides}
+    assert kept(again) == kept(again)
+
+
+def test_no_image_is_shown_twice_and_one_without_an_error_is_none_of_the_worst():
+    groups = kept({"a.png": 10, "b.png": 10, "c.png": 10})  # all are right
+    assert set(groups) == {"best", "random"} and not groups["best"] & groups["random"]
+    assert kept({"only.png": 9}) == {"best": {"only.png"}}
+    groups = kept({f"{side}.png": side for side in (9, 8, 7)})
+    assert groups["best"] == {"9.png"} and groups["worst"] == {"8.png", "7.png"}

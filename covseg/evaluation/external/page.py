@@ -10,7 +10,7 @@ from covseg.data.scores import ALL, PRESENT, ScoreSet, scale_of
 from covseg.evaluation.external import text
 from covseg.evaluation.external.answers import Answers, raters
 from covseg.evaluation.external.records import Agreement, ExternalEvaluation, ScoreFacts
-from covseg.evaluation.page import presence_charts
+from covseg.evaluation.figures import presence_charts
 from covseg.pages import charts
 from covseg.pages.environment import render_page
 
