@@ -79,7 +79,8 @@ class OpenVinoBackend:
             request.infer({0: np.ascontiguousarray(images[start : start + size, None])})
             parts.append([request.get_output_tensor(place).data.copy() for place in range(3)])
             start += size
-        probability, presence, features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        columns = zip(*parts, strict=True)
+        probability, presence, features = (one[0] if len(one) == 1 else np.concatenate(one) for one in columns)
         return probability, presence, features
 
     def _request(self, size: int) -> ov.InferRequest:

@@ -176,13 +176,13 @@ def _write_out_resizes(model: ov.Model) -> None:
 
 def _is_linear(node: ov.Node) -> bool:
     """Tell whether `_triangles` describes a resize: rows and columns of images, centres on centres."""
-    told = node.get_attributes()
+    resize = node.get_attributes()
     sides = (node.input(0).get_partial_shape(), node.output(0).get_partial_shape())
     return (
-        told["mode"].startswith("linear")
-        and told["coordinate_transformation_mode"] in ("half_pixel", "pytorch_half_pixel")
+        resize["mode"].startswith("linear")
+        and resize["coordinate_transformation_mode"] in ("half_pixel", "pytorch_half_pixel")
         and all(len(shape) == 4 and shape[axis].is_static for shape in sides for axis in (2, 3))
-        and (told["antialias"] or all(sides[0][axis].get_length() <= sides[1][axis].get_length() for axis in (2, 3)))
+        and (resize["antialias"] or all(sides[0][axis].get_length() <= sides[1][axis].get_length() for axis in (2, 3)))
     )
 
 

@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
+Words = Callable[[int], list[str]]  # a command, by its number of images
+
 EXPORT = """
 from covseg.model_folder.export import graph_of
 from covseg.model_folder.folder import open_folder
@@ -106,7 +108,7 @@ def run(words: list[str], cores: int) -> tuple[float, float, float]:
     return used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss / 1024
 
 
-def cost(make: Callable[[int], list[str]], images: int, cores: int) -> dict[str, float]:
+def cost(make: Words, images: int, cores: int) -> dict[str, float]:
     """Measure a command at that many images and at 4, and return the marginal cost of an image."""
     few, many = (run(make(count), cores) for count in (4, images))
     marginal = images - 4
@@ -138,27 +140,26 @@ def measure(root: Path, images: int, size: int) -> dict[str, dict[str, float]]:
         write_images(folders[count], count, size)
     out = str(root / "out")
 
-    def predict(count: int, *words: str) -> list[str]:
-        return ["-m", "flows.cli", "predict", str(folders[count]), "-o", out, *words]
+    def predict(*words: str) -> Words:
+        return lambda count: ["-m", "flows.cli", "predict", str(folders[count]), "-o", out, *words]
 
-    ways = {
+    ways: dict[str, tuple[Words, int]] = {
         "decode only, 1 core": (lambda n: ["-c", DECODE, str(folders[n])], 1),
         "decode and prepare, 1 core": (lambda n: ["-c", PREPARE, str(folders[n])], 1),
         "model only, torch, 1 core": (lambda n: ["-c", FLOOR, str(n), "torch", "1"], 1),
         "model only, onnx, 1 core": (lambda n: ["-c", FLOOR, str(n), "onnx", "1"], 1),
         "model only, onnx, 2 cores": (lambda n: ["-c", FLOOR, str(n), "onnx", "2"], 2),
+        "model only, auto, 1 core": (lambda n: ["-c", FLOOR, str(n), "auto", "1"], 1),
         "naive loop, torch, 1 core": (lambda n: ["-c", NAIVE, str(folders[n]), out + "-naive", "1"], 1),
         "naive loop, torch, 2 cores": (lambda n: ["-c", NAIVE, str(folders[n]), out + "-naive", "2"], 2),
-        "predict, no pictures, 1 core": (
-            lambda n: predict(n, "--overlay", "none", "--no-pictures", "--streams", "1"),
-            1,
-        ),
-        "predict, no pictures, 2 cores": (
-            lambda n: predict(n, "--overlay", "none", "--no-pictures", "--streams", "2"),
-            2,
-        ),
-        "predict, all, 2 cores": (lambda n: predict(n, "--streams", "2"), 2),
     }
+    for backend in ("onnx", "auto"):
+        bare = ("--overlay", "none", "--no-pictures", "--backend", backend, "--streams")
+        ways |= {
+            f"predict {backend}, no pictures, 1 core": (predict(*bare, "1"), 1),
+            f"predict {backend}, no pictures, 2 cores": (predict(*bare, "2"), 2),
+            f"predict {backend}, all, 2 cores": (predict("--backend", backend, "--streams", "2"), 2),
+        }
     table = {}
     for name, (make, cores) in ways.items():
         table[name] = cost(make, images, cores)
@@ -180,6 +181,20 @@ def agreement(out: Path) -> float:
     return float(np.mean(shares))
 
 
+def compare(size: int, backend: str, table: dict[str, dict[str, float]]) -> None:
+    """Print the ratios of one backend."""
+    floor, naive = table[f"model only, {backend}, 1 core"], table["naive loop, torch, 2 cores"]
+    one, two = (table[f"predict {backend}, no pictures, {cores}"] for cores in ("1 core", "2 cores"))
+    rest, decode = one["cpu_ms"] - floor["cpu_ms"], table["decode only, 1 core"]["cpu_ms"]
+    pictures = table[f"predict {backend}, all, 2 cores"]["cpu_ms"] / two["cpu_ms"]
+    print(f"{size:>6}  {backend}: all but the model {rest:.1f} CPU-ms an image, x {rest / decode:.1f} of decoding")
+    print(
+        f"{size:>6}  {backend}: against the naive loop x {naive['wall_ms'] / two['wall_ms']:.2f} wall on 2 cores, "
+        f"x {table['naive loop, torch, 1 core']['cpu_ms'] / one['cpu_ms']:.2f} CPU on 1"
+    )
+    print(f"{size:>6}  {backend}: 1 -> 2 cores x {one['wall_ms'] / two['wall_ms']:.2f}; with pictures x {pictures:.2f}")
+
+
 def main() -> None:
     """Measure, print, and leave the figures as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -195,15 +210,8 @@ def main() -> None:
         print(f"        conversion to ONNX, once a model and machine: {cpu_s:.1f} CPU-s, {wall_s:.1f} s", flush=True)
         for size in flags.sizes:
             table = figures[str(size)] = measure(Path(scratch), flags.images, size)
-            floor, ours = table["model only, onnx, 1 core"], table["predict, no pictures, 1 core"]
-            naive, both = table["naive loop, torch, 2 cores"], table["predict, no pictures, 2 cores"]
-            rest, decode = ours["cpu_ms"] - floor["cpu_ms"], table["decode only, 1 core"]["cpu_ms"]
-            print(f"{size:>6}  all but the model: {rest:.1f} CPU-ms an image, x {rest / decode:.1f} of decoding")
-            print(
-                f"{size:>6}  against the naive loop: x {naive['wall_ms'] / both['wall_ms']:.2f} wall on 2 cores, "
-                f"x {table['naive loop, torch, 1 core']['cpu_ms'] / ours['cpu_ms']:.2f} CPU on 1"
-            )
-            print(f"{size:>6}  1 -> 2 cores: x {ours['wall_ms'] / both['wall_ms']:.2f}")
+            for backend in ("onnx", "auto"):
+                compare(size, backend, table)
             print(f"{size:>6}  lungs as the naive loop's: IoU {agreement(Path(scratch) / 'out'):.4f}", flush=True)
     if flags.json:
         flags.json.write_text(json.dumps(figures, indent=1))
