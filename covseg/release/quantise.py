@@ -61,7 +61,6 @@ def quantise(folder: ModelFolder, root: Path, limit: int | None = None, count: i
     quantised = nncf.quantize(
         model,
         nncf.Dataset([image[None, None] for image in images]),
-        preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(names=sorted(but_for_int8(model)), validate=False),
     )
