@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 
 from covseg.errors import EnvironmentFailed
 
-START_S = 120
+START_S = 300  # a loaded machine takes minutes
 STOP_S = 10
 
 

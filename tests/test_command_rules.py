@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -185,9 +188,42 @@ def test_every_package_of_an_extra_is_known_to_belong_to_one() -> None:
         for line in lines
         if re.split(r"[^\w-]", line)[0] not in core
     }
-    behind_prefect = {"fastapi", "sqlalchemy"}  # pinned for it, never imported here
-    assert set(extras) - behind_prefect == set(EXTRAS)
+    behind_prefect = {"fastapi"}  # pinned for it, never imported here
+    assert set(extras) - behind_prefect <= set(EXTRAS)
     assert {name for name, extra in EXTRAS.items() if extra not in project["optional-dependencies"]} == set()
+
+
+def imported() -> set[str]:
+    """Top names of all packages that the code imports, anywhere in a module."""
+    found: set[str] = set()
+    for path in (path for room in ("covseg", "flows", "workers") for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"covseg", "flows", "workers"}
+
+
+def brought_by(name: str, seen: set[str]) -> set[str]:
+    """Distributions that installing one without extras brings."""
+    name = re.sub(r"[-_.]+", "-", name).lower()
+    if name not in seen:
+        seen.add(name)
+        for line in metadata.requires(name) or []:
+            if "extra ==" not in line and "sys_platform" not in line:
+                brought_by(re.split(r"[^\w.-]", line)[0], seen)
+    return seen
+
+
+def test_every_package_that_the_core_does_not_bring_has_its_extra() -> None:
+    core, modules = brought_by("covseg", set()), metadata.packages_distributions()
+    lacking = {
+        name
+        for name in imported() - set(EXTRAS)
+        if not {re.sub(r"[-_.]+", "-", one).lower() for one in modules.get(name, ())} & core
+    }
+    assert lacking == set()
 
 
 def test_the_help_of_a_long_command_is_laid_out_in_panels(command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +43,14 @@ def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, capsys: pytest
     assert cli.run(["demo", "-o", str(tmp_path)]) == 2
     assert "no demo made it" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_a_step_says_on_stderr_is_seen() -> None:
+    """`covseg` closes file descriptor 2 to decoders; a step of the demo is a process of its own, and inherits that."""
+    lines = (
+        "from flows.cli import app, demo",
+        "app.silence_decoders()",
+        "demo._run(demo.Step('a step', ('predict', 'no-such-folder', '-o', 'out')))",
+    )
+    ended = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=False)
+    assert "covseg: no-such-folder" in ended.stderr

@@ -115,7 +115,8 @@ def _run(step: Step) -> bool:
     if missing:
         note(f"left out: it needs {' and '.join(missing)}, see Install in the README")
         return False
-    code = subprocess.run([sys.executable, "-m", module, *words], check=False, stdout=sys.stderr).returncode
+    command = [sys.executable, "-m", module, *words]  # its stderr would be what `silence_decoders` left: nothing
+    code = subprocess.run(command, check=False, stdout=sys.stderr, stderr=sys.stderr).returncode
     if code not in ACCEPTED_OR_NOT:
         raise EnvironmentFailed(f"the demo stopped: {typed} ended with exit code {code}, and said above why")
     return True

@@ -22,17 +22,17 @@ from flows.cli.examples import EXAMPLES
 # Which extra brings a package that the core does without.
 EXTRAS = {
     **dict.fromkeys(("albumentations", "segmentation_models_pytorch", "scipy", "tensorboard"), "train"),
-    **dict.fromkeys(("onnx", "onnxscript", "timm", "torch", "torchvision"), "train"),
+    **dict.fromkeys(("onnx", "onnx_ir", "onnxscript", "timm", "torch", "torchvision"), "train"),
     "highdicom": "dicom",
     "matplotlib": "evaluate",
     "openvino": "openvino",
     "nncf": "quantise",
     "obstore": "gs",
     "optuna": "search",
-    "prefect": "flow",
+    **dict.fromkeys(("httpx", "prefect", "sqlalchemy"), "flow"),
     "psycopg": "search-postgresql",
-    "ray": "ray",
-    "s3fs": "s3",
+    **dict.fromkeys(("ray", "requests"), "ray"),
+    **dict.fromkeys(("aiohttp", "botocore", "fsspec", "s3fs"), "s3"),
 }
 
 
