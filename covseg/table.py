@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,10 @@ _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "tuple[s
 YOUNGER = ("doubt", "doubt_reason", "input_filter")  # columns that rows scored before they were there lack
 Cell = str | int | float | list[str] | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+_NAMES = tuple(column.name for column in fields(Row))
+_values = attrgetter(*_NAMES)
 
 
 def _arrow_type(annotation: str) -> pa.DataType:
@@ -46,10 +51,12 @@ SCHEMA = schema_with()
 
 def cells(row: Row) -> dict[str, Cell]:
     """Return a row as plain values: floats rounded to six decimals, enums as text."""
-    return {column.name: _plain(getattr(row, column.name)) for column in fields(Row)}
+    return dict(zip(_NAMES, map(_plain, _values(row)), strict=True))
 
 
 def _plain(value: Any) -> Cell:
+    if value is None:
+        return None
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, tuple):
@@ -59,7 +66,7 @@ def _plain(value: Any) -> Cell:
 
 def text(value: str) -> str:
     """Return what UTF-8 can hold: a byte of a file name that is not UTF-8 becomes its escape."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+    return str(value) if value.isascii() else str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _place(row: Row) -> tuple[str, str]:

@@ -69,7 +69,7 @@ def to_source_side(samples: Grey, side: int) -> FloatImage:
     """
     if samples.shape == (side, side):
         return unit(samples)
-    across = _weigh_rows(np.ascontiguousarray(_weigh_rows(samples, side).T), side)
+    across = _weigh_rows(cv2.transpose(_weigh_rows(samples, side)), side)
     scale = STEPS / 255 if samples.dtype == np.uint8 else STEPS
     return np.asarray(np.rint(across.T * np.float32(scale), order="C") / np.float32(STEPS), np.float32)
 

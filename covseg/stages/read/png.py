@@ -7,6 +7,7 @@ would reduce 16-bit colour to 8.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from covseg.stages.read.grey import DecodedImage, Samples, check_size, grey
 from covseg.stages.read.orientation import orient
 from covseg.stages.read.sniff import PNG_SIGNATURE, refusal
 
+_HEAD = struct.Struct(">I")
 # The pixels are in these. The others (transparency, gamma, profiles, text) must not change or delay the reading.
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
@@ -61,11 +63,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     start = len(PNG_SIGNATURE)
     kind = b""
     while kind != b"IEND":
-        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
-        if end > len(data):
+        if start + 12 > len(data) or (end := start + 12 + _HEAD.unpack_from(data, start)[0]) > len(data):
             raise refusal(Reason.TRUNCATED, f"the PNG ends at byte {len(data)}, inside a chunk")
-        kind = bytes(view[start + 4 : start + 8])
-        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+        kind = data[start + 4 : start + 8]
+        if zlib.crc32(view[start + 4 : end - 4]) != _HEAD.unpack_from(data, end - 4)[0]:
             raise refusal(Reason.CORRUPT, f"wrong checksum in the PNG chunk at byte {start}")
         yield kind, view[start + 8 : end - 4], view[start:end]
         start = end
