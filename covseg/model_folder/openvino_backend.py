@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -66,6 +67,9 @@ class OpenVinoBackend:
                 f"this processor has no instructions for {precision} ({NEEDS[precision]}): take --backend onnx"
             )
         self.name = f"openvino-{version()}-cpu-{precision}"
+        self._int8 = (folder.path / INT8).read_bytes() if precision == "int8" else b""
+        if self._int8:  # another calibration of the same weights gives other masks
+            self.name += f"-{hashlib.sha256(self._int8).hexdigest()[:8]}"
         self._folder, self._precision = folder, precision
         self._lock, self._threads = threading.Lock(), threading.local()
         self._compiled: dict[int, ov.CompiledModel] = {}
@@ -95,10 +99,7 @@ class OpenVinoBackend:
         return known[name]
 
     def _compile(self, size: int) -> ov.CompiledModel:
-        if self._precision == "int8":
-            model = unpack((self._folder.path / INT8).read_bytes())
-        else:
-            model = read_graph(self._folder)
+        model = unpack(self._int8) if self._precision == "int8" else read_graph(self._folder)
         side, streams = self._folder.config.size, len(os.sched_getaffinity(0))
         model.reshape([size, 1, side, side])
         if self._precision == "bfloat16":

@@ -13,6 +13,7 @@ from covseg.model_folder import precision
 from covseg.model_folder.backends import open_backend
 from covseg.model_folder.folder import open_folder
 from covseg.model_folder.precision import Agreement, Loss, Proof, read_proofs, write_proofs
+from covseg.registry import open_model
 from covseg.stages.preprocess import prepare
 from covseg.synthetic.phantom import make_phantom
 from covseg.synthetic.phantom.writer import write_dataset
@@ -90,6 +91,18 @@ def test_int8_takes_convolutions_and_none_that_reads_the_image(folder):
     assert 1 <= len(read_images) <= 2 < len(convolutions)
     assert all(node.input(0).get_partial_shape()[1].get_length() == 1 for node in read_images)
     assert not {"Interpolate", "VariadicSplit"} & {node.get_type_name() for node in model.get_ops()}
+
+
+def test_the_name_of_int8_says_which_calibration_it_is():
+    pytest.importorskip("openvino")
+    from covseg.model_folder import openvino_backend as backends
+
+    folder = open_model("default")
+    data = (folder.path / precision.INT8).read_bytes()
+    if not backends.runs_here("int8"):
+        pytest.skip("this processor has no VNNI")
+    name = backends.OpenVinoBackend(folder, "int8").name
+    assert name == f"openvino-{backends.version()}-cpu-int8-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def test_int8_wants_a_processor_that_adds_products_of_bytes_exactly(tmp_path, monkeypatch):
