@@ -103,4 +103,4 @@ def test_a_machine_that_is_lost_with_its_workers_costs_time_and_blames_no_image(
     assert verify(LocalStore(dest)).breaches == []
     plan = newest_plan(load_run(LocalStore(dest), LocalStore(dest)))
     assert plan
-    assert plan.shards == len(list((dest / "commits").iterdir()))
+    assert plan.shards == len(list((dest / "commits").glob("*.json")))  # not what a kill left half done
