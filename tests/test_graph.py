@@ -17,7 +17,7 @@ import pytest
 from covseg.errors import ModelRefused
 from covseg.model_folder.backends import OnnxBackend
 from covseg.model_folder.export import add_graph, build_graph, graph_of
-from covseg.model_folder.folder import CONFIG, DEFAULT, GRAPH, SHIPPED, WEIGHTS, ModelFolder, amend_config, open_folder
+from covseg.model_folder.folder import CONFIG, GRAPH, SHIPPED, WEIGHTS, ModelFolder, amend_config, open_folder
 from covseg.registry.versions import files_of
 from covseg.stages.preprocess import prepare
 from covseg.synthetic.phantom import make_phantom
@@ -27,7 +27,7 @@ HIDDEN = "torch", "torchvision", "timm", "onnx", "onnxscript", "onnx_ir", "scipy
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    return shutil.copytree(DEFAULT, tmp_path / "model")
+    return shutil.copytree(SHIPPED["default"], tmp_path / "model")
 
 
 def without_graph(folder: Path) -> Path:
@@ -222,7 +222,7 @@ def test_a_graph_of_another_shape_or_of_unknown_operators_is_refused(copy):
         model.opset_import.add(domain="elsewhere", version=1)
 
     for change in (rename, foreign):
-        shutil.copy(DEFAULT / GRAPH, copy / GRAPH)
+        shutil.copy(SHIPPED["default"] / GRAPH, copy / GRAPH)
         folder = open_folder(rewritten(copy, change))
         with pytest.raises(ModelRefused, match=r"cannot be run|takes and gives"):
             OnnxBackend(folder)
@@ -233,7 +233,7 @@ def test_a_version_holds_the_graph_only_where_the_card_names_it(copy):
     amend_config(copy, lambda config: config.pop("graph_sha256"))
     digest = hashlib.sha256((copy / CONFIG).read_bytes()).hexdigest()
     page = (copy / "card.md").read_text()
-    old = hashlib.sha256((DEFAULT / CONFIG).read_bytes()).hexdigest()
+    old = hashlib.sha256((SHIPPED["default"] / CONFIG).read_bytes()).hexdigest()
     (copy / "card.md").write_text(page.replace(old, digest))
     with pytest.raises(ModelRefused, match="may be of other weights"):
         files_of(open_folder(copy))

@@ -7,13 +7,13 @@ import pytest
 
 from covseg.errors import ModelRefused
 from covseg.model_folder.backends import open_backend
-from covseg.model_folder.folder import CONFIG, DEFAULT, SHIPPED, WEIGHTS, open_folder
+from covseg.model_folder.folder import CONFIG, SHIPPED, WEIGHTS, open_folder
 from covseg.model_folder.load import load
 
 
 @pytest.fixture
 def copy(tmp_path):
-    return shutil.copytree(DEFAULT, tmp_path / "model")
+    return shutil.copytree(SHIPPED["default"], tmp_path / "model")
 
 
 def rewrite(folder, **changes):
@@ -23,7 +23,7 @@ def rewrite(folder, **changes):
 
 def test_the_default_model_is_small_and_says_where_it_comes_from():
     config = open_folder().config
-    assert (DEFAULT / WEIGHTS).stat().st_size < 20_000_000
+    assert (SHIPPED["default"] / WEIGHTS).stat().st_size < 20_000_000
     assert "10.1016/j.compbiomed.2021.105002" in config.citation
     assert "not for diagnosis" in config.intended_use
     assert config.licence != "mit"

@@ -115,6 +115,16 @@ def digest(key: bytes, parts: tuple[str, ...]) -> bytes:
     return hmac.new(key, b"covseg dicom" + message, hashlib.sha256).digest()
 
 
+def patient_pseudonym(key: bytes, patient: str) -> str:
+    """Return what stands for a patient in table and objects: the same for all images of one PatientID."""
+    return digest(key, ("PatientID", patient)).hex()[:16]
+
+
+def patient_of(elements: Elements) -> str:
+    """Return the PatientID as text; empty where there is none."""
+    return elements.data("PatientID").strip(b" \0").decode("latin-1")
+
+
 def read_source(data: bytes, key: bytes, dicom: DicomSettings) -> Source | None:
     """Read what DICOM objects of this image refer to.
 
@@ -149,7 +159,6 @@ def read_source(data: bytes, key: bytes, dicom: DicomSettings) -> Source | None:
     if not sop_class:
         return None
     content = hashlib.sha256(data).hexdigest()  # stands in for an identifier that is missing
-    patient = elements.data("PatientID").strip(b" \0").decode("latin-1") or content
     instance, series, study = (hashed_uid(key, level, uid or content) for level, uid in zip(levels, uids, strict=True))
     return Source(
         key,
@@ -157,7 +166,7 @@ def read_source(data: bytes, key: bytes, dicom: DicomSettings) -> Source | None:
         instance,
         series,
         study,
-        patient_id=digest(key, ("PatientID", patient)).hex()[:16],
+        patient_id=patient_pseudonym(key, patient_of(elements) or content),
         orientation=orientation,
     )
 

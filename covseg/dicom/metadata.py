@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from covseg.dicom.identity import IDENTIFIERS, LINKED, digest, hashed_uid, is_uid
+from covseg.dicom.identity import IDENTIFIERS, LINKED, digest, hashed_uid, is_uid, patient_of, patient_pseudonym
 from covseg.errors import RadiographRefused
 from covseg.settings.dicom import COLUMNS, DicomSettings
 from covseg.stages.read.elements import Elements, is_dicom, read_elements
@@ -61,7 +61,8 @@ def _elements(dicom: DicomSettings) -> set[str]:
 
 def _cell(name: str, elements: Elements, key: bytes) -> MetadataCell:
     if name == "patient_pseudonym":
-        return patient_pseudonym(key, _patient(elements)) if _patient(elements) else None
+        patient = patient_of(elements)
+        return patient_pseudonym(key, patient) if patient else None
     if name == "study_pseudonym":
         uid = elements.text("StudyInstanceUID")
         return hashed_uid(key, "StudyInstanceUID", uid) if is_uid(uid) else None
@@ -79,15 +80,6 @@ def _cell(name: str, elements: Elements, key: bytes) -> MetadataCell:
     return text if 0 < len(text) <= LONGEST and text.isprintable() else None
 
 
-def patient_pseudonym(key: bytes, patient: str) -> str:
-    """Return what stands for a patient in table and objects: the same for all images of one PatientID."""
-    return digest(key, ("PatientID", patient)).hex()[:16]
-
-
-def _patient(elements: Elements) -> str:
-    return elements.data("PatientID").strip(b" \0").decode("latin-1")
-
-
 def _date(elements: Elements) -> date | None:
     text = elements.data("StudyDate").strip(b" \0")
     try:
@@ -97,7 +89,7 @@ def _date(elements: Elements) -> date | None:
 
 
 def _shifted_days(elements: Elements, key: bytes) -> int | None:
-    patient, day = _patient(elements), _date(elements)
+    patient, day = patient_of(elements), _date(elements)
     if not patient or day is None:
         return None
     return day.toordinal() + int.from_bytes(digest(key, ("days", patient))[:8], "big") % SHIFT_DAYS

@@ -103,17 +103,3 @@ def mixture(values: dict[str, float], counts: dict[str, int]) -> float:
     """
     total = sum(counts[stratum] for stratum in values)
     return sum(value * counts[stratum] for stratum, value in values.items()) / total
-
-
-def unmix(headline: float, negatives: dict[str, float], counts: dict[str, int], stratum: str = "COVID-19") -> float:
-    """Return what one stratum must have scored for a headline, given the others' values.
-
-    Examples
-    --------
-    >>> counts = {"COVID-19": 583, "Non-COVID": 292, "Normal": 291}
-    >>> round(unmix(0.8815, {"Non-COVID": 0.990, "Normal": 1.0}, counts), 3)
-    0.768
-    """
-    total = sum(counts.values())
-    rest = sum(value * counts[name] for name, value in negatives.items())
-    return (headline * total - rest) / counts[stratum]

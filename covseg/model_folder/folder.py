@@ -22,7 +22,6 @@ from covseg.settings.model import FILTER_ARRAYS, WANTED, InputFilterLimits, Mode
 from covseg.storage import LocalStore
 
 SHIPPED = {name: Path(__file__).parents[1] / "models" / name for name in ("default", "benchmark")}
-DEFAULT = SHIPPED["default"]
 WEIGHTS, GRAPH, CONFIG = "weights.safetensors", "graph.onnx", "covseg.json"
 
 

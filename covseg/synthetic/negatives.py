@@ -1,4 +1,4 @@
-# ruff: noqa: ARG001 - the families share one signature, and most need only a part of it
+# ruff: noqa: ARG001, ARG005 - the families share one signature, and most need only a part of it
 """Synthetic images that are not upright frontal chest radiographs, in named families.
 
 In: grey images and their lung masks ``(H, W)`` uint8, and a random generator. Out: one grey image
@@ -42,36 +42,6 @@ def jitter(image: Image, random: Random) -> Image:
     if random.random() < 0.3:
         exposed = cv2.GaussianBlur(exposed, (0, 0), random.uniform(0.5, 1.5))
     return np.clip(exposed, 0, 255).astype(np.uint8)
-
-
-def inverted(image: Image, lung: Image, random: Random) -> Image:
-    """Make bone dark."""
-    return 255 - image
-
-
-def rotated_90(image: Image, lung: Image, random: Random) -> Image:
-    """Give a quarter turn counter-clockwise."""
-    return np.rot90(image)
-
-
-def rotated_180(image: Image, lung: Image, random: Random) -> Image:
-    """Give half a turn."""
-    return np.rot90(image, 2)
-
-
-def upside_down(image: Image, lung: Image, random: Random) -> Image:
-    """Mirror top and bottom."""
-    return image[::-1]
-
-
-def rotated_270(image: Image, lung: Image, random: Random) -> Image:
-    """Give a quarter turn clockwise."""
-    return np.rot90(image, 3)
-
-
-def inverted_rotated(image: Image, lung: Image, random: Random) -> Image:
-    """Make bone dark, and turn."""
-    return np.rot90(255 - image, int(random.integers(1, 4)))
 
 
 def shoulders(image: Image, lung: Image, random: Random) -> Image:
@@ -160,22 +130,19 @@ Draw = Callable[[Image, Image, Random], Image]
 
 def _alone(draw: Callable[[Random], Image]) -> Draw:
     """Give a drawing the signature of the families that need an image."""
-
-    def family(image: Image, lung: Image, random: Random) -> Image:
-        return draw(random)
-
-    family.__name__ = draw.__name__
-    return family
+    return lambda image, lung, random: draw(random)
 
 
-_KINDS: dict[int, tuple[Draw, ...]] = {
-    INVERTED: (inverted, inverted_rotated),
-    ROTATED: (rotated_90, rotated_180, rotated_270, upside_down),
-    OTHER_VIEW: (shoulders, abdomen, half, zoom, overlaid, _alone(drawings.side_view), _alone(drawings.limb)),
-    NO_RADIOGRAPH: (
-        *(tiles, shuffled, mask, edges, pasted),
-        *(_alone(draw) for draw in (drawings.axial, drawings.text, drawings.noise)),
-        *(_alone(draw) for draw in (drawings.gradient, drawings.pattern, drawings.shapes)),
-    ),
+FAMILIES: dict[str, tuple[int, Draw]] = {
+    "inverted": (INVERTED, lambda image, *_: 255 - image),
+    "inverted_rotated": (INVERTED, lambda image, _, random: np.rot90(255 - image, int(random.integers(1, 4)))),
+    "rotated_90": (ROTATED, lambda image, *_: np.rot90(image)),
+    "rotated_180": (ROTATED, lambda image, *_: np.rot90(image, 2)),
+    "rotated_270": (ROTATED, lambda image, *_: np.rot90(image, 3)),
+    "upside_down": (ROTATED, lambda image, *_: image[::-1]),
+    **{draw.__name__: (OTHER_VIEW, draw) for draw in (shoulders, abdomen, half, zoom, overlaid)},
+    **{draw.__name__: (OTHER_VIEW, _alone(draw)) for draw in (drawings.side_view, drawings.limb)},
+    **{draw.__name__: (NO_RADIOGRAPH, draw) for draw in (tiles, shuffled, mask, edges, pasted)},
+    **{draw.__name__: (NO_RADIOGRAPH, _alone(draw)) for draw in (drawings.axial, drawings.text, drawings.noise)},
+    **{draw.__name__: (NO_RADIOGRAPH, _alone(draw)) for draw in (drawings.gradient, drawings.pattern, drawings.shapes)},
 }
-FAMILIES = {draw.__name__: (kind, draw) for kind, draws in _KINDS.items() for draw in draws}

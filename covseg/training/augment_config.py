@@ -5,11 +5,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A table of a recipe: an unknown key is refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PathConfig(_Frozen):
+class PathConfig(Frozen):
     """How an image may have been taken, kept and shrunk on its way here; a probability each, 0 leaves it out."""
 
     share: float = Field(1.0, ge=0, le=1, description="Of the images; the others stay as they are.")
@@ -25,7 +27,7 @@ class PathConfig(_Frozen):
     letters: float = Field(0.0, ge=0, le=1, description="Letters burnt in.")
 
 
-class AugmentConfig(_Frozen):
+class AugmentConfig(Frozen):
     """Moves of the image (its masks move along), then of its grey values; a probability each, 0 leaves it out."""
 
     mirror: float = Field(0.0, ge=0, le=1)

@@ -12,23 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from covseg.errors import UsageError
 from covseg.networks.table import NETWORKS, NetworkEntry, trained, unknown
 from covseg.settings.faults import first_fault, meant
-from covseg.training.augment_config import AugmentConfig
+from covseg.training.augment_config import AugmentConfig, Frozen
 from covseg.training.loss_table import LossConfig
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 Target = Literal["lung", "infection"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NetworkConfig(_Frozen):
+class NetworkConfig(Frozen):
     """Which network, and what its encoder starts from."""
 
     kind: str = Field(description="Name of the network, see covseg/networks/table.py.")
@@ -57,7 +53,7 @@ class NetworkConfig(_Frozen):
         return NETWORKS[self.kind]
 
 
-class InputConfig(_Frozen):
+class InputConfig(Frozen):
     """How an image reaches the network."""
 
     size: int = Field(ge=32, le=2048, multiple_of=32, description="Side of the square grid, pixels.")
@@ -85,7 +81,7 @@ class InputConfig(_Frozen):
         return 1 + self.sees_lung
 
 
-class OptimiserConfig(_Frozen):
+class OptimiserConfig(Frozen):
     """How a gradient becomes a step."""
 
     name: Literal["adam", "adamw"] = "adamw"
@@ -98,7 +94,7 @@ class OptimiserConfig(_Frozen):
     average_every: int = Field(4, ge=1, description="Steps between two updates of the average.")
 
 
-class DataConfig(_Frozen):
+class DataConfig(Frozen):
     """Which images, and what the lung channel shows."""
 
     strata: tuple[str, ...] = Field((), description="Only images of these; empty takes every stratum of the set.")
@@ -115,7 +111,7 @@ class DataConfig(_Frozen):
         return self
 
 
-class StopConfig(_Frozen):
+class StopConfig(Frozen):
     """When training ends, and which epoch is kept."""
 
     epochs: int = Field(ge=1, le=10_000)
@@ -126,7 +122,7 @@ class StopConfig(_Frozen):
     )
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     """All that decides what is learnt."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")

@@ -17,7 +17,6 @@ from covseg.records import Grey, unit
 from covseg.stages.read.sniff import refusal
 
 Samples = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
-Pixels = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
