@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.importance import get_param_importances
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from covseg.errors import UsageError
 from covseg.training.run_folder import differences, replace
-from workers.search.parameters import Point, Scalar
+from workers.search.parameters import Point
 from workers.search.plan import SearchPlan, draw
 from workers.search.records import WHOLE, TrialRecord, progress_of, read_trials
 from workers.search.storage import INDEX, open_storage, patient, shown
@@ -176,14 +175,14 @@ class Index:
         return study
 
     def _frozen(self, record: TrialRecord) -> FrozenTrial:
-        recorder = _Recorder(record.point)
-        draw(self._plan.space, recorder)
+        drawn = FixedTrial(dict(record.point))
+        draw(self._plan.space, drawn)
         reported = {
             step: value for step, value in progress_of(self._out, record, self._metric).items() if value == value
         }
         trial = create_trial(
             state=STATES[record.state], value=record.value if record.state in ("complete", "pruned") else None,
-            params=dict(record.point), distributions=recorder.distributions, intermediate_values=reported,
+            params=dict(record.point), distributions=drawn.distributions, intermediate_values=reported,
         )  # fmt: skip
         trial.datetime_start = trial.datetime_start or datetime.now(UTC).replace(tzinfo=None)
         return trial
@@ -252,23 +251,3 @@ class Index:
         if number not in self._ids:
             self._ids[number] = self.study.get_trials(deepcopy=False)[number]._trial_id
         return self.study._storage.get_trial(self._ids[number])
-
-
-class _Recorder:
-    """Draws what was drawn, and notes from which distribution."""
-
-    def __init__(self, point: Mapping[str, Scalar]) -> None:
-        self._point = point
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        self.distributions[name] = IntDistribution(low, high, step=step)
-        return int(self._point[name])
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        self.distributions[name] = FloatDistribution(low, high, log=log)
-        return float(self._point[name])
-
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
-        self.distributions[name] = CategoricalDistribution(choices)
-        return self._point[name]
