@@ -28,6 +28,7 @@ EXTRAS = {
     "openvino": "openvino",
     "nncf": "quantise",
     "obstore": "gs",
+    "opentelemetry": "otel",
     "optuna": "search",
     **dict.fromkeys(("httpx", "prefect", "sqlalchemy"), "flow"),
     "psycopg": "search-postgresql",

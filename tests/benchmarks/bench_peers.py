@@ -88,7 +88,8 @@ class Score:
             answers = self.network(torch.from_numpy(batch["pixels"])[:, None]).numpy()
         rows = list(map(write, answers, map(tuple, batch["shape"]), batch["item"]))
         return {"name": [row[0] for row in rows], "fraction": [row[1] for row in rows]}
-table = ray.data.from_items(paths, override_num_blocks=max(2, len(paths) // 16)).map_batches(decode, batch_size=4)
+table = ray.data.from_items(paths, override_num_blocks=max(2, len(paths) // 16))
+table = table.map_batches(decode, batch_size=4, num_cpus=0.5)  # a whole core would wait for ever beside the models
 rows = table.map_batches(Score, batch_size=4, concurrency=len(os.sched_getaffinity(0)), num_cpus=0.5).take_all()
 keep([row["name"], row["fraction"]] for row in rows)
 time.sleep(1)  # its processes are counted while they live
@@ -167,14 +168,10 @@ def main() -> None:
         }
         for name in ways(flags.cores).keys() - programs.keys():
             print(f"{name}: left out, its package is not installed")
-        for name, program in [*programs.items(), ("covseg predict", None)]:
-            few, many = (
-                measure(
-                    [*(program or words), str(folders[count]), *([f"{scratch}/{len(name)}", "1"] if program else [])],
-                    flags.cores,
-                )
-                for count in (4, flags.images)
-            )
+        ours = {f"covseg predict --backend {name}": [*words, "--backend", name] for name in ("onnx", "auto")}
+        for name, program in [*programs.items(), *ours.items()]:
+            behind = [f"{scratch}/{len(name)}", "1"] if name in programs else []
+            few, many = (measure([*program, str(folders[count]), *behind], flags.cores) for count in (4, flags.images))
             cpu_ms, wall_ms = (1e3 * (many[at] - few[at]) / (flags.images - 4) for at in (0, 1))
             found[name] = {"cpu_ms": cpu_ms, "wall_ms": wall_ms, "start_cpu_s": few[0], "peak_mb": many[2]}
             print(
