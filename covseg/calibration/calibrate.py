@@ -53,7 +53,7 @@ from covseg.records import RESEARCH_ONLY
 from covseg.registry import open_model
 from covseg.settings.calibrate import CalibrateSettings
 from covseg.settings.model import Thresholds
-from covseg.stages.postprocess import temper
+from covseg.stages.postprocess import raw_presence, temper
 from covseg.stages.preprocess import resize
 from covseg.storage import LocalStore
 
@@ -152,7 +152,7 @@ def fit_all(
     table: Table, grid: Grid, start: Thresholds, least: float, dataset: LabelledSet, excluded: int
 ) -> Calibration:
     """Fit every family of settings and the temperature to counted images."""
-    raw_start = start.model_copy(update={"presence": _raw_presence(start), "presence_temperature": 1.0})
+    raw_start = start.model_copy(update={"presence": raw_presence(start), "presence_temperature": 1.0})
     grid = replace(grid, presence=_merge(presence_candidates(table.presence), raw_start.presence))
     before = outcomes(table, raw_start)
     fits = [fit(name, table, part, least, before) for name, part in families(grid, raw_start).items()]
@@ -182,13 +182,6 @@ def _with_start(grid: Grid, start: Thresholds) -> Grid:
 
 def _merge(values: tuple[float, ...], value: float) -> tuple[float, ...]:
     return tuple(sorted({*values, value}))
-
-
-def _raw_presence(thresholds: Thresholds) -> float:
-    """Bring an image-level threshold from the tempered scale back to the network's own."""
-    if not thresholds.presence or thresholds.presence_temperature == 1:
-        return thresholds.presence
-    return temper(thresholds.presence, 1 / thresholds.presence_temperature)
 
 
 def _count_all(

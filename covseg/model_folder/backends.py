@@ -5,12 +5,13 @@ The exported graph is checked against the reference before it is used.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from covseg.errors import ModelRefused, UsageError
+from covseg.errors import EnvironmentFailed, ModelRefused, UsageError
 from covseg.model_folder.export import INPUT, open_session
 from covseg.model_folder.folder import ModelFolder
 from covseg.stages.segment import Arrays, Backend
@@ -50,8 +51,8 @@ def open_backend(folder: ModelFolder, name: str = "onnx", precision: str = "floa
     ----------
     name : str
         ``onnx``; ``torch``, on a GPU where there is one; ``cuda``, torch on a GPU or not at all; ``openvino``; ``auto``
-        takes openvino in int8, else in bfloat16, where it
-        is installed, the processor has the instructions and the model folder a passed proof; else onnx.
+        takes openvino in int8, else in bfloat16, where it is installed, the processor has the instructions and the
+        model folder a passed proof; else onnx.
     precision : str
         ``float32``; openvino has ``bfloat16`` and ``int8`` too, cuda ``bfloat16``.
 
@@ -73,8 +74,10 @@ def open_backend(folder: ModelFolder, name: str = "onnx", precision: str = "floa
             + (" (auto chooses by itself)" if name == "auto" else "")
         )
     if name == "auto":
-        cheapest = next((one for one in CHEAPEST if _is_proved(folder, one)), None)
-        return _openvino(folder, cheapest) if cheapest else OnnxBackend(folder)
+        for cheapest in CHEAPEST:
+            with suppress(UsageError, ModelRefused, EnvironmentFailed):
+                return _openvino(folder, cheapest)
+        return OnnxBackend(folder)
     if name == "openvino":
         return _openvino(folder, precision)
     return OnnxBackend(folder) if name == "onnx" else _torch(folder, name, precision)
@@ -94,16 +97,3 @@ def _openvino(folder: ModelFolder, precision: str) -> Backend:
     except ImportError as error:
         raise UsageError(f"--backend openvino wants OpenVINO ({error}): pip install 'covseg[openvino]'") from error
     return OpenVinoBackend(folder, cast("Precision", precision))
-
-
-def _is_proved(folder: ModelFolder, precision: Precision) -> bool:
-    """Tell whether a precision can run here, and may."""
-    try:
-        from covseg.model_folder.openvino_backend import runs_here
-        from covseg.model_folder.openvino_graph import EDITS
-        from covseg.model_folder.precision import check_proof
-
-        check_proof(folder, precision, EDITS)
-    except (ImportError, ModelRefused):
-        return False
-    return runs_here(precision)

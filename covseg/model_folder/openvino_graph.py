@@ -195,9 +195,8 @@ def _pass_splits(model: ov.Model) -> None:
         if join.get_type_name() != "Concat":
             continue
         parts = [port.get_source_output() for port in join.inputs()]
-        if [str(part.get_partial_shape()) for part in parts] == [
-            str(part.get_partial_shape()) for part in node.outputs()
-        ]:
+        joined, split = ([str(part.get_partial_shape()) for part in ends] for ends in (parts, node.outputs()))
+        if joined == split:
             for part, output in zip(parts, node.outputs(), strict=True):
                 for port in output.get_target_inputs():
                     port.replace_source_output(part)

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from covseg.model_folder.backends import OnnxBackend
 from covseg.model_folder.folder import ModelFolder
 from covseg.model_folder.precision import INT8
-from covseg.settings.model import Thresholds
-from covseg.stages.postprocess import temper
+from covseg.stages.postprocess import raw_presence
 from covseg.stages.segment import Backend
 from covseg.storage import LocalStore
 from covseg.training.dataset import load_split
@@ -85,7 +84,8 @@ def _shift(folder: ModelFolder, root: Path, limit: int | None) -> float:
     reference, rounded = (
         _logits(backend, images) for backend in (OnnxBackend(folder), OpenVinoBackend(folder, "int8", proved=False))
     )
-    return level(reference, rounded, _raw(folder.config.thresholds))
+    threshold = float(_logit(np.array(raw_presence(folder.config.thresholds))))
+    return level(reference, rounded, threshold)
 
 
 def level(reference: Floats, rounded: Floats, threshold: float) -> float:
@@ -113,8 +113,3 @@ def _logits(backend: Backend, images: NDArray[np.float32]) -> Floats:
 def _logit(probability: Floats) -> Floats:
     clipped = np.clip(probability, 1e-7, 1 - 1e-7)
     return np.asarray(np.log(clipped / (1 - clipped)))
-
-
-def _raw(thresholds: Thresholds) -> float:
-    """Return the image-level threshold as a logit of the network's own."""
-    return float(_logit(np.array(temper(thresholds.presence, 1 / thresholds.presence_temperature))))

@@ -47,6 +47,13 @@ def postprocess(prediction: Prediction, thresholds: Thresholds) -> Masks:
     return Masks(lung, infection, side, merged, outside, *_components(infection))
 
 
+def raw_presence(thresholds: Thresholds) -> float:
+    """Bring an image-level threshold from the tempered scale back to the network's own."""
+    if not thresholds.presence or thresholds.presence_temperature == 1:
+        return thresholds.presence
+    return temper(thresholds.presence, 1 / thresholds.presence_temperature)
+
+
 def temper(probability: float, temperature: float) -> float:
     """Divide a probability's logit by a temperature (Guo et al. 2017, arXiv:1706.04599); 1 changes nothing.
 
