@@ -15,16 +15,15 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from obstore.store import AzureStore, GCSStore
 
-from covseg.errors import StorageUnreachable, UsageError
+from covseg.errors import RadiographRefused, Reason, Stage, StorageUnreachable, UsageError
 from covseg.records import Entry
 from covseg.storage.object_errors import Unanswered, object_errors
-from covseg.storage.protocol import Body, Page, fetch_sound, intact, order, read_sound, walk
+from covseg.storage.protocol import Page, intact, missing, order, refuse_changed, refuse_large, walk
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta  # not there at run time
@@ -34,6 +33,7 @@ Scheme = Literal["gs", "az"]
 Client = AzureStore | GCSStore
 DEADLINE_S, CHECK_DEADLINE_S = 120.0, 10.0
 STALL_S = 20  # a request without a byte for so long is tried again
+READS = 3  # a body that is not what it should be is read so often
 PART_BYTES = 8 * 2**20  # one has to be sent before it counts as stalled
 STEP_BYTES = 64 * 2**20  # a larger image has a longer deadline, in steps: each is a client of its own
 CHECKSUM = "covsegmd5"  # the name of our metadata; Azure wants an identifier
@@ -126,21 +126,35 @@ class ObjectStore:
 
     def read(self, key: str) -> bytes:
         """Return the object's bytes, checked for length, and against our MD5 where it has one."""
-        return read_sound(self.url, partial(self._get, key))
+        _, data, sound = self._get(key)
+        if not sound:
+            raise StorageUnreachable(f"{self.url}: an object does not have its own MD5 after {READS} reads")
+        return data
 
     def fetch(self, entry: Entry) -> bytes:
         """Return the bytes that were planned."""
-        get = partial(self._get, entry.key, entry.etag, entry.size)
-        return fetch_sound(entry, get, f"are not the {entry.size} of the listing, or lack their MD5")
+        refuse_large(entry)
+        try:
+            etag, data, sound = self._get(entry.key, entry.etag, entry.size)
+        except FileNotFoundError:
+            raise missing() from None
+        refuse_changed(entry, etag)
+        if not sound:
+            raise RadiographRefused(
+                Reason.CHECKSUM_MISMATCH,
+                Stage.FETCH,
+                f"{len(data)} bytes are not the {entry.size} of the listing, or lack their MD5, read {READS} times",
+            )
+        return data
 
-    def _get(self, key: str, wanted: str | None = None, size: int = 0) -> Body:
+    def _get(self, key: str, wanted: str | None = None, size: int = 0) -> tuple[str, bytes, bool]:
         """Return ETag, bytes, and whether the bytes are sound; a body of another ETag is not read.
 
         A body of a known `size` has a second a MiB on top of the deadline, in steps.
         """
         name, limit = self._name(key), self.deadline_s + size // STEP_BYTES * STEP_BYTES / 2**20
 
-        def get(client: Client) -> Body:
+        def get(client: Client) -> tuple[str, bytes, bool]:
             answer = client.get(name)
             etag = _etag(answer.meta)
             if wanted not in (None, etag):
@@ -148,7 +162,11 @@ class ObjectStore:
             data, checksum = bytes(answer.bytes()), str(answer.attributes.get(CHECKSUM, ""))
             return etag, data, len(data) == answer.meta["size"] and intact(checksum, data)
 
-        return self._call(get, limit)
+        for _ in range(READS):
+            etag, data, sound = self._call(get, limit)
+            if sound:
+                break
+        return etag, data, sound
 
     def write(self, key: str, data: bytes) -> None:
         """Replace; in parts where it is large, which show as one."""

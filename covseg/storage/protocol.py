@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from covseg.errors import RadiographRefused, Reason, Stage, StorageUnreachable
+from covseg.errors import RadiographRefused, Reason, Stage
 from covseg.records import Entry
 
 LARGEST_IMAGE = 512 * 2**20  # bytes; twice a raw 16-bit image of 144 megapixels
-READS = 3  # bytes that are not what they should be are read so often
 _MD5 = re.compile(r"[0-9a-f]{32}")
 T = TypeVar("T")
-Body = tuple[str, bytes, bool]  # of an object: its ETag, its bytes, and whether they are sound
 
 
 @dataclass(frozen=True)
@@ -169,48 +167,6 @@ def missing() -> RadiographRefused:
 def intact(etag: str, data: bytes) -> bool:
     """Tell whether the bytes have the ETag's MD5; True where the ETag is not a plain MD5."""
     return not _MD5.fullmatch(etag) or hashlib.md5(data, usedforsecurity=False).hexdigest() == etag
-
-
-def read_sound(url: str, get: Callable[[], Body]) -> bytes:
-    """Return the bytes of an object of ours, read again while they are not sound; `url` is the store's.
-
-    Raises
-    ------
-    StorageUnreachable
-        When they never are.
-    """
-    _, data, sound = _again(get)
-    if not sound:
-        raise StorageUnreachable(f"{url}: an object does not have its own MD5 after {READS} reads")
-    return data
-
-
-def fetch_sound(entry: Entry, get: Callable[[], Body], fault: str) -> bytes:
-    """Return the bytes that were planned, read again while they are not sound; `fault` is what unsound bytes are.
-
-    Raises
-    ------
-    RadiographRefused
-        ``too_large``, ``missing``, ``changed`` or ``checksum_mismatch``.
-    """
-    refuse_large(entry)
-    try:
-        etag, data, sound = _again(get)
-    except FileNotFoundError:
-        raise missing() from None
-    refuse_changed(entry, etag)
-    if not sound:
-        detail = f"{len(data)} bytes {fault}, read {READS} times"
-        raise RadiographRefused(Reason.CHECKSUM_MISMATCH, Stage.FETCH, detail)
-    return data
-
-
-def _again(get: Callable[[], Body]) -> Body:
-    for _ in range(READS):
-        etag, data, sound = get()
-        if sound:
-            break
-    return etag, data, sound
 
 
 def matches_globs(entry: Entry, include: str, exclude: str) -> bool:

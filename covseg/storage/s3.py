@@ -16,7 +16,6 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +24,15 @@ import botocore.exceptions
 import fsspec.asyn
 import s3fs
 
-from covseg.errors import CovsegError, StorageUnreachable
+from covseg.errors import CovsegError, RadiographRefused, Reason, Stage, StorageUnreachable
 from covseg.records import Entry
-from covseg.storage.protocol import Body, Page, fetch_sound, intact, order, read_sound
+from covseg.storage.protocol import Page, intact, missing, order, refuse_changed, refuse_large
 from covseg.storage.s3_errors import code_of, translate
 
 T = TypeVar("T")
 Answer = Mapping[str, Any]  # of the server, as botocore parses it
 DEADLINE_S, CHECK_DEADLINE_S = 120.0, 10.0
+READS = 3  # a body that fails its MD5 is read so often before the image is refused
 CONFLICTS = 8  # 409: another conditional write to the key is under way
 PART_BYTES = 16 * 2**20
 SETTINGS = {
@@ -94,27 +94,45 @@ class S3Store:
 
     def read(self, key: str) -> bytes:
         """Return the object's bytes, checked against an ETag that is an MD5."""
-        return read_sound(self.url, partial(self._get, key))
+        _, data, sound = self._get(key)
+        if not sound:
+            raise StorageUnreachable(f"{self.url}: an object does not have its own MD5 after {READS} reads")
+        return data
 
     def fetch(self, entry: Entry) -> bytes:
         """Return the bytes that were planned."""
-        get = partial(self._get, entry.key, entry.etag, entry.size)
-        return fetch_sound(entry, get, "do not have the MD5 of their ETag")
+        refuse_large(entry)
+        try:
+            etag, data, sound = self._get(entry.key, entry.etag, entry.size)
+        except FileNotFoundError:
+            raise missing() from None
+        refuse_changed(entry, etag)
+        if not sound:
+            raise RadiographRefused(
+                Reason.CHECKSUM_MISMATCH,
+                Stage.FETCH,
+                f"{len(data)} bytes do not have the MD5 of their ETag, read {READS} times",
+            )
+        return data
 
-    def _get(self, key: str, wanted: str | None = None, size: int = 0) -> Body:
+    def _get(self, key: str, wanted: str | None = None, size: int = 0) -> tuple[str, bytes, bool]:
         """Return ETag, bytes, and whether the bytes are sound; a body of another ETag is not read.
 
         A body of a known `size` has a second a MiB on top of the deadline.
         """
 
-        async def get(s3: Any) -> Body:
+        async def get(s3: Any) -> tuple[str, bytes, bool]:
             answer = await s3.get_object(Bucket=self.bucket, Key=self.prefix + key)
             etag = _unquoted(answer["ETag"])
             async with answer["Body"] as body:
                 data = b"" if wanted not in (None, etag) else await body.read()
             return etag, data, wanted not in (None, etag) or _encrypted(answer) or intact(etag, data)
 
-        return self._run(get, self.deadline_s + size / 2**20)
+        for _ in range(READS):
+            etag, data, sound = self._run(get, self.deadline_s + size / 2**20)
+            if sound:
+                break
+        return etag, data, sound
 
     def write(self, key: str, data: bytes) -> None:
         """Replace by one PUT."""
